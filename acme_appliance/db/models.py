@@ -1,0 +1,232 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The tables.
+
+``generation`` counts the changes of a row that a client can see; it is the
+ETag. ``create_request`` is the create's body as it came: a second PUT with
+the same body finds the share, whatever was patched since. A job's row is
+its journal entry: one that is queued or running is an open intent.
+"""
+
+import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance.db.types import UtcDateTime
+
+ID = sa.String(36)
+NAME = sa.String(255)
+
+Json = dict[str, Any]
+
+
+class Base(orm.DeclarativeBase):
+    """Names of constraints are fixed, so that migrations can drop them."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        Json: sa.JSON(none_as_null=True),
+        list[str]: sa.JSON(none_as_null=True),
+        datetime.datetime: UtcDateTime,
+        int: sa.BigInteger,
+    }
+
+
+class Share(Base):
+    __tablename__ = "shares"
+
+    id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
+    namespace: orm.Mapped[str] = orm.mapped_column(NAME)
+    name: orm.Mapped[str] = orm.mapped_column(NAME)
+    pool: orm.Mapped[str] = orm.mapped_column(NAME)
+    state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    generation: orm.Mapped[int] = orm.mapped_column()
+    size_bytes: orm.Mapped[int] = orm.mapped_column()
+    #: ``{name, format, allocation, uid, gid, mode}``; NULL: no volume file.
+    file: orm.Mapped[Json | None] = orm.mapped_column()
+    origin_type: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
+    origin_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    labels: orm.Mapped[Json] = orm.mapped_column()
+    create_request: orm.Mapped[Json] = orm.mapped_column()
+    created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    #: The open job, if one is at work on this share.
+    job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+
+    access_rules: orm.Mapped[list["AccessRule"]] = orm.relationship(
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        order_by="AccessRule.holder",
+    )
+    label_rows: orm.Mapped[list["ShareLabel"]] = orm.relationship(
+        cascade="all, delete-orphan", passive_deletes=True
+    )
+
+    __table_args__ = (
+        sa.Index(None, "namespace", "id"),
+        sa.Index(None, "name", "id"),
+        sa.Index(None, "origin_id", "id"),
+        sa.Index(None, "state", "id"),
+        # Covers the sums of the statistics and the filter by pool.
+        sa.Index(None, "pool", "id", "size_bytes"),
+    )
+
+
+class ShareLabel(Base):
+    """A share's labels once more, one a row, to be found by."""
+
+    __tablename__ = "share_labels"
+
+    share_id: orm.Mapped[str] = orm.mapped_column(
+        ID,
+        sa.ForeignKey("shares.id", ondelete="CASCADE"),
+        primary_key=True,
+    )
+    key: orm.Mapped[str] = orm.mapped_column(NAME, primary_key=True)
+    value: orm.Mapped[str] = orm.mapped_column(NAME)
+
+    __table_args__ = (sa.Index(None, "key", "value", "share_id"),)
+
+
+class AccessRule(Base):
+    __tablename__ = "access_rules"
+
+    share_id: orm.Mapped[str] = orm.mapped_column(
+        ID,
+        sa.ForeignKey("shares.id", ondelete="CASCADE"),
+        primary_key=True,
+    )
+    holder: orm.Mapped[str] = orm.mapped_column(NAME, primary_key=True)
+    clients: orm.Mapped[list[str]] = orm.mapped_column()
+    level: orm.Mapped[str] = orm.mapped_column(sa.String(2))
+
+
+class Snapshot(Base):
+    __tablename__ = "snapshots"
+
+    id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
+    #: No cascade: a snapshot's row goes when its data has gone.
+    share_id: orm.Mapped[str] = orm.mapped_column(
+        ID, sa.ForeignKey("shares.id")
+    )
+    namespace: orm.Mapped[str] = orm.mapped_column(NAME)
+    name: orm.Mapped[str] = orm.mapped_column(NAME)
+    pool: orm.Mapped[str] = orm.mapped_column(NAME)
+    state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    generation: orm.Mapped[int] = orm.mapped_column()
+    #: The share's size and file as they were when the snapshot was made.
+    size_bytes: orm.Mapped[int] = orm.mapped_column()
+    file: orm.Mapped[Json | None] = orm.mapped_column()
+    labels: orm.Mapped[Json] = orm.mapped_column()
+    create_request: orm.Mapped[Json] = orm.mapped_column()
+    created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+
+    __table_args__ = (
+        sa.Index(None, "share_id", "id"),
+        sa.Index(None, "namespace", "id"),
+        sa.Index(None, "name", "id"),
+        sa.Index(None, "pool", "id"),
+    )
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+
+    id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
+    kind: orm.Mapped[str] = orm.mapped_column(sa.String(32))
+    namespace: orm.Mapped[str] = orm.mapped_column(NAME)
+    #: No foreign keys: a job outlives what it was about.
+    share_id: orm.Mapped[str] = orm.mapped_column(ID)
+    snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    arguments: orm.Mapped[Json] = orm.mapped_column()
+    state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    #: Set once the job is being undone: a restart undoes it too, even
+    #: where it could by then have gone forward.
+    undo: orm.Mapped[bool] = orm.mapped_column()
+    problem: orm.Mapped[Json | None] = orm.mapped_column()
+    request_id: orm.Mapped[str] = orm.mapped_column(sa.String(128))
+    actor: orm.Mapped[str] = orm.mapped_column(NAME)
+    created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    finished_at: orm.Mapped[datetime.datetime | None] = orm.mapped_column()
+
+    __table_args__ = (
+        sa.Index(None, "state", "id"),
+        sa.Index(None, "namespace", "id"),
+        sa.Index(None, "share_id", "id"),
+        sa.Index(None, "finished_at"),
+    )
+
+
+class Event(Base):
+    """The change log: one row for each change, written with the change."""
+
+    __tablename__ = "events"
+
+    # SQLite gives a serial only to an INTEGER, which is 64 bits wide there.
+    seq: orm.Mapped[int] = orm.mapped_column(
+        sa.BigInteger().with_variant(sa.Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=True,
+    )
+    time: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    type: orm.Mapped[str] = orm.mapped_column(sa.String(32))
+    namespace: orm.Mapped[str] = orm.mapped_column(NAME)
+    share_id: orm.Mapped[str] = orm.mapped_column(ID)
+    snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    actor: orm.Mapped[str] = orm.mapped_column(NAME)
+    request_id: orm.Mapped[str] = orm.mapped_column(sa.String(128))
+    job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    detail: orm.Mapped[Json] = orm.mapped_column()
+
+    __table_args__ = (
+        sa.Index(None, "namespace", "seq"),
+        sa.Index(None, "time"),
+        # A number is never given twice, even after pruning the newest.
+        {"sqlite_autoincrement": True},
+    )
+
+
+class Token(Base):
+    """Credentials; the secret itself is kept nowhere."""
+
+    __tablename__ = "tokens"
+
+    id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
+    #: The credential's name; two long tokens may share it while rotating.
+    name: orm.Mapped[str] = orm.mapped_column(NAME)
+    #: SHA-256 of the secret, hexadecimal.
+    hash: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    scope: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    namespace: orm.Mapped[str | None] = orm.mapped_column(NAME)
+    #: ``long`` or ``session``.
+    kind: orm.Mapped[str] = orm.mapped_column(sa.String(8))
+    created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    expires_at: orm.Mapped[datetime.datetime | None] = orm.mapped_column()
+    revoked_at: orm.Mapped[datetime.datetime | None] = orm.mapped_column()
+
+    __table_args__ = (
+        sa.UniqueConstraint("hash"),
+        sa.Index(None, "name", "kind"),
+        sa.Index(None, "kind", "expires_at"),
+    )

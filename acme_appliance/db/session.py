@@ -1,0 +1,122 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Sessions: many readers, one writer, and every commit on disk."""
+
+from collections.abc import Iterator
+import contextlib
+import pathlib
+import threading
+from typing import Any
+
+from alembic import command
+from alembic import config as alembic_config
+from alembic import migration
+from alembic import script
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+#: How long SQLite waits for another process (a backup, ``status``) that
+#: holds the file, in milliseconds.
+BUSY_TIMEOUT_MS = 30_000
+
+_WRITE = "acme_write"
+
+
+class Database:
+    """The one way to the database; safe to share between threads.
+
+    :param url: an SQLAlchemy URL, ``sqlite:////path`` or PostgreSQL. An
+        in-memory SQLite is refused: each thread would see its own.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        if self.sqlite and self.url.database in (None, "", ":memory:"):
+            raise ValueError("the database needs a file")
+        self.engine = sa.create_engine(
+            self.url, pool_size=16, max_overflow=64, pool_pre_ping=False
+        )
+        if self.sqlite:
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        # The work is done before the commit and each commit is an fsync:
+        # queueing here is fair, where SQLite's own waiting is not.
+        self._writer = threading.Lock()
+        self._readers = orm.sessionmaker(self.engine, autoflush=False)
+        self._writers = orm.sessionmaker(
+            self.engine.execution_options(**{_WRITE: True}),
+            expire_on_commit=False,
+        )
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[orm.Session]:
+        """A session that sees one consistent state and never waits."""
+        with self._readers() as session:
+            yield session
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[orm.Session]:
+        """A transaction: committed, and on disk, when the block is left.
+
+        An exception rolls it back. Writers take turns; what is done inside
+        must be short and must not wait for anything else.
+        """
+        with self._writer, self._writers.begin() as session:
+            yield session
+
+    def upgrade(self) -> None:
+        """Bring the tables to this release's; may be called every time."""
+        command.upgrade(self._alembic(), "head")
+
+    def revision(self) -> str | None:
+        """The migration that the tables are at; None: there are none."""
+        with self.engine.connect() as connection:
+            context = migration.MigrationContext.configure(connection)
+            return context.get_current_revision()
+
+    def head(self) -> str | None:
+        """The migration that this release wants."""
+        directory = script.ScriptDirectory.from_config(self._alembic())
+        return directory.get_current_head()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _alembic(self) -> alembic_config.Config:
+        config = alembic_config.Config()
+        here = pathlib.Path(__file__).parent
+        config.set_main_option("script_location", str(here / "migrations"))
+        config.attributes["engine"] = self.engine.execution_options(
+            **{_WRITE: True}
+        )
+        return config
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    # SQLAlchemy begins by itself: see _begin_sqlite.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # FULL: with WAL, NORMAL may lose the last commits in a power cut.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that reads and then writes fails with "locked", at
+    # once, if another wrote in between; IMMEDIATE waits its turn instead.
+    write = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
