@@ -80,7 +80,7 @@ _TABLE: Final = (
     Code("request.media_type", 415, "The media type is not supported"),
     Code("idempotency.key_reused", 422, "The idempotency key was used"),
     Code("precondition.required", 428, "If-Match is required"),
-    Code("rate.limited", 429, "Too many failed log-ins", True),
+    Code("rate.limited", 429, "Too many requests", True),
     Code("internal", 500, "The appliance failed"),
     Code("system.starting", 503, "The appliance is starting", True),
     Code("system.readonly", 503, "The appliance is read-only", True),
