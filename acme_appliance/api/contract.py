@@ -61,7 +61,8 @@ def _is_integer(checker: Any, instance: Any) -> bool:
     return isinstance(instance, int) and not isinstance(instance, bool)
 
 
-_Validator: Final = validators.extend(
+_extend: Final[Any] = validators.extend
+_Validator: Final = _extend(
     jsonschema.Draft202012Validator,
     validators={"pattern": _pattern},
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
@@ -150,7 +151,9 @@ class Contract:
         item = self.document["paths"][path]
         node = item[method]
         security = node.get("security", self.document["security"])
-        places = [("paths", path, "parameters")] * ("parameters" in item)
+        places: list[tuple[str, ...]] = [("paths", path, "parameters")] * (
+            "parameters" in item
+        )
         places += [("paths", path, method, "parameters")] * (
             "parameters" in node
         )

@@ -21,11 +21,10 @@ from typing import Any
 from typing import Final
 import urllib.parse
 
-import jsonschema
 from jsonschema import protocols
 
-from acme_appliance.api import contract
 from acme_appliance import problems
+from acme_appliance.api import contract
 
 #: So many faults of one request are reported.
 _MAX_ERRORS: Final = 20
@@ -234,10 +233,10 @@ def _check(validator: protocols.Validator, value: Any, where: str) -> None:
     )
 
 
-def _describe(
-    error: jsonschema.ValidationError, where: str
-) -> Iterable[dict[str, str]]:
+def _describe(error: Any, where: str) -> Iterable[dict[str, str]]:
     path = list(error.absolute_path)
+    if "propertyNames" in error.absolute_schema_path:
+        path.append(error.instance)
     code, detail = "request.invalid", _words(error)
     names: list[str | None] = [None]
     if error.validator == "additionalProperties":
@@ -254,12 +253,12 @@ def _describe(
         }
 
 
-def _unknown_members(error: jsonschema.ValidationError) -> Iterable[str]:
+def _unknown_members(error: Any) -> Iterable[str]:
     known = error.schema.get("properties", {})
     return (name for name in error.instance if name not in known)
 
 
-def _words(error: jsonschema.ValidationError) -> str:
+def _words(error: Any) -> str:
     wanted = error.validator_value
     match error.validator:
         case "type":
