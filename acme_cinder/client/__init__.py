@@ -1,0 +1,113 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A REST client of the NFS appliance, without any Cinder in it.
+
+What is named here is the package's public interface; the modules below it
+are not.
+"""
+
+from acme_cinder.client.client import Client
+from acme_cinder.client.credentials import BasicLogin
+from acme_cinder.client.credentials import BearerToken
+from acme_cinder.client.errors import AlreadyExists
+from acme_cinder.client.errors import ApiError
+from acme_cinder.client.errors import AuthenticationFailed
+from acme_cinder.client.errors import BadRequest
+from acme_cinder.client.errors import Busy
+from acme_cinder.client.errors import ConfigurationError
+from acme_cinder.client.errors import Conflict
+from acme_cinder.client.errors import Degraded
+from acme_cinder.client.errors import FieldError
+from acme_cinder.client.errors import Forbidden
+from acme_cinder.client.errors import HasSnapshots
+from acme_cinder.client.errors import InternalError
+from acme_cinder.client.errors import InUse
+from acme_cinder.client.errors import InvalidArgument
+from acme_cinder.client.errors import JobFailed
+from acme_cinder.client.errors import JobUnfinished
+from acme_cinder.client.errors import LimitReached
+from acme_cinder.client.errors import NoSpace
+from acme_cinder.client.errors import NotFound
+from acme_cinder.client.errors import NotSent
+from acme_cinder.client.errors import OutcomeUnknown
+from acme_cinder.client.errors import PreconditionFailed
+from acme_cinder.client.errors import ProblemError
+from acme_cinder.client.errors import ProtocolError
+from acme_cinder.client.errors import RateLimited
+from acme_cinder.client.errors import ShrinkRefused
+from acme_cinder.client.errors import TlsError
+from acme_cinder.client.errors import TransportError
+from acme_cinder.client.errors import Unavailable
+from acme_cinder.client.errors import WrongState
+from acme_cinder.client.models import AccessRule
+from acme_cinder.client.models import Event
+from acme_cinder.client.models import EventPage
+from acme_cinder.client.models import ExportLocation
+from acme_cinder.client.models import Job
+from acme_cinder.client.models import Pool
+from acme_cinder.client.models import Share
+from acme_cinder.client.models import Snapshot
+from acme_cinder.client.models import Source
+from acme_cinder.client.models import Stats
+from acme_cinder.client.models import System
+from acme_cinder.client.models import VolumeFile
+from acme_cinder.client.models import VolumeFileSpec
+
+__all__ = (
+    "AccessRule",
+    "AlreadyExists",
+    "ApiError",
+    "AuthenticationFailed",
+    "BadRequest",
+    "BasicLogin",
+    "BearerToken",
+    "Busy",
+    "Client",
+    "ConfigurationError",
+    "Conflict",
+    "Degraded",
+    "Event",
+    "EventPage",
+    "ExportLocation",
+    "FieldError",
+    "Forbidden",
+    "HasSnapshots",
+    "InUse",
+    "InternalError",
+    "InvalidArgument",
+    "Job",
+    "JobFailed",
+    "JobUnfinished",
+    "LimitReached",
+    "NoSpace",
+    "NotFound",
+    "NotSent",
+    "OutcomeUnknown",
+    "Pool",
+    "PreconditionFailed",
+    "ProblemError",
+    "ProtocolError",
+    "RateLimited",
+    "Share",
+    "ShrinkRefused",
+    "Snapshot",
+    "Source",
+    "Stats",
+    "System",
+    "TlsError",
+    "TransportError",
+    "Unavailable",
+    "VolumeFile",
+    "VolumeFileSpec",
+    "WrongState",
+)

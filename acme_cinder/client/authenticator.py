@@ -1,0 +1,107 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who we are to the appliance, and logging in again when it forgot us."""
+
+from collections.abc import Callable
+import copy
+import dataclasses
+import threading
+
+from acme_cinder.client import credentials
+from acme_cinder.client import errors
+from acme_cinder.client import timing
+
+
+@dataclasses.dataclass(frozen=True)
+class Ticket:
+    """An Authorization header, and how many log-ins it took to get it."""
+
+    authorization: str = dataclasses.field(repr=False)
+    serial: int = 0
+
+
+class TokenAuthenticator:
+    """A long-lived token: the same header always, nothing to renew."""
+
+    renewable = False
+
+    def __init__(self, token: credentials.BearerToken):
+        self._ticket = Ticket(token.authorization)
+
+    def ticket(self, call: timing.Call) -> Ticket:
+        return self._ticket
+
+    def renew(self, used: Ticket, call: timing.Call) -> Ticket:
+        return self._ticket
+
+
+class LoginAuthenticator:
+    """Log-ins for a session's token, one for however many threads.
+
+    :param login: gets a new token within the call's deadline, or raises.
+    """
+
+    renewable = True
+
+    def __init__(self, login: Callable[[timing.Call], str]):
+        self._login = login
+        self._lock = threading.Lock()
+        self._ticket: Ticket | None = None
+        self._attempts = 0
+        self._refusal: errors.ProblemError | None = None
+
+    def ticket(self, call: timing.Call) -> Ticket:
+        """The present ticket; the first one takes a log-in."""
+        ticket = self._ticket
+        return ticket if ticket is not None else self.renew(None, call)
+
+    def renew(self, used: Ticket | None, call: timing.Call) -> Ticket:
+        """A ticket other than ``used``, which was refused.
+
+        Threads that come here while one of them logs in wait for it and
+        share what it got: its ticket, or its refusal, since asking again
+        with the same password only counts as one more failed log-in.
+        """
+        attempts = self._attempts
+        if not self._lock.acquire(timeout=call.deadline.remaining()):
+            raise errors.NotSent(
+                "another thread's log-in took the whole time of this call"
+            )
+        try:
+            if self._ticket is not None and self._ticket != used:
+                return self._ticket
+            if self._attempts != attempts and self._refusal is not None:
+                raise copy.copy(self._refusal)
+            return self._log_in(call)
+        finally:
+            self._lock.release()
+
+    def forget(self) -> Ticket | None:
+        """The present ticket, for the last time."""
+        with self._lock:
+            ticket, self._ticket = self._ticket, None
+            return ticket
+
+    def _log_in(self, call: timing.Call) -> Ticket:
+        self._attempts += 1
+        self._refusal = None
+        try:
+            token = self._login(call)
+        except errors.ProblemError as exc:
+            self._refusal = exc
+            raise
+        self._ticket = Ticket(f"Bearer {token}", self._attempts)
+        return self._ticket
+
+
+Authenticator = TokenAuthenticator | LoginAuthenticator

@@ -1,0 +1,250 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Reading, writing, removing, listing: what all typed calls are made of."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import dataclasses
+import re
+import time
+from typing import Any
+from typing import TypeVar
+import urllib.parse
+import uuid
+
+import requests.utils
+
+from acme_cinder.client import errors
+from acme_cinder.client import messages
+from acme_cinder.client import models
+from acme_cinder.client import requester
+from acme_cinder.client import timing
+from acme_cinder.client import transport
+
+_T = TypeVar("_T")
+Reader = Callable[[models.Json], _T]
+
+#: The most that a page may hold.
+PAGE_LIMIT = 1000
+#: How long one request waits for a job.
+JOB_HOLD_SECONDS = 30
+#: An appliance that answers sooner than this about an unfinished job does
+#: not hold the request, so the client pauses by itself.
+_HELD_SECONDS = 1.0
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """Calls with one deadline each; safe under threads.
+
+    :ivar request_id: tells the X-Request-Id of the present call, or None.
+    """
+
+    requester: requester.Requester
+    deadline_seconds: float
+    request_id: Callable[[], str | None] | None = None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    new_backoff: Callable[[], timing.Backoff] = timing.Backoff
+
+    def begin(self) -> timing.Call:
+        return timing.Call(
+            timing.Deadline(self.clock, self.deadline_seconds),
+            self._valid_request_id(),
+        )
+
+    def read(self, request: transport.Request, reader: Reader[_T]) -> _T:
+        call = self.begin()
+        return decode(self.requester.perform(request, call), reader, call)
+
+    def write(self, request: transport.Request, reader: Reader[_T]) -> _T:
+        """Change the resource at the request's path, and what it is then.
+
+        The reply has it; after a job it is read.
+        """
+        call = self.begin()
+        reply = self.requester.perform(request, call)
+        if reply.status == 202:
+            self._finish(reply, call)
+            reply = self.requester.perform(messages.get(request.path), call)
+        return decode(reply, reader, call)
+
+    def remove(
+        self,
+        resource: str,
+        gone: tuple[str, ...],
+        query: Mapping[str, str] | None = None,
+    ) -> None:
+        """Delete; an answer that it is ``gone`` is as good as any."""
+        call = self.begin()
+        request = messages.change("DELETE", resource, query=query)
+        try:
+            reply = self.requester.perform(request, call)
+            if reply.status == 202:
+                self._finish(reply, call)
+        except errors.NotFound as exc:
+            if exc.code not in gone:
+                raise
+
+    def pages(
+        self, kind: str, filters: Mapping[str, str], reader: Reader[_T]
+    ) -> Iterator[_T]:
+        """All objects of ``/v1/<kind>``, each page a call of its own."""
+        read_all = models.list_of(kind, reader)
+        query = {**filters, "limit": str(PAGE_LIMIT)}
+        seen: set[str] = set()
+        while True:
+            call = self.begin()
+            request = messages.get(messages.path(kind), query)
+            reply = self.requester.perform(request, call)
+            yield from decode(reply, read_all, call)
+            marker = _next_marker(reply)
+            if marker is None:
+                return
+            if marker in seen:
+                raise errors.ProtocolError(
+                    f"the pages of {request.path} go round in a circle",
+                    status=reply.status,
+                    request_id=call.request_id,
+                )
+            seen.add(marker)
+            query["marker"] = marker
+
+    def _finish(self, reply: transport.Reply, call: timing.Call) -> None:
+        """Wait until the job of a 202 has succeeded.
+
+        :raises errors.ProblemError: why it has not, typed as if the
+            appliance had answered at once.
+        :raises errors.JobUnfinished: the deadline came first.
+        """
+        job = decode(reply, models.Job.from_json, call)
+        backoff = self.new_backoff()
+        while not job.finished:
+            asked = self.clock()
+            if call.deadline.remaining() <= _HELD_SECONDS:
+                raise errors.JobUnfinished(
+                    f"job {job.id} ({job.kind}) is still {job.state} after "
+                    f"{call.deadline.seconds:.0f} s; it goes on",
+                    job_id=job.id,
+                    request_id=call.request_id,
+                )
+            request = messages.held_get(
+                messages.path("jobs", job.id), JOB_HOLD_SECONDS
+            )
+            job = decode(
+                self.requester.perform(request, call),
+                models.Job.from_json,
+                call,
+            )
+            if not job.finished and self.clock() - asked < _HELD_SECONDS:
+                pause = backoff.next()
+                self.sleep(min(pause, call.deadline.remaining()))
+        if job.state != "succeeded":
+            raise _job_error(job, call)
+
+    def _valid_request_id(self) -> str:
+        given = self.request_id() if self.request_id is not None else None
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given
+        return f"req-{uuid.uuid4()}"
+
+
+def decode(
+    reply: transport.Reply, reader: Reader[_T], call: timing.Call
+) -> _T:
+    """The reply's object.
+
+    :raises errors.ProtocolError: there is none in it.
+    """
+    try:
+        return reader(reply.json())
+    except (KeyError, TypeError, ValueError) as exc:
+        raise errors.ProtocolError(
+            f"the body of a reply with status {reply.status} is not what "
+            f"this API has there: {exc!r}",
+            status=reply.status,
+            request_id=call.request_id,
+        ) from exc
+
+
+def _job_error(job: models.Job, call: timing.Call) -> errors.ProblemError:
+    try:
+        return errors.from_problem(
+            job.problem or {}, request_id=call.request_id, job_id=job.id
+        )
+    except ValueError:
+        return errors.JobFailed(
+            f"job {job.id} ({job.kind}) ended {job.state} without saying why",
+            code=f"job.{job.state}",
+            status=409,
+            request_id=call.request_id,
+            job_id=job.id,
+        )
+
+
+def _next_marker(reply: transport.Reply) -> str | None:
+    """The marker in the Link to the next page, None on the last one.
+
+    Only the marker is taken: the rest of the link could lead to another
+    host, with our credential.
+    """
+    for link in requests.utils.parse_header_links(
+        reply.headers.get("Link", "")
+    ):
+        if "next" in link.get("rel", "").split():
+            query = urllib.parse.urlsplit(link.get("url", "")).query
+            markers = urllib.parse.parse_qs(query).get("marker")
+            return markers[-1] if markers else None
+    return None
+
+
+class StatsCache:
+    """The last stats and their ETag, so that unchanged ones are a 304."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, models.Stats] | None = None
+
+    def refresh(self, calls: Calls) -> models.Stats:
+        last = self._last
+        request = messages.get("/v1/stats")
+        if last is not None:
+            request = request.with_headers(If_None_Match=last[0])
+        call = calls.begin()
+        reply = calls.requester.perform(request, call)
+        if reply.status == 304 and last is not None:
+            return last[1]
+        stats = decode(reply, models.Stats.from_json, call)
+        etag = reply.headers.get("ETag")
+        self._last = (etag, stats) if etag else None
+        return stats
+
+
+def is_as_wanted(
+    found: models.Share | models.Snapshot, patch: Mapping[str, Any]
+) -> bool:
+    """Whether a merge patch would change nothing any more."""
+    file = getattr(found, "file", None)
+    return all(
+        (
+            patch.get("name", found.name) == found.name,
+            patch.get("size_bytes", found.size_bytes) == found.size_bytes,
+            "file" not in patch
+            or (file is not None and file.name == patch["file"]["name"]),
+            all(
+                found.labels.get(key) == value
+                for key, value in patch.get("labels", {}).items()
+            ),
+        )
+    )

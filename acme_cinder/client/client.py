@@ -1,0 +1,439 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The calls of the API, typed."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import copy
+import dataclasses
+import time
+from types import TracebackType
+from typing import TypeVar
+
+import requests.adapters
+
+from acme_cinder.client import addresses as address_book
+from acme_cinder.client import calls
+from acme_cinder.client import credentials as proofs
+from acme_cinder.client import errors
+from acme_cinder.client import messages
+from acme_cinder.client import models
+from acme_cinder.client import requester
+from acme_cinder.client import settings
+from acme_cinder.client import timing
+from acme_cinder.client import transport
+
+_T = TypeVar("_T")
+
+#: What :meth:`Client.close` may take to log out.
+_CLOSE_SECONDS = 10.0
+
+
+class Client:
+    """A client of one appliance; one instance serves any number of threads.
+
+    Every method is one call: it has ``deadline_seconds`` for all its
+    requests, waits, retries and failovers, and raises only
+    :class:`~acme_cinder.client.errors.ApiError`. Calls that change
+    something can be repeated after any error; they end in the same state.
+
+    :param addresses: management addresses of the same appliance,
+        ``https://HOST[:PORT]``. The one that answered last is asked first.
+    :param credentials: a :class:`BearerToken` or a :class:`BasicLogin`.
+    :param verify: True for the system's CAs, or a CA file (or directory);
+        False only to try something out.
+    :param connect_timeout_seconds: for one connection.
+    :param read_timeout_seconds: for one silence of the appliance.
+    :param deadline_seconds: for a whole call; see also
+        :meth:`with_deadline`.
+    :param request_id: tells the X-Request-Id of the call it is asked in;
+        one is made up where it gives None or something that is none.
+    :param pool_size: connections kept open; more are made when needed.
+    :param max_reply_bytes: a longer reply is a ProtocolError.
+    :param ca_option: what the caller's users know ``verify`` as; TLS errors
+        name it.
+    :param adapter_factory: makes the requests adapter that sends.
+    :param sleep, clock, new_backoff: for tests.
+    :raises ConfigurationError: one of these cannot work.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        credentials: proofs.Credentials,
+        *,
+        verify: bool | str = True,
+        connect_timeout_seconds: float = 5.0,
+        read_timeout_seconds: float = 60.0,
+        deadline_seconds: float = 300.0,
+        request_id: Callable[[], str | None] | None = None,
+        pool_size: int = 16,
+        max_reply_bytes: int = 32 * 1024 * 1024,
+        ca_option: str = "verify",
+        adapter_factory: Callable[[], requests.adapters.BaseAdapter]
+        | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        new_backoff: Callable[[], timing.Backoff] = timing.Backoff,
+    ):
+        settings.check_verify(verify, ca_option)
+        settings.check_seconds(
+            connect_timeout_seconds=connect_timeout_seconds,
+            read_timeout_seconds=read_timeout_seconds,
+            deadline_seconds=deadline_seconds,
+        )
+        book = address_book.AddressBook(addresses)
+        sender = transport.Transport(
+            verify=verify,
+            ca_option=ca_option,
+            connect_timeout_seconds=connect_timeout_seconds,
+            read_timeout_seconds=read_timeout_seconds,
+            max_reply_bytes=max_reply_bytes,
+            adapter_factory=adapter_factory
+            or settings.adapter_factory(len(book.addresses), pool_size),
+        )
+        self._stats = calls.StatsCache()
+        self._calls = calls.Calls(
+            requester.Requester(
+                sender,
+                book,
+                credentials,
+                sleep=sleep,
+                new_backoff=new_backoff,
+            ),
+            deadline_seconds,
+            request_id=request_id,
+            clock=clock,
+            sleep=sleep,
+            new_backoff=new_backoff,
+        )
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def with_deadline(self, deadline_seconds: float) -> "Client":
+        """The same client, connections and session, with another deadline.
+
+        Only the original needs to be closed.
+        """
+        settings.check_seconds(deadline_seconds=deadline_seconds)
+        twin = copy.copy(self)
+        twin._calls = dataclasses.replace(
+            self._calls, deadline_seconds=deadline_seconds
+        )
+        return twin
+
+    def close(self) -> None:
+        """Log out where there was a log-in, and close the connections."""
+        self._calls.requester.close(
+            self.with_deadline(_CLOSE_SECONDS)._calls.begin()
+        )
+
+    # -- the appliance ---------------------------------------------------
+
+    def get_system(self) -> models.System:
+        return self._calls.read(
+            messages.get("/v1/system"), models.System.from_json
+        )
+
+    def get_stats(self) -> models.Stats:
+        """The figures; unchanged ones cost the appliance a 304 only."""
+        return self._stats.refresh(self._calls)
+
+    def list_pools(self) -> tuple[models.Pool, ...]:
+        read = models.list_of("pools", models.Pool.from_json)
+        return self._calls.read(messages.get("/v1/pools"), read)
+
+    def get_pool(self, name: str) -> models.Pool:
+        """:raises NotFound: ``pool.not_found``."""
+        path = messages.path("pools", name)
+        return self._calls.read(messages.get(path), models.Pool.from_json)
+
+    # -- shares ----------------------------------------------------------
+
+    def create_share(
+        self,
+        share_id: str,
+        *,
+        name: str,
+        size_bytes: int | None = None,
+        pool: str | None = None,
+        file: models.VolumeFileSpec | None = None,
+        source: models.Source | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> models.Share:
+        """Create a share, or make sure that it is there.
+
+        :param size_bytes: may be left out with a source, whose size it is
+            then.
+        :param pool: may be left out with a source, whose pool it is then.
+        :raises AlreadyExists: the id belongs to another share, or was
+            created with other arguments.
+        :raises NoSpace, LimitReached: nothing was created.
+        """
+        body = messages.without_none(
+            name=name,
+            size_bytes=size_bytes,
+            pool=pool,
+            file=None if file is None else file.to_json(),
+            source=None if source is None else source.to_json(),
+            labels=None if labels is None else dict(labels),
+        )
+        path = messages.path("shares", share_id)
+        return self._calls.write(
+            messages.change("PUT", path, body), models.Share.from_json
+        )
+
+    def get_share(self, share_id: str) -> models.Share:
+        """:raises NotFound: ``share.not_found``."""
+        return self._calls.read(
+            messages.get(messages.path("shares", share_id)),
+            models.Share.from_json,
+        )
+
+    def find_share(self, share_id: str) -> models.Share | None:
+        return _or_none("share.not_found", self.get_share, share_id)
+
+    def list_shares(
+        self,
+        *,
+        name: str | None = None,
+        pool: str | None = None,
+        group_id: str | None = None,
+        origin_id: str | None = None,
+        state: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Iterator[models.Share]:
+        """Shares by id, fetched a page at a time while they are read.
+
+        Each page has the deadline for itself. A share that is created or
+        deleted meanwhile may or may not be among them, no other is missed.
+        """
+        filters = messages.without_none(
+            name=name,
+            pool=pool,
+            group_id=group_id,
+            origin_id=origin_id,
+            state=state,
+        )
+        return self._calls.pages(
+            "shares",
+            filters | messages.label_filters(labels),
+            models.Share.from_json,
+        )
+
+    def update_share(
+        self,
+        share_id: str,
+        *,
+        name: str | None = None,
+        size_bytes: int | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        file_name: str | None = None,
+        if_match: int | None = None,
+    ) -> models.Share:
+        """Set what is not None; the values are absolute.
+
+        :param size_bytes: can only grow.
+        :param labels: those to set; None as a value removes one.
+        :param if_match: the generation that the share must still have.
+        :raises ShrinkRefused, Degraded, NotFound, PreconditionFailed: and
+            nothing was changed. A precondition that fails because an
+            earlier sending of this very call had succeeded is no error.
+        """
+        body = messages.without_none(
+            name=name,
+            size_bytes=size_bytes,
+            labels=None if labels is None else dict(labels),
+            file=None if file_name is None else {"name": file_name},
+        )
+        path = messages.path("shares", share_id)
+        request = messages.change("PATCH", path, body, if_match=if_match)
+        try:
+            return self._calls.write(request, models.Share.from_json)
+        except errors.PreconditionFailed as exc:
+            if not exc.repeated:
+                raise
+            share = self.get_share(share_id)
+            if not calls.is_as_wanted(share, body):
+                raise
+            return share
+
+    def delete_share(self, share_id: str, *, cascade: bool = False) -> None:
+        """Make sure that the share is gone; absent is success.
+
+        :param cascade: with its snapshots.
+        :raises InUse: it has access rules.
+        :raises HasSnapshots: it has snapshots, and cascade is False.
+        """
+        query = {"snapshots": "cascade" if cascade else "fail"}
+        self._calls.remove(
+            messages.path("shares", share_id), ("share.not_found",), query
+        )
+
+    # -- access ----------------------------------------------------------
+
+    def grant_access(
+        self, share_id: str, holder: str, clients: Sequence[str], level: str
+    ) -> models.AccessRule:
+        """Let the holder's clients mount the share, from where it says.
+
+        Sets this holder's rule as a whole and touches no other's.
+
+        :param clients: IP addresses or CIDR networks.
+        :param level: ``rw`` or ``ro``.
+        """
+        path = messages.path("shares", share_id, "access", holder)
+        body = {"clients": list(clients), "level": level}
+        return self._calls.write(
+            messages.change("PUT", path, body), models.AccessRule.from_json
+        )
+
+    def get_access(self, share_id: str, holder: str) -> models.AccessRule:
+        """:raises NotFound: ``access.not_found`` or ``share.not_found``."""
+        path = messages.path("shares", share_id, "access", holder)
+        return self._calls.read(
+            messages.get(path), models.AccessRule.from_json
+        )
+
+    def revoke_access(self, share_id: str, holder: str) -> None:
+        """Take the holder's access away; absent is success."""
+        path = messages.path("shares", share_id, "access", holder)
+        self._calls.remove(path, ("access.not_found", "share.not_found"))
+
+    # -- snapshots -------------------------------------------------------
+
+    def create_snapshot(
+        self,
+        snapshot_id: str,
+        share_id: str,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> models.Snapshot:
+        """Take a snapshot, or make sure that it was taken.
+
+        :param name: the id where it is None.
+        :raises AlreadyExists: the id belongs to another snapshot.
+        :raises NotFound: ``share.not_found``.
+        :raises LimitReached, NoSpace: nothing was created.
+        """
+        body = messages.without_none(
+            share_id=share_id,
+            name=snapshot_id if name is None else name,
+            labels=None if labels is None else dict(labels),
+        )
+        path = messages.path("snapshots", snapshot_id)
+        return self._calls.write(
+            messages.change("PUT", path, body), models.Snapshot.from_json
+        )
+
+    def get_snapshot(self, snapshot_id: str) -> models.Snapshot:
+        """:raises NotFound: ``snapshot.not_found``."""
+        path = messages.path("snapshots", snapshot_id)
+        return self._calls.read(messages.get(path), models.Snapshot.from_json)
+
+    def find_snapshot(self, snapshot_id: str) -> models.Snapshot | None:
+        return _or_none("snapshot.not_found", self.get_snapshot, snapshot_id)
+
+    def list_snapshots(
+        self,
+        *,
+        share_id: str | None = None,
+        name: str | None = None,
+        state: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Iterator[models.Snapshot]:
+        """Snapshots by id, as :meth:`list_shares` gives shares."""
+        filters = messages.without_none(
+            share_id=share_id, name=name, state=state
+        )
+        return self._calls.pages(
+            "snapshots",
+            filters | messages.label_filters(labels),
+            models.Snapshot.from_json,
+        )
+
+    def update_snapshot(
+        self,
+        snapshot_id: str,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        if_match: int | None = None,
+    ) -> models.Snapshot:
+        """As :meth:`update_share`."""
+        body = messages.without_none(
+            name=name, labels=None if labels is None else dict(labels)
+        )
+        path = messages.path("snapshots", snapshot_id)
+        request = messages.change("PATCH", path, body, if_match=if_match)
+        try:
+            return self._calls.write(request, models.Snapshot.from_json)
+        except errors.PreconditionFailed as exc:
+            if not exc.repeated:
+                raise
+            snapshot = self.get_snapshot(snapshot_id)
+            if not calls.is_as_wanted(snapshot, body):
+                raise
+            return snapshot
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Make sure that the snapshot is gone; absent is success."""
+        self._calls.remove(
+            messages.path("snapshots", snapshot_id), ("snapshot.not_found",)
+        )
+
+    # -- jobs and events -------------------------------------------------
+
+    def get_job(self, job_id: str, wait_seconds: int = 0) -> models.Job:
+        """The job, when it has ended or after the wait.
+
+        The wait is cut to what the read time-out and the deadline allow.
+        """
+        request = messages.held_get(
+            messages.path("jobs", job_id), wait_seconds
+        )
+        return self._calls.read(request, models.Job.from_json)
+
+    def list_events(
+        self, after: int = 0, wait_seconds: int = 0
+    ) -> models.EventPage:
+        """Changes after ``after``; with none, the empty page after a wait."""
+        request = messages.held_get(
+            "/v1/events", wait_seconds, after=str(after)
+        )
+        return self._calls.read(request, models.EventPage.from_json)
+
+
+def _or_none(code: str, get: Callable[[str], _T], id_: str) -> _T | None:
+    """None where the appliance says that the object is not there.
+
+    Only that code counts: any other 404 is about something else.
+    """
+    try:
+        return get(id_)
+    except errors.NotFound as exc:
+        if exc.code != code:
+            raise
+        return None

@@ -1,0 +1,353 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The request loop: address, send, classify, decide, and again.
+
+One call of a caller is one :meth:`Requester.perform`. It goes round until
+there is a reply to hand back or an error to raise, and never longer than
+the call's deadline:
+
+1. *address*: the one that answered last, then the others in turn;
+2. *send*: once, by :mod:`transport`;
+3. *classify*: answered, never sent, or possibly carried out;
+4. *decide*: hand back, raise, or send again, after a pause or at once.
+
+Sent again is what was never sent, and what is repeatable: every GET, PUT,
+PATCH and DELETE of this API, and the log-in.
+"""
+
+from collections.abc import Callable
+import copy
+import dataclasses
+import datetime
+import time
+from typing import Any
+
+from oslo_log import log as logging
+
+from acme_cinder.client import addresses
+from acme_cinder.client import authenticator
+from acme_cinder.client import credentials
+from acme_cinder.client import errors
+from acme_cinder.client import redaction
+from acme_cinder.client import timing
+from acme_cinder.client import transport
+
+LOG = logging.getLogger(__name__)
+
+TOKENS_PATH = "/v1/tokens"
+#: The reply to a held request needs this long to arrive after the hold.
+_HOLD_MARGIN_SECONDS = 5.0
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+@dataclasses.dataclass
+class _Round:
+    """The state of one call between its sendings."""
+
+    request: transport.Request
+    call: timing.Call
+    backoff: timing.Backoff
+    order: tuple[str, ...]
+    ticket: authenticator.Ticket | None = None
+    place: int = 0
+    sendings: int = 0
+    renewed: bool = False
+    lost_replies: int = 0
+
+    @property
+    def address(self) -> str:
+        return self.order[self.place]
+
+    @property
+    def what(self) -> str:
+        return f"{self.request.method} {self.request.path}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Again:
+    """The decision to send once more."""
+
+    pause_seconds: float
+    why: errors.ApiError
+
+
+class Requester:
+    """Gets replies; safe under threads."""
+
+    def __init__(
+        self,
+        transport: transport.Transport,
+        book: addresses.AddressBook,
+        proof: credentials.Credentials,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], datetime.datetime] = _now,
+        new_backoff: Callable[[], timing.Backoff] = timing.Backoff,
+    ):
+        self._transport = transport
+        self._book = book
+        self._proof = proof
+        self._sleep = sleep
+        self._now = now
+        self._new_backoff = new_backoff
+        self._redactor = redaction.Redactor(*proof.secrets)
+        self._authenticator = self._make_authenticator(proof)
+
+    def perform(
+        self, request: transport.Request, call: timing.Call
+    ) -> transport.Reply:
+        """The reply of 2xx or 304 to ``request``.
+
+        :raises errors.ApiError: any of them, cleaned of secrets.
+        """
+        try:
+            ticket = self._authenticator.ticket(call)
+            return self._perform(self._start(request, call, ticket))
+        except errors.ApiError as exc:
+            if exc.request_id is None:
+                exc.request_id = call.request_id
+            raise
+
+    def close(self, call: timing.Call) -> None:
+        """Give a session's token back and close the connections."""
+        try:
+            self._log_out(call)
+        finally:
+            self._transport.close()
+
+    # -- the loop --------------------------------------------------------
+
+    def _start(
+        self,
+        request: transport.Request,
+        call: timing.Call,
+        ticket: authenticator.Ticket | None,
+    ) -> _Round:
+        return _Round(
+            request=request.with_headers(X_Request_Id=call.request_id),
+            call=call,
+            backoff=self._new_backoff(),
+            order=self._book.in_order(),
+            ticket=ticket,
+        )
+
+    def _perform(self, state: _Round) -> transport.Reply:
+        while True:
+            try:
+                reply = self._send(state)
+            except transport.Lost as lost:
+                decision = self._after_loss(state, lost)
+            else:
+                self._book.remember(state.address)
+                if reply.status < 400:
+                    return reply
+                decision = self._after_problem(state, reply)
+            self._pause(state, decision)
+
+    def _send(self, state: _Round) -> transport.Reply:
+        remaining = state.call.deadline.remaining()
+        hold = min(self._transport.read_timeout_seconds, remaining)
+        request = state.request.held(hold - _HOLD_MARGIN_SECONDS)
+        if state.ticket is not None:
+            request = request.with_headers(
+                Authorization=state.ticket.authorization
+            )
+        state.sendings += 1
+        started = time.monotonic()
+        outcome = "no reply"
+        try:
+            # A time-out of zero would be refused; the deadline was looked
+            # at before the pause.
+            reply = self._transport.send(
+                state.address, request, max(remaining, 0.001)
+            )
+            outcome = str(reply.status)
+            return reply
+        except errors.ApiError as exc:
+            raise self._cleaned(exc) from exc.__cause__
+        finally:
+            LOG.debug(
+                "%(what)s at %(address)s, sending %(number)d: %(outcome)s "
+                "after %(seconds).3f s (request id %(id)s)",
+                {
+                    "what": state.what,
+                    "address": state.address,
+                    "number": state.sendings,
+                    "outcome": outcome,
+                    "seconds": time.monotonic() - started,
+                    "id": state.call.request_id,
+                },
+            )
+
+    # -- decisions -------------------------------------------------------
+
+    def _after_loss(self, state: _Round, lost: transport.Lost) -> _Again:
+        error = self._cleaned(lost.error)
+        error.request_id = state.call.request_id
+        if isinstance(error, errors.OutcomeUnknown):
+            self._transport.drop_idle_connections()
+            state.lost_replies += 1
+            if not state.request.repeatable:
+                raise error from lost
+            if state.lost_replies == 1:
+                # A pooled connection that the server closed meanwhile is
+                # the usual reason, and a new one is all it takes.
+                return self._elsewhere(state, error, pause_seconds=0.0)
+        return self._elsewhere(state, error)
+
+    def _after_problem(self, state: _Round, reply: transport.Reply) -> _Again:
+        error = self._problem(state, reply)
+        if reply.status == 401 and self._renew(state):
+            return _Again(0.0, error)
+        if not (error.retryable and state.request.repeatable):
+            raise error
+        if reply.status in (502, 503, 504):
+            return self._elsewhere(state, error)
+        return _Again(state.backoff.next(error.retry_after_seconds), error)
+
+    def _elsewhere(
+        self,
+        state: _Round,
+        error: errors.ApiError,
+        pause_seconds: float | None = None,
+    ) -> _Again:
+        """The next address: at once, or after a pause when all were asked."""
+        state.place = (state.place + 1) % len(state.order)
+        if state.place != 0:
+            return _Again(0.0, error)
+        if pause_seconds is None:
+            pause_seconds = state.backoff.next(
+                getattr(error, "retry_after_seconds", None)
+            )
+        return _Again(pause_seconds, error)
+
+    def _pause(self, state: _Round, decision: _Again) -> None:
+        """Wait, or raise why, where the deadline would pass meanwhile."""
+        if decision.pause_seconds >= state.call.deadline.remaining():
+            raise decision.why
+        LOG.info(
+            "%(what)s is sent again in %(seconds).2f s: %(why)s",
+            {
+                "what": state.what,
+                "seconds": decision.pause_seconds,
+                "why": decision.why,
+            },
+        )
+        if decision.pause_seconds > 0:
+            self._sleep(decision.pause_seconds)
+
+    # -- problems --------------------------------------------------------
+
+    def _problem(
+        self, state: _Round, reply: transport.Reply
+    ) -> errors.ProblemError:
+        """The typed error of a reply of 400 or more.
+
+        :raises errors.ProtocolError: it has no problem in it, and is not
+            what gateways answer by themselves. A 404 of some other server
+            must never count as "the share is gone".
+        """
+        request_id = state.call.request_id
+        try:
+            error = errors.from_problem(
+                self._clean_json(reply.json()),
+                status=reply.status,
+                request_id=request_id,
+            )
+        except ValueError as exc:
+            if reply.status not in errors.GATEWAY_STATUSES:
+                raise errors.ProtocolError(
+                    f"{state.address} answered {reply.status} without a "
+                    "problem of this API; is it the appliance?",
+                    status=reply.status,
+                    request_id=request_id,
+                ) from exc
+            error = errors.from_gateway(reply.status, request_id=request_id)
+        asked = timing.parse_retry_after(
+            reply.headers.get("Retry-After"), self._now()
+        )
+        if asked is not None:
+            error.retry_after_seconds = asked
+        error.repeated = state.lost_replies > 0
+        return error
+
+    def _clean_json(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The texts of a problem without our secrets, were they echoed."""
+        return {
+            key: self._redactor.clean(value)
+            if isinstance(value, str)
+            else value
+            for key, value in body.items()
+        }
+
+    def _cleaned(self, error: Any) -> Any:
+        """The same error with its message masked."""
+        cleaned = copy.copy(error)
+        cleaned.message = self._redactor.clean(error.message)
+        cleaned.args = (cleaned.message,)
+        return cleaned
+
+    # -- log-in ----------------------------------------------------------
+
+    def _make_authenticator(
+        self, proof: credentials.Credentials
+    ) -> authenticator.Authenticator:
+        if isinstance(proof, credentials.BearerToken):
+            return authenticator.TokenAuthenticator(proof)
+        return authenticator.LoginAuthenticator(self._log_in)
+
+    def _renew(self, state: _Round) -> bool:
+        """Whether another ticket was got; once in a call only."""
+        if (
+            state.renewed
+            or state.ticket is None
+            or not self._authenticator.renewable
+        ):
+            return False
+        state.renewed = True
+        state.ticket = self._authenticator.renew(state.ticket, state.call)
+        return True
+
+    def _log_in(self, call: timing.Call) -> str:
+        """A new session's token, by the same loop."""
+        request = transport.Request("POST", TOKENS_PATH).with_headers(
+            Authorization=self._proof.authorization
+        )
+        state = self._start(request, call, None)
+        reply = self._perform(state)
+        try:
+            token = credentials.BearerToken(reply.json()["token"]).token
+        except (KeyError, TypeError, ValueError) as exc:
+            raise errors.ProtocolError(
+                f"{state.address} answered a log-in without a token"
+            ) from exc
+        self._redactor.add(token)
+        return token
+
+    def _log_out(self, call: timing.Call) -> None:
+        if not isinstance(
+            self._authenticator, authenticator.LoginAuthenticator
+        ):
+            return
+        ticket = self._authenticator.forget()
+        if ticket is None:
+            return
+        request = transport.Request("DELETE", f"{TOKENS_PATH}/self")
+        try:
+            self._perform(self._start(request, call, ticket))
+        except errors.ApiError as exc:
+            # It expires by itself; closing must not fail for it.
+            LOG.warning("The API session was not given back: %s", exc)

@@ -1,0 +1,96 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How long a call may take, and how long to pause inside it."""
+
+from collections.abc import Callable
+import dataclasses
+import datetime
+import email.utils
+import random
+
+#: The first pause between two rounds, and the longest one.
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 10.0
+#: Replies that ask for a pause get up to this much more, so that the
+#: clients of one appliance do not come back all at once.
+RETRY_AFTER_JITTER = 0.25
+
+
+class Deadline:
+    """The moment by which a whole call, with all its retries, must end."""
+
+    def __init__(self, clock: Callable[[], float], seconds: float):
+        self._clock = clock
+        self._end = clock() + seconds
+        self.seconds = seconds
+
+    def remaining(self) -> float:
+        """Seconds left, never below zero."""
+        return max(0.0, self._end - self._clock())
+
+    @property
+    def passed(self) -> bool:
+        return self.remaining() <= 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a caller, however many requests it takes.
+
+    They share its deadline, and its id as their X-Request-Id.
+    """
+
+    deadline: Deadline
+    request_id: str
+
+
+class Backoff:
+    """Pauses that double, with full jitter."""
+
+    def __init__(self, jitter: Callable[[], float] = random.random):
+        self._jitter = jitter
+        self._longest = FIRST_PAUSE_SECONDS
+
+    def next(self, at_least: float | None = None) -> float:
+        """The next pause in seconds.
+
+        :param at_least: what the appliance asked for, if it did; then the
+            pause is that, and up to a quarter more.
+        """
+        if at_least is not None:
+            return at_least * (1 + RETRY_AFTER_JITTER * self._jitter())
+        pause = self._longest * self._jitter()
+        self._longest = min(2 * self._longest, LONGEST_PAUSE_SECONDS)
+        return pause
+
+
+def parse_retry_after(
+    value: str | None, now: datetime.datetime
+) -> float | None:
+    """Seconds to wait as a Retry-After header has it, None without one.
+
+    It holds either seconds or an HTTP date (RFC 9110, 10.2.3). What is
+    neither is ignored, as that section asks for.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return max(0.0, (moment - now).total_seconds())
