@@ -62,7 +62,7 @@ def _is_integer(checker: Any, instance: Any) -> bool:
 
 
 _extend: Final[Any] = validators.extend
-_Validator: Final = _extend(
+_Validator: Final[Any] = _extend(
     jsonschema.Draft202012Validator,
     validators={"pattern": _pattern},
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
@@ -133,7 +133,10 @@ class Contract:
     def validator(self, *pointer: str) -> protocols.Validator:
         """A validator for the schema at this place of the document."""
         place = "/".join(_escape(part) for part in pointer)
-        return _Validator({"$ref": f"{URI}#/{place}"}, registry=self._registry)
+        validator: protocols.Validator = _Validator(
+            {"$ref": f"{URI}#/{place}"}, registry=self._registry
+        )
+        return validator
 
     def schema_validator(self, name: str) -> protocols.Validator:
         return self.validator("components", "schemas", name)

@@ -1,0 +1,192 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who is asking: bearer tokens, Basic for logging in, and guessing limits."""
+
+import base64
+import binascii
+import collections
+from collections.abc import Callable
+import hashlib
+import ipaddress
+import logging
+import threading
+import time
+from typing import Final
+from typing import NoReturn
+
+from acme_appliance import problems
+from acme_appliance.service import tokens
+
+LOG = logging.getLogger(__name__)
+
+#: Addresses and good tokens that are remembered; the oldest is forgotten.
+_REMEMBERED: Final = 10_000
+
+
+class FailureLimit:
+    """Failed log-ins of each address in a sliding window of time.
+
+    :param clock: seconds that never go backwards.
+    """
+
+    def __init__(
+        self,
+        allowed: int,
+        window_seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._allowed = allowed
+        self._window = window_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures: collections.OrderedDict[
+            str, collections.deque[float]
+        ] = collections.OrderedDict()
+
+    def wait_seconds(self, address: str) -> int:
+        """How long until this address may try again; 0: now."""
+        with self._lock:
+            times = self._failures.get(_network(address))
+            if not times:
+                return 0
+            now = self._clock()
+            while times and times[0] <= now - self._window:
+                times.popleft()
+            if len(times) < self._allowed:
+                return 0
+            return int(times[0] + self._window - now) + 1
+
+    def record(self, address: str) -> int:
+        """Count a failure; returns how many there are in the window."""
+        key = _network(address)
+        with self._lock:
+            # No more times than the limit are kept for an address.
+            times = self._failures.setdefault(
+                key, collections.deque(maxlen=self._allowed)
+            )
+            times.append(self._clock())
+            self._failures.move_to_end(key)
+            while len(self._failures) > _REMEMBERED:
+                self._failures.popitem(last=False)
+            return len(times)
+
+
+def _network(address: str) -> str:
+    """The key of an address: IPv6 clients own a whole /64."""
+    if ":" not in address:
+        return address
+    try:
+        network = ipaddress.ip_network((address.split("%")[0], 64), False)
+    except ValueError:
+        return address
+    return str(network)
+
+
+class Authenticator:
+    """Turns an Authorization header into a credential.
+
+    An address past the limit is refused before anything is looked up;
+    tokens that were good a short time ago still pass, so that one client
+    with a wrong password does not lock out its neighbours behind the same
+    address.
+    """
+
+    def __init__(
+        self, store: tokens.TokenStore, failures: FailureLimit
+    ) -> None:
+        self._store = store
+        self._failures = failures
+        self._good: collections.OrderedDict[str, None] = (
+            collections.OrderedDict()
+        )
+        self._lock = threading.Lock()
+
+    def bearer(self, header: str | None, address: str) -> tokens.Credential:
+        """:raises Problem: auth.invalid, auth.expired, rate.limited."""
+        secret = _split(header, "bearer")
+        if secret is None:
+            raise problems.Problem(
+                "auth.invalid",
+                "This needs a token: send Authorization: Bearer TOKEN.",
+            )
+        return self._check(secret, address)
+
+    def basic(self, header: str | None, address: str) -> tokens.Credential:
+        """A long token shown as the password of its name.
+
+        :raises Problem: auth.invalid, auth.expired, rate.limited.
+        """
+        encoded = _split(header, "basic")
+        if encoded is None:
+            raise problems.Problem(
+                "auth.invalid",
+                "Logging in needs HTTP Basic: the name of a token, and the"
+                " token as the password.",
+            )
+        try:
+            pair = base64.b64decode(encoded, validate=True).decode()
+        except (binascii.Error, ValueError):
+            pair = ""
+        name, _, secret = pair.partition(":")
+        credential = self._check(secret, address)
+        if credential.name != name or credential.kind != "long":
+            self._fail(address, "This name and token do not belong together.")
+        return credential
+
+    def _check(self, secret: str, address: str) -> tokens.Credential:
+        digest = hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+        if digest not in self._good:
+            self._refuse_guessing(address)
+        if not tokens.TOKEN_PATTERN.fullmatch(secret):
+            self._fail(address, "This is not a token.")
+        try:
+            credential = self._store.authenticate_hash(digest)
+        except problems.Problem as problem:
+            self._forget(digest)
+            if problem.code == "auth.invalid":
+                self._fail(address, problem.detail)
+            raise
+        self._remember(digest)
+        return credential
+
+    def _refuse_guessing(self, address: str) -> None:
+        wait = self._failures.wait_seconds(address)
+        if wait:
+            raise problems.Problem(
+                "rate.limited",
+                "Too many log-ins have failed from this address.",
+                retry_after_seconds=wait,
+            )
+
+    def _fail(self, address: str, detail: str) -> NoReturn:
+        count = self._failures.record(address)
+        LOG.warning("Log-in failed from %s (%d lately)", address, count)
+        raise problems.Problem("auth.invalid", detail)
+
+    def _remember(self, digest: str) -> None:
+        with self._lock:
+            self._good[digest] = None
+            self._good.move_to_end(digest)
+            while len(self._good) > _REMEMBERED:
+                self._good.popitem(last=False)
+
+    def _forget(self, digest: str) -> None:
+        with self._lock:
+            self._good.pop(digest, None)
+
+
+def _split(header: str | None, wanted: str) -> str | None:
+    """What follows the scheme; None: no header, or another scheme."""
+    scheme, _, rest = (header or "").partition(" ")
+    return rest.strip() if scheme.lower() == wanted else None

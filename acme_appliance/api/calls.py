@@ -1,0 +1,85 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a handler is given and what it gives back."""
+
+import dataclasses
+import datetime
+import json
+from typing import Any
+from typing import TYPE_CHECKING
+
+from acme_appliance.service import types
+
+if TYPE_CHECKING:
+    from acme_appliance.service import Service
+    from acme_appliance.service import tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class ApiSettings:
+    """How much of the process one kind of request may take.
+
+    ``changes`` and ``long_polls`` are threads: together they must leave
+    some for reads, which never wait.
+    """
+
+    max_body_bytes: int = 65_536
+    default_wait_seconds: int = 20
+    max_wait_seconds: int = 60
+    changes: int = 40
+    long_polls: int = 16
+    session_lifetime: datetime.timedelta = datetime.timedelta(hours=1)
+    max_failed_logins: int = 20
+    failed_login_window_seconds: int = 60
+
+
+@dataclasses.dataclass
+class Call:
+    """One valid, authorised request.
+
+    ``path``, ``query`` and ``body`` hold what the contract allows and
+    nothing else. ``credential`` is None where none is needed. ``url`` is
+    the path as it came.
+    """
+
+    service: "Service"
+    tokens: "tokens.TokenStore"
+    settings: ApiSettings
+    caller: types.Caller
+    credential: "tokens.Credential | None"
+    url: str
+    path: dict[str, str]
+    query: dict[str, Any]
+    body: Any
+    if_match: str | None
+    #: How long a change may be waited for.
+    wait_seconds: int
+
+
+@dataclasses.dataclass
+class Reply:
+    """``body``: bytes go out as they are, anything else as JSON."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
+    media_type: str = "application/json"
+
+    def data(self) -> bytes:
+        if isinstance(self.body, bytes):
+            return self.body
+        return to_json(self.body)
+
+
+def to_json(body: Any) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,39 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Jobs."""
+
+from acme_appliance.api.calls import Call
+from acme_appliance.api.calls import Reply
+from acme_appliance.api.handlers import common
+
+
+def list_jobs(call: Call) -> Reply:
+    part = call.service.list_jobs(
+        call.caller,
+        common.filters(call),
+        call.query["limit"],
+        call.query.get("marker"),
+    )
+    return common.page(call, "jobs", part)
+
+
+def get_job(call: Call) -> Reply:
+    return Reply(
+        call.service.get_job(
+            call.caller, call.path["job_id"], call.query["wait"]
+        )
+    )
+
+
+def cancel_job(call: Call) -> Reply:
+    return Reply(call.service.cancel_job(call.caller, call.path["job_id"]))

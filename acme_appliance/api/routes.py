@@ -1,0 +1,74 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The one table of what is served; ``openapi.yaml`` says the rest of each."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Final
+
+from acme_appliance.api.calls import Call
+from acme_appliance.api.calls import Reply
+from acme_appliance.api.handlers import about
+from acme_appliance.api.handlers import access
+from acme_appliance.api.handlers import events
+from acme_appliance.api.handlers import jobs
+from acme_appliance.api.handlers import pools
+from acme_appliance.api.handlers import shares
+from acme_appliance.api.handlers import snapshots
+from acme_appliance.api.handlers import tokens
+
+Handler = Callable[[Call], Reply]
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """The handler's name is the operationId in the contract."""
+
+    method: str
+    path: str
+    handler: Handler
+
+
+_SHARE: Final = "/v1/shares/{share_id}"
+_ACCESS: Final = "/v1/shares/{share_id}/access/{holder}"
+_SNAPSHOT: Final = "/v1/snapshots/{snapshot_id}"
+
+ROUTES: Final = (
+    Route("GET", "/", about.list_versions),
+    Route("GET", "/healthz", about.get_liveness),
+    Route("GET", "/readyz", about.get_readiness),
+    Route("GET", "/v1/openapi.yaml", about.get_openapi),
+    Route("GET", "/v1/system", about.get_system),
+    Route("GET", "/v1/stats", about.get_stats),
+    Route("GET", "/v1/pools", pools.list_pools),
+    Route("GET", "/v1/pools/{pool}", pools.get_pool),
+    Route("GET", "/v1/shares", shares.list_shares),
+    Route("GET", _SHARE, shares.get_share),
+    Route("PUT", _SHARE, shares.put_share),
+    Route("PATCH", _SHARE, shares.patch_share),
+    Route("DELETE", _SHARE, shares.delete_share),
+    Route("GET", _ACCESS, access.get_access),
+    Route("PUT", _ACCESS, access.put_access),
+    Route("DELETE", _ACCESS, access.delete_access),
+    Route("GET", "/v1/snapshots", snapshots.list_snapshots),
+    Route("GET", _SNAPSHOT, snapshots.get_snapshot),
+    Route("PUT", _SNAPSHOT, snapshots.put_snapshot),
+    Route("PATCH", _SNAPSHOT, snapshots.patch_snapshot),
+    Route("DELETE", _SNAPSHOT, snapshots.delete_snapshot),
+    Route("GET", "/v1/jobs", jobs.list_jobs),
+    Route("GET", "/v1/jobs/{job_id}", jobs.get_job),
+    Route("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel_job),
+    Route("GET", "/v1/events", events.list_events),
+    Route("POST", "/v1/tokens", tokens.create_token),
+    Route("DELETE", "/v1/tokens/self", tokens.delete_own_token),
+)
