@@ -1,0 +1,73 @@
+#!/bin/bash
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+#
+# devstack/plugin.sh - what stack.sh, unstack.sh and clean.sh call, with a
+# mode and a phase.
+
+# shellcheck shell=bash
+# The settings come from devstack and from devstack/settings.
+# shellcheck disable=SC2154
+
+# Save trace setting
+_XTRACE_ACME_PLUGIN=$(set +o | grep xtrace)
+set +o xtrace
+
+# shellcheck source=devstack/lib/acme
+source "$ACME_CINDER_DIR/devstack/lib/acme"
+
+# Restore xtrace
+$_XTRACE_ACME_PLUGIN
+
+case "$1 $2" in
+    "stack pre-install")
+        check_acme_settings
+        echo_summary "Installing packages for the acme back ends"
+        install_acme_packages
+        ;;
+    "stack install")
+        echo_summary "Installing acme_cinder"
+        install_acme
+        ;;
+    "stack post-config")
+        # Cinder is configured and not yet started.
+        if is_service_enabled acme-appliance; then
+            echo_summary "Starting the acme appliance"
+            init_acme_appliance
+            start_acme_appliance
+        fi
+        if is_acme_volume_enabled; then
+            echo_summary "Letting the acme back ends in"
+            authorize_acme_backends
+        fi
+        ;;
+    "stack extra")
+        create_acme_volume_types
+        ;;
+    "stack test-config")
+        # After lib/tempest wrote tempest.conf.
+        if is_service_enabled tempest; then
+            echo_summary "Telling Tempest what the acme back ends do"
+            configure_acme_tempest
+        fi
+        ;;
+    "unstack "*)
+        # With cinder-volume here, cleanup_cinder_backend_acme does it once
+        # that and nova-compute have stopped.
+        if ! is_acme_volume_enabled; then
+            stop_acme_appliance
+        fi
+        ;;
+    "clean "*)
+        cleanup_acme
+        ;;
+esac

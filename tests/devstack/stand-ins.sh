@@ -1,0 +1,132 @@
+#!/bin/bash
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+#
+# Sourced by devstack.sh: what stands in for the parts of devstack that would
+# change the machine. All else is devstack's own.
+
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154,SC2317
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# systemd: a stand-in that reads the very unit files that devstack writes.
+SYSTEMD_DIR=$scratch/systemd
+export SYSTEMD_DIR
+SYSTEMCTL="python3 $here/systemctl.py"
+
+# The commands that pip_install would have made.
+PATH=$scratch/bin:$PATH
+
+function record {
+    echo "$*" >>"$scratch/calls"
+}
+
+# sudo - runs the command as it is, but only on files in the scratch tree
+function sudo {
+    local word
+    record sudo "$@"
+    case "$1" in
+        modprobe)
+            return 0
+            ;;
+        /*)
+            # A program by its full path is not a file that it changes.
+            if [[ "$1" != "$scratch"/* ]]; then
+                die $LINENO "sudo $*: not in a scratch tree"
+            fi
+            ;;
+    esac
+    for word in "${@:2}"; do
+        if [[ "${word#*=}" == /* && "${word#*=}" != "$scratch"/* ]]; then
+            die $LINENO "sudo $*: $word is not in the scratch tree"
+        fi
+    done
+    "$@"
+}
+
+# Called before devstack's libraries are read and again after.
+function stand_in {
+    # Packages.
+    function install_package {
+        record install_package "$@"
+    }
+    function pip_install {
+        record pip_install "$@"
+    }
+    function get_python_exec_prefix {
+        echo "$scratch/bin"
+    }
+
+    # What asks Keystone or Cinder's API; volume types are lines in a file.
+    function openstack {
+        record openstack "$@"
+        case "$*" in
+            *" volume type show "*)
+                grep -qxF "${!#}" "$scratch/types"
+                ;;
+            *" volume type create "*)
+                echo "${!#}" >>"$scratch/types"
+                ;;
+        esac
+    }
+    function get_or_create_project {
+        echo project-id
+    }
+    function get_or_create_user {
+        echo user-id
+    }
+
+    # The machine's own files.
+    function configure_rootwrap {
+        record configure_rootwrap "$@"
+    }
+    function write_uwsgi_config {
+        record write_uwsgi_config "$@"
+    }
+    function remove_uwsgi_config {
+        record remove_uwsgi_config "$@"
+    }
+
+    # Volumes of other kinds need LVM and iSCSI on the machine.
+    function configure_cinder_backend_lvm {
+        iniset "$CINDER_CONF" "$1" volume_driver \
+            cinder.volume.drivers.lvm.LVMVolumeDriver
+        iniset "$CINDER_CONF" "$1" volume_backend_name "$1"
+    }
+    function init_cinder_backend_lvm {
+        record init_cinder_backend_lvm "$@"
+    }
+    function cleanup_cinder_backend_lvm {
+        record cleanup_cinder_backend_lvm "$@"
+    }
+
+    # A database and a queue without servers.
+    function database_connection_url {
+        echo "sqlite:///$DATA_DIR/$1.sqlite"
+    }
+    function recreate_database {
+        rm -f "$DATA_DIR/$1.sqlite"
+    }
+    function iniset_rpc_backend {
+        iniset "$2" DEFAULT transport_url fake:/
+    }
+}
+
+function stand_in_for_paths {
+    CINDER_DIR=$scratch/cinder
+    CINDER_BIN_DIR=$scratch/bin
+    CINDER_CONF_DIR=$scratch/etc/cinder
+    CINDER_CONF=$CINDER_CONF_DIR/cinder.conf
+    CINDER_API_PASTE_INI=$CINDER_CONF_DIR/api-paste.ini
+    CINDER_UWSGI_CONF=$CINDER_CONF_DIR/cinder-api-uwsgi.ini
+}
