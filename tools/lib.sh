@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+#
+# What the other tools share: progress lines, system packages, Python
+# environments. To be sourced; works from any folder.
+
+ACME_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Environments and logs; git ignores it, and deleting it is always safe.
+ACME_WORK=${ACME_WORK:-$ACME_TOP/.work}
+export ACME_TOP ACME_WORK
+
+say() {
+    printf '==> %s\n' "$*" >&2
+}
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        command -v sudo >/dev/null ||
+            fail "root is needed for '$1', and there is no sudo"
+        sudo "$@"
+    fi
+}
+
+# The packages that bindep.txt lists for these profiles, beside those
+# without a profile.
+packages_for() {
+    local line name selector profile
+    while read -r line; do
+        case "$line" in '' | '#'*) continue ;; esac
+        name=${line%% *}
+        selector=${line#*platform:dpkg}
+        selector=${selector%%]*}
+        [ -n "${selector// /}" ] || echo "$name"
+        for profile in "$@"; do
+            case " $selector " in *" $profile "*) echo "$name" ;; esac
+        done
+    done <"$ACME_TOP/bindep.txt" | sort -u
+}
+
+is_installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# ensure_packages PROFILE...: installs what is missing, and only that.
+ensure_packages() {
+    local name missing=()
+    command -v dpkg-query >/dev/null ||
+        fail "this machine has no dpkg; install what bindep.txt lists" \
+            "($*) by hand, then run this again with ACME_SKIP_PACKAGES=1"
+    for name in $(packages_for "$@"); do
+        is_installed "$name" || missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    [ -z "${ACME_SKIP_PACKAGES:-}" ] ||
+        fail "not installed: ${missing[*]}"
+    say "installing system packages: ${missing[*]}"
+    mkdir -p "$ACME_WORK"
+    apt_install "${missing[@]}" >"$ACME_WORK/apt.log" 2>&1 || {
+        tail -n 20 "$ACME_WORK/apt.log" >&2
+        fail "apt-get failed; its output is in $ACME_WORK/apt.log"
+    }
+}
+
+# Services must not start by themselves: an NFS server of the host's own is
+# neither needed nor wanted.
+apt_install() {
+    local policy=/usr/sbin/policy-rc.d made='' code=0
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+        made=yes
+    fi
+    as_root apt-get -o DPkg::Lock::Timeout=300 -q update &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get \
+            -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends \
+            install "$@" || code=$?
+    [ -z "$made" ] || as_root rm -f "$policy"
+    return $code
+}
+
+# A Python that Cinder 29 runs on: 3.11, 3.12 or 3.13.
+find_python() {
+    local name
+    for name in ${ACME_PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        "$name" -c 'import sys, venv, ensurepip
+sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+            >/dev/null 2>&1 && command -v "$name" && return 0
+    done
+    fail "no Python 3.11, 3.12 or 3.13 with venv was found; install" \
+        "python3-venv, or name one in ACME_PYTHON"
+}
+
+# ensure_venv FOLDER FILE... -- PIP-ARGUMENT...: an environment with what the
+# arguments name, made anew when they, or one of the files, have changed. A
+# half-made one is never used: the stamp is written last.
+ensure_venv() {
+    local folder=$1 files=() stamp python
+    shift
+    while [ "$1" != -- ]; do
+        files+=("$1")
+        shift
+    done
+    shift
+    python=$(find_python)
+    stamp=$({
+        echo "$python" "$@"
+        cat "${files[@]}"
+    } | sha256sum)
+    [ "$(cat "$folder/stamp" 2>/dev/null)" != "$stamp" ] || return 0
+    say "making the Python environment ${folder#"$ACME_TOP"/}" \
+        "(a minute or two)"
+    rm -rf "$folder"
+    mkdir -p "$(dirname "$folder")"
+    if ! { "$python" -m venv "$folder" &&
+        "$folder/bin/pip" install --disable-pip-version-check -q "$@"; } \
+        >"$folder.log" 2>&1; then
+        tail -n 20 "$folder.log" >&2
+        fail "pip failed; its output is in $folder.log"
+    fi
+    echo "$stamp" >"$folder/stamp"
+}
