@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import ipaddress
 import urllib.parse
 
+import requests
+
 from acme_cinder.client import errors
 
 DEFAULT_PORT = 8443
@@ -44,7 +46,12 @@ def normalise(address: str) -> str:
             "would send the token readable over the network; use https"
         )
     shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}:{port}"
+    url = f"{parts.scheme}://{shown}:{port}"
+    try:
+        requests.Request("GET", url).prepare()
+    except (ValueError, requests.RequestException) as exc:
+        raise _bad(address) from exc
+    return url
 
 
 def _split(address: str) -> urllib.parse.SplitResult:

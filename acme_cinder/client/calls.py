@@ -78,7 +78,7 @@ class Calls:
         reply = self.requester.perform(request, call)
         if reply.status == 202:
             self._finish(reply, call)
-            reply = self.requester.perform(messages.get(request.path), call)
+            reply = self._read_back(request.path, call)
         return decode(reply, reader, call)
 
     def remove(
@@ -133,26 +133,66 @@ class Calls:
         backoff = self.new_backoff()
         while not job.finished:
             asked = self.clock()
-            if call.deadline.remaining() <= _HELD_SECONDS:
-                raise errors.JobUnfinished(
-                    f"job {job.id} ({job.kind}) is still {job.state} after "
-                    f"{call.deadline.seconds:.0f} s; it goes on",
-                    job_id=job.id,
-                    request_id=call.request_id,
-                )
-            request = messages.held_get(
-                messages.path("jobs", job.id), JOB_HOLD_SECONDS
-            )
-            job = decode(
-                self.requester.perform(request, call),
-                models.Job.from_json,
-                call,
-            )
+            job = self._poll(job, call)
             if not job.finished and self.clock() - asked < _HELD_SECONDS:
                 pause = backoff.next()
                 self.sleep(min(pause, call.deadline.remaining()))
         if job.state != "succeeded":
-            raise _job_error(job, call)
+            raise self._job_error(job, call)
+
+    def _poll(self, job: models.Job, call: timing.Call) -> models.Job:
+        """The job after a while.
+
+        :raises errors.JobUnfinished: whatever is wrong with asking says
+            nothing about the work.
+        """
+        request = messages.held_get(
+            messages.path("jobs", job.id), JOB_HOLD_SECONDS
+        )
+        why: errors.ApiError | None = None
+        if call.deadline.remaining() > _HELD_SECONDS:
+            try:
+                reply = self.requester.perform(request, call)
+                return decode(reply, models.Job.from_json, call)
+            except errors.ApiError as exc:
+                why = exc
+        raise errors.JobUnfinished(
+            f"job {job.id} ({job.kind}) was {job.state} when last heard of, "
+            f"within {call.deadline.seconds:.0f} s"
+            + ("" if why is None else f"; then: {why.message}"),
+            job_id=job.id,
+            request_id=call.request_id,
+        ) from why
+
+    def _read_back(self, path: str, call: timing.Call) -> transport.Reply:
+        """What a finished job has made of it."""
+        try:
+            return self.requester.perform(messages.get(path), call)
+        except errors.NotSent as exc:
+            # It is the reading that was not sent.
+            raise errors.OutcomeUnknown(
+                f"the change was made, and then: {exc.message}",
+                request_id=exc.request_id,
+            ) from exc
+
+    def _job_error(
+        self, job: models.Job, call: timing.Call
+    ) -> errors.ProblemError:
+        try:
+            return errors.from_problem(
+                self.requester.clean(job.problem or {}),
+                request_id=call.request_id,
+                job_id=job.id,
+            )
+        except ValueError:
+            return errors.JobFailed(
+                f"job {job.id} ({job.kind}) ended {job.state} without "
+                "saying why",
+                code=f"job.{job.state}",
+                status=409,
+                request_id=call.request_id,
+                job_id=job.id,
+            )
 
     def _valid_request_id(self) -> str:
         given = self.request_id() if self.request_id is not None else None
@@ -177,21 +217,6 @@ def decode(
             status=reply.status,
             request_id=call.request_id,
         ) from exc
-
-
-def _job_error(job: models.Job, call: timing.Call) -> errors.ProblemError:
-    try:
-        return errors.from_problem(
-            job.problem or {}, request_id=call.request_id, job_id=job.id
-        )
-    except ValueError:
-        return errors.JobFailed(
-            f"job {job.id} ({job.kind}) ended {job.state} without saying why",
-            code=f"job.{job.state}",
-            status=409,
-            request_id=call.request_id,
-            job_id=job.id,
-        )
 
 
 def _next_marker(reply: transport.Reply) -> str | None:

@@ -272,7 +272,7 @@ class Client:
         try:
             return self._calls.write(request, models.Share.from_json)
         except errors.PreconditionFailed as exc:
-            if not exc.repeated:
+            if not exc.may_have_been_applied:
                 raise
             share = self.get_share(share_id)
             if not calls.is_as_wanted(share, body):
@@ -391,7 +391,7 @@ class Client:
         try:
             return self._calls.write(request, models.Snapshot.from_json)
         except errors.PreconditionFailed as exc:
-            if not exc.repeated:
+            if not exc.may_have_been_applied:
                 raise
             snapshot = self.get_snapshot(snapshot_id)
             if not calls.is_as_wanted(snapshot, body):

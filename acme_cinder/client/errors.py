@@ -30,9 +30,14 @@ from typing import Final
 class ApiError(Exception):
     """The base of all errors of this package.
 
-    ``request_id`` is the X-Request-Id of the call, to be looked up in the
-    appliance's log; None where nothing was ever sent.
+    :ivar request_id: the X-Request-Id of the call, to be looked up in the
+        appliance's log; None where nothing was ever sent.
+    :ivar may_have_been_applied: this call may have changed something all
+        the same. What to do then is to repeat it, or to read the object by
+        its id.
     """
+
+    may_have_been_applied = False
 
     def __init__(self, message: str, *, request_id: str | None = None):
         super().__init__(message)
@@ -78,15 +83,13 @@ class TlsError(NotSent):
 
 
 class OutcomeUnknown(TransportError):
-    """The request was sent and its reply was lost: it may have been done.
+    """The request was sent and its reply was lost: it may have been done."""
 
-    Every call of this API can be sent again, or the object be read by its
-    id, to find out.
-    """
+    may_have_been_applied = True
 
 
 class JobUnfinished(OutcomeUnknown):
-    """The appliance is still at work on it; ``job_id`` tells on what."""
+    """The end of the job was not learnt in time; ``job_id`` tells which."""
 
     def __init__(
         self, message: str, *, job_id: str, request_id: str | None = None
@@ -98,9 +101,10 @@ class JobUnfinished(OutcomeUnknown):
 class ProtocolError(ApiError):
     """Something answered, but not as this API does.
 
-    Another service at the address, a proxy's page, a broken body. Whether
-    the request was carried out is not known.
+    Another service at the address, a proxy's page, a broken body.
     """
+
+    may_have_been_applied = True
 
     def __init__(
         self,
@@ -134,8 +138,6 @@ class ProblemError(ApiError):
     :ivar retry_after_seconds: when, as far as the appliance knows.
     :ivar errors: the fields at fault.
     :ivar job_id: the job that ended so, where the work was done in one.
-    :ivar repeated: an earlier sending of this call may have been carried
-        out: its reply was lost.
     """
 
     def __init__(
@@ -158,7 +160,6 @@ class ProblemError(ApiError):
         self.retry_after_seconds = retry_after_seconds
         self.errors = errors
         self.job_id = job_id
-        self.repeated = False
 
     def __str__(self) -> str:
         fields = "; ".join(
@@ -238,6 +239,8 @@ class Unavailable(ProblemError):
 
 class InternalError(ProblemError):
     """500: the state is unknown; read the object by its id."""
+
+    may_have_been_applied = True
 
 
 class JobFailed(ProblemError):
@@ -325,13 +328,16 @@ def from_problem(
 def from_gateway(status: int, *, request_id: str | None) -> ProblemError:
     """The error of a gateway's answer, which has no problem in it."""
     code = f"http.{status}"
-    return class_for(code, status)(
+    error = class_for(code, status)(
         f"something on the way to the appliance answered {status}",
         code=code,
         status=status,
         retryable=True,
         request_id=request_id,
     )
+    # It may have passed the request on, and given up on the reply.
+    error.may_have_been_applied = status in (502, 504)
+    return error
 
 
 def _status_of(body: Mapping[str, Any]) -> int:

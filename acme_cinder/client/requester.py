@@ -45,7 +45,8 @@ from acme_cinder.client import transport
 LOG = logging.getLogger(__name__)
 
 TOKENS_PATH = "/v1/tokens"
-#: The reply to a held request needs this long to arrive after the hold.
+#: The reply to a held request has this long to arrive after the hold, or a
+#: quarter of the time-out where that is short.
 _HOLD_MARGIN_SECONDS = 5.0
 
 
@@ -65,7 +66,7 @@ class _Round:
     place: int = 0
     sendings: int = 0
     renewed: bool = False
-    lost_replies: int = 0
+    lost_replies: int = 0  # sendings that may have been carried out
 
     @property
     def address(self) -> str:
@@ -104,6 +105,7 @@ class Requester:
         self._now = now
         self._new_backoff = new_backoff
         self._redactor = redaction.Redactor(*proof.secrets)
+        self._session_token = ""
         self._authenticator = self._make_authenticator(proof)
 
     def perform(
@@ -120,6 +122,16 @@ class Requester:
             if exc.request_id is None:
                 exc.request_id = call.request_id
             raise
+
+    def clean(self, value: Any) -> Any:
+        """A decoded JSON value with our secrets masked in its texts."""
+        if isinstance(value, str):
+            return self._redactor.clean(value)
+        if isinstance(value, list):
+            return [self.clean(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.clean(item) for key, item in value.items()}
+        return value
 
     def close(self, call: timing.Call) -> None:
         """Give a session's token back and close the connections."""
@@ -145,6 +157,18 @@ class Requester:
         )
 
     def _perform(self, state: _Round) -> transport.Reply:
+        try:
+            return self._go_round(state)
+        except errors.NotSent as exc:
+            if state.lost_replies == 0:
+                raise
+            # The last sending never arrived, but an earlier one may have.
+            raise errors.OutcomeUnknown(
+                f"an earlier reply was lost, and now: {exc.message}",
+                request_id=exc.request_id,
+            ) from exc
+
+    def _go_round(self, state: _Round) -> transport.Reply:
         while True:
             try:
                 reply = self._send(state)
@@ -159,8 +183,10 @@ class Requester:
 
     def _send(self, state: _Round) -> transport.Reply:
         remaining = state.call.deadline.remaining()
-        hold = min(self._transport.read_timeout_seconds, remaining)
-        request = state.request.held(hold - _HOLD_MARGIN_SECONDS)
+        silence = min(self._transport.read_timeout_seconds, remaining)
+        request = state.request.held(
+            silence - min(_HOLD_MARGIN_SECONDS, silence / 4)
+        )
         if state.ticket is not None:
             request = request.with_headers(
                 Authorization=state.ticket.authorization
@@ -197,11 +223,12 @@ class Requester:
     def _after_loss(self, state: _Round, lost: transport.Lost) -> _Again:
         error = self._cleaned(lost.error)
         error.request_id = state.call.request_id
+        error.__cause__ = lost.__cause__
         if isinstance(error, errors.OutcomeUnknown):
             self._transport.drop_idle_connections()
             state.lost_replies += 1
             if not state.request.repeatable:
-                raise error from lost
+                raise error
             if state.lost_replies == 1:
                 # A pooled connection that the server closed meanwhile is
                 # the usual reason, and a new one is all it takes.
@@ -263,7 +290,7 @@ class Requester:
         request_id = state.call.request_id
         try:
             error = errors.from_problem(
-                self._clean_json(reply.json()),
+                self.clean(reply.json()),
                 status=reply.status,
                 request_id=request_id,
             )
@@ -281,17 +308,11 @@ class Requester:
         )
         if asked is not None:
             error.retry_after_seconds = asked
-        error.repeated = state.lost_replies > 0
+        if error.may_have_been_applied:
+            state.lost_replies += 1
+        elif state.lost_replies > 0:
+            error.may_have_been_applied = True
         return error
-
-    def _clean_json(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The texts of a problem without our secrets, were they echoed."""
-        return {
-            key: self._redactor.clean(value)
-            if isinstance(value, str)
-            else value
-            for key, value in body.items()
-        }
 
     def _cleaned(self, error: Any) -> Any:
         """The same error with its message masked."""
@@ -334,7 +355,8 @@ class Requester:
             raise errors.ProtocolError(
                 f"{state.address} answered a log-in without a token"
             ) from exc
-        self._redactor.add(token)
+        self._redactor.replace(self._session_token, token)
+        self._session_token = token
         return token
 
     def _log_out(self, call: timing.Call) -> None:

@@ -65,9 +65,10 @@ class Backoff:
         """The next pause in seconds.
 
         :param at_least: what the appliance asked for, if it did; then the
-            pause is that, and up to a quarter more.
+            pause is that, and up to a quarter more. Next to nothing counts
+            as not asked for, or the client would hammer.
         """
-        if at_least is not None:
+        if at_least is not None and at_least >= FIRST_PAUSE_SECONDS:
             return at_least * (1 + RETRY_AFTER_JITTER * self._jitter())
         pause = self._longest * self._jitter()
         self._longest = min(2 * self._longest, LONGEST_PAUSE_SECONDS)

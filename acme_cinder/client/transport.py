@@ -216,6 +216,9 @@ class Transport:
             if isinstance(e, requests.RequestException):
                 e.request = None
             raise self._classify(e, address) from e
+        except OSError as e:
+            # requests looks for the CA file before it connects.
+            raise self._tls_error(e, address) from e
 
     def drop_idle_connections(self) -> None:
         """Forget pooled connections; those in use go on undisturbed.
@@ -231,17 +234,12 @@ class Transport:
     def _prepare(
         self, address: str, request: Request
     ) -> requests.PreparedRequest:
-        url = address + request.path
-        if request.query:
-            url = f"{url}?{urllib.parse.urlencode(request.query)}"
-        headers = dict(request.headers)
-        data = None
-        if request.body is not None:
-            headers["Content-Type"] = request.media_type
-            data = json.dumps(request.body, allow_nan=False).encode()
-        return self._session.prepare_request(
-            requests.Request(request.method, url, headers=headers, data=data)
-        )
+        try:
+            return self._session.prepare_request(_to_send(address, request))
+        except (TypeError, ValueError, requests.RequestException) as exc:
+            raise errors.InvalidArgument(
+                f"{request.method} {request.path} cannot be sent: {exc}"
+            ) from exc
 
     def _read(self, response: requests.Response, address: str) -> Reply:
         _refuse_redirect(response, address)
@@ -293,6 +291,18 @@ class Transport:
             f"option {self._ca_option} ({trusted}), the host name in the "
             "address, and that the port speaks TLS"
         )
+
+
+def _to_send(address: str, request: Request) -> requests.Request:
+    url = address + request.path
+    if request.query:
+        url = f"{url}?{urllib.parse.urlencode(request.query)}"
+    headers = dict(request.headers)
+    data = None
+    if request.body is not None:
+        headers["Content-Type"] = request.media_type
+        data = json.dumps(request.body, allow_nan=False).encode()
+    return requests.Request(request.method, url, headers=headers, data=data)
 
 
 #: The connection was never made, so nothing went over it.
