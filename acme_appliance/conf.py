@@ -1,0 +1,479 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options of acme-appliance.conf.
+
+Nothing here is global: :func:`load` makes a configuration of its own, so
+that tests and several appliances in one process do not share any.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import dataclasses
+import datetime
+import ipaddress
+import os
+import pathlib
+import socket
+from typing import Any
+from typing import Final
+
+from oslo_config import cfg
+from oslo_config import types
+
+DEFAULT_FILE: Final = "/etc/acme-appliance/acme-appliance.conf"
+PROG: Final = "acme-appliance"
+
+_POOL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+
+DEFAULT_OPTS: Final = [
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/acme-appliance",
+        help="Directory of the database, the certificate and the locks. One"
+        " appliance runs from one such directory.",
+    ),
+    cfg.ListOpt(
+        "listen_addresses",
+        default=["0.0.0.0"],  # noqa: S104 - tokens and TLS guard it
+        help="Addresses on which the REST API listens; IPv6 ones without"
+        " brackets. 0.0.0.0 is all of IPv4, :: all of both.",
+    ),
+    cfg.PortOpt(
+        "port",
+        default=8443,
+        min=1,
+        help="TCP port of the REST API.",
+    ),
+    cfg.StrOpt(
+        "system_name",
+        default=socket.gethostname(),
+        sample_default="<host name>",
+        help="The appliance's name, as clients are told it.",
+    ),
+    cfg.ListOpt(
+        "enabled_pools",
+        default=[],
+        item_type=types.String(regex=_POOL_NAME),
+        help="The pools, each configured in its own group [pool:NAME]; the"
+        " first is where shares go that name none. acme-appliance init adds"
+        " one.",
+    ),
+    cfg.IntOpt(
+        "threads",
+        default=64,
+        min=8,
+        max=512,
+        help="Threads that serve the API. At most five eighths of them are"
+        " with changes and a quarter with long polls at a time; the others"
+        " stay free for reads.",
+    ),
+    cfg.IntOpt(
+        "workers",
+        default=16,
+        min=1,
+        max=256,
+        help="Changes that are worked on at the same time. Further ones are"
+        " queued.",
+    ),
+    cfg.IntOpt(
+        "graceful_shutdown_seconds",
+        default=30,
+        min=1,
+        max=600,
+        help="How long a stopping server lets requests finish. What is not"
+        " finished by then is taken up at the next start.",
+    ),
+    cfg.IntOpt(
+        "job_retention_days",
+        default=30,
+        min=1,
+        help="How long ended jobs can be read.",
+    ),
+    cfg.IntOpt(
+        "event_retention_days",
+        default=400,
+        min=1,
+        help="How long the change log goes back.",
+    ),
+]
+
+TLS_OPTS: Final = [
+    cfg.BoolOpt(
+        "enabled",
+        default=True,
+        help="Serve HTTPS. Without it the API must listen on loopback only,"
+        " for a proxy on the same machine.",
+    ),
+    cfg.StrOpt(
+        "certificate_file",
+        help="PEM certificate, followed by its chain. Default: one that the"
+        " appliance makes and signs by itself, STATE_PATH/tls/server.crt,"
+        " which is also the CA file to give to clients.",
+    ),
+    cfg.StrOpt(
+        "key_file",
+        help="PEM private key of certificate_file, without a passphrase.",
+    ),
+    cfg.ListOpt(
+        "names",
+        default=[],
+        help="Further host names and addresses by which clients call, for"
+        " the certificate that the appliance makes. It always has the host"
+        " name, listen addresses, portals and loopback.",
+    ),
+]
+
+DATABASE_OPTS: Final = [
+    cfg.StrOpt(
+        "url",
+        secret=True,
+        help="SQLAlchemy URL. Default: SQLite, STATE_PATH/appliance.db. For"
+        " example postgresql+psycopg://acme:SECRET@db/acme.",
+    ),
+]
+
+NFS_OPTS: Final = [
+    cfg.ListOpt(
+        "portals",
+        default=[],
+        item_type=types.IPAddress(),
+        help="Addresses of this machine by which clients mount, the"
+        " preferred one first. Required.",
+    ),
+    cfg.StrOpt(
+        "exporter",
+        default="kernel",
+        choices=[
+            ("kernel", "the kernel's NFS server, through exportfs"),
+            ("memory", "none: shares cannot be mounted; for trying out"),
+        ],
+        help="What serves the shares.",
+    ),
+    cfg.StrOpt(
+        "root",
+        help="Directory that clients see as /, [exports] rootdir in"
+        " /etc/nfs.conf. Default: the pool's directory, or with several"
+        " pools the directory above all of them.",
+    ),
+    cfg.StrOpt(
+        "exports_dir",
+        default="/etc/exports.d",
+        help="Directory for the export table's files, acme-*.exports. The"
+        " appliance leaves other files there alone.",
+    ),
+    cfg.ListOpt(
+        "versions",
+        default=["4.2", "4.1"],
+        item_type=types.String(choices=["3", "4.0", "4.1", "4.2"]),
+        help="NFS versions that clients are told, the preferred one first.",
+    ),
+    cfg.StrOpt(
+        "squash",
+        default="all",
+        choices=[
+            ("all", "every user of a granted host acts as the file's owner"),
+            ("root", "root becomes nobody, others stay who they are"),
+            ("none", "users stay who they are, root too"),
+        ],
+        help="What a granted host's users may do. Hosts are granted access,"
+        " not users, so all is the one without surprises.",
+    ),
+    cfg.IntOpt(
+        "owner_uid",
+        default=64061,
+        min=0,
+        max=4294967294,
+        help="Owner of a volume file where a create names none; 64061 is"
+        " cinder's on Debian and Ubuntu.",
+    ),
+    cfg.IntOpt(
+        "owner_gid",
+        default=64061,
+        min=0,
+        max=4294967294,
+        help="Group of a volume file where a create names none.",
+    ),
+]
+
+FEATURE_OPTS: Final = [
+    cfg.BoolOpt(
+        "volume_file",
+        default=True,
+        help="Make and grow the volume file of a share here (feature"
+        " share.volume_file). Without it shares are empty directories, as"
+        " on an appliance that knows nothing of files.",
+    ),
+]
+
+LIMIT_OPTS: Final = [
+    cfg.IntOpt("max_shares", default=20000, min=1, help="Shares in all."),
+    cfg.IntOpt(
+        "max_snapshots_per_share",
+        default=1000,
+        min=1,
+        help="Snapshots of one share.",
+    ),
+    cfg.IntOpt(
+        "max_access_rules_per_share",
+        default=256,
+        min=1,
+        help="Access rules of one share.",
+    ),
+    cfg.IntOpt(
+        "max_share_bytes",
+        default=1 << 50,
+        min=1,
+        max=1 << 50,
+        help="Size of one share.",
+    ),
+]
+
+AUTH_OPTS: Final = [
+    cfg.IntOpt(
+        "session_seconds",
+        default=3600,
+        min=60,
+        max=86400,
+        help="How long a token from POST /v1/tokens lasts at most.",
+    ),
+    cfg.IntOpt(
+        "max_failed_logins",
+        default=20,
+        min=1,
+        max=1000,
+        help="Failed log-ins of one address (IPv6: one /64) that are"
+        " answered within failed_login_window_seconds; then it is 429.",
+    ),
+    cfg.IntOpt(
+        "failed_login_window_seconds",
+        default=60,
+        min=1,
+        max=3600,
+        help="See max_failed_logins.",
+    ),
+]
+
+POOL_OPTS: Final = [
+    cfg.StrOpt(
+        "engine",
+        default="btrfs",
+        choices=[
+            ("btrfs", "shares are btrfs subvolumes below path"),
+            ("memory", "shares are lost at the end; for trying out"),
+        ],
+        help="What keeps the pool's shares.",
+    ),
+    cfg.StrOpt(
+        "path",
+        help="The pool's directory, on btrfs. Required but for memory.",
+    ),
+    cfg.StrOpt(
+        "device",
+        help="Block device or image file that serve mounts at path, if"
+        " nothing is mounted there. Leave it out where /etc/fstab or a"
+        " systemd mount unit does that.",
+    ),
+    cfg.StrOpt(
+        "mount_options",
+        default="noatime",
+        help="Options of that mount.",
+    ),
+]
+
+GROUPS: Final[dict[str, Sequence[cfg.Opt]]] = {
+    "DEFAULT": DEFAULT_OPTS,
+    "tls": TLS_OPTS,
+    "database": DATABASE_OPTS,
+    "nfs": NFS_OPTS,
+    "features": FEATURE_OPTS,
+    "limits": LIMIT_OPTS,
+    "auth": AUTH_OPTS,
+}
+
+
+class ConfigurationError(Exception):
+    """An option is missing or wrong; the text names it and the way out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """A configured pool; ``path`` is empty for memory."""
+
+    name: str
+    engine: str
+    path: str
+    device: str | None
+    mount_options: str
+
+
+def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
+    """For oslo-config-generator; a pool's group stands for all of them."""
+    return [*GROUPS.items(), ("pool:gold", POOL_OPTS)]
+
+
+def register(conf: cfg.ConfigOpts) -> None:
+    for group, options in GROUPS.items():
+        conf.register_opts(
+            options, group=None if group == "DEFAULT" else group
+        )
+
+
+def load(
+    arguments: Sequence[str],
+    cli_options: Iterable[cfg.Opt] = (),
+    *,
+    version: str | None = None,
+    default_files: Sequence[str] | None = None,
+) -> cfg.ConfigOpts:
+    """Parse a command line and the configuration files it names.
+
+    :param default_files: where to look when it names none.
+    :raises ConfigurationError: a file cannot be read or parsed, or an
+        option has a value that it cannot have.
+    """
+    conf = cfg.ConfigOpts()
+    register(conf)
+    conf.register_cli_opts(list(cli_options))
+    if default_files is None:
+        default_files = [DEFAULT_FILE] if os.path.exists(DEFAULT_FILE) else []
+    try:
+        conf(
+            list(arguments),
+            project=PROG,
+            prog=PROG,
+            version=version,
+            default_config_files=list(default_files),
+            default_config_dirs=[],
+        )
+        for name in conf.enabled_pools:
+            conf.register_opts(POOL_OPTS, group=f"pool:{name}")
+        _touch(conf)
+    except (cfg.Error, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
+    return conf
+
+
+def _touch(conf: cfg.ConfigOpts) -> None:
+    # oslo.config looks at a value when it is first asked for: ask now, for
+    # all, and not in the middle of something.
+    for group, options in [*GROUPS.items()]:
+        for option in options:
+            get = conf if group == "DEFAULT" else conf[group]
+            getattr(get, option.dest)
+    for name in conf.enabled_pools:
+        for option in POOL_OPTS:
+            getattr(conf[f"pool:{name}"], option.dest)
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """What no single option's type can say.
+
+    :raises ConfigurationError: with everything that is wrong, a line each.
+    """
+    wrong = []
+    if not conf.enabled_pools:
+        wrong.append(
+            "[DEFAULT] enabled_pools is empty: name a pool, or let"
+            " acme-appliance init make one"
+        )
+    for name in conf.enabled_pools:
+        group = conf[f"pool:{name}"]
+        if group.engine != "memory" and not os.path.isabs(group.path or ""):
+            wrong.append(
+                f"[pool:{name}] path must be the absolute directory of the"
+                f" pool; it is {group.path!r}"
+            )
+    wrong += _check_addresses(conf)
+    if bool(conf.tls.certificate_file) != bool(conf.tls.key_file):
+        wrong.append(
+            "[tls] certificate_file and key_file belong together: set both"
+            " or neither"
+        )
+    if wrong:
+        raise ConfigurationError("\n".join(wrong))
+
+
+def _check_addresses(conf: cfg.ConfigOpts) -> list[str]:
+    wrong = []
+    if not conf.nfs.portals:
+        wrong.append(
+            "[nfs] portals is empty: give the addresses of this machine by"
+            " which clients mount shares, for example portals = 192.0.2.10"
+        )
+    for address in conf.listen_addresses:
+        try:
+            loopback = ipaddress.ip_address(address).is_loopback
+        except ValueError:
+            wrong.append(
+                f"[DEFAULT] listen_addresses: {address!r} is not an IP address"
+            )
+            continue
+        if not conf.tls.enabled and not loopback:
+            wrong.append(
+                f"[tls] enabled is false, but [DEFAULT] listen_addresses has"
+                f" {address}: tokens would cross the network readable."
+                " Listen on 127.0.0.1, or enable TLS"
+            )
+    return wrong
+
+
+def pools(conf: cfg.ConfigOpts) -> list[Pool]:
+    return [
+        Pool(
+            name=name,
+            engine=conf[f"pool:{name}"].engine,
+            path=(conf[f"pool:{name}"].path or "").rstrip("/"),
+            device=conf[f"pool:{name}"].device,
+            mount_options=conf[f"pool:{name}"].mount_options,
+        )
+        for name in conf.enabled_pools
+    ]
+
+
+def state_path(conf: cfg.ConfigOpts) -> pathlib.Path:
+    return pathlib.Path(conf.state_path)
+
+
+def database_url(conf: cfg.ConfigOpts) -> str:
+    return conf.database.url or f"sqlite:///{conf.state_path}/appliance.db"
+
+
+def export_root(conf: cfg.ConfigOpts) -> str:
+    """The directory that clients see as ``/``."""
+    if conf.nfs.root:
+        return str(conf.nfs.root).rstrip("/") or "/"
+    paths = [pool.path or f"/memory/{pool.name}" for pool in pools(conf)]
+    return paths[0] if len(paths) == 1 else os.path.commonpath(paths)
+
+
+def bind_addresses(conf: cfg.ConfigOpts) -> list[str]:
+    """``HOST:PORT`` of each listener, as gunicorn takes it."""
+    return [
+        f"[{address}]:{conf.port}"
+        if ":" in address
+        else f"{address}:{conf.port}"
+        for address in conf.listen_addresses
+    ]
+
+
+def api_members(conf: cfg.ConfigOpts) -> dict[str, Any]:
+    """The members of ApiSettings that are configured."""
+    return {
+        "changes": conf.threads * 5 // 8,
+        "long_polls": conf.threads // 4,
+        "session_lifetime": datetime.timedelta(
+            seconds=conf.auth.session_seconds
+        ),
+        "max_failed_logins": conf.auth.max_failed_logins,
+        "failed_login_window_seconds": conf.auth.failed_login_window_seconds,
+    }
