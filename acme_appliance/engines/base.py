@@ -1,0 +1,263 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The interface of a storage engine.
+
+An engine keeps shares and snapshots of one pool. It knows nothing of names,
+namespaces or rules: the service keeps those. Every method that changes
+something may be called again after it was cut off anywhere, by an error, by
+SIGKILL or by a power cut, and then ends in the same state; what it did is
+on disk only after :meth:`Engine.sync`.
+
+Ids are lower-case UUIDs; anything else is refused, so that no id can name
+a path outside of the pool.
+"""
+
+import abc
+from collections.abc import Iterable
+import dataclasses
+import enum
+import re
+from typing import ClassVar
+
+ALLOCATION_SPARSE = "sparse"
+ALLOCATION_FULL = "full"
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class EngineError(Exception):
+    """The storage failed; the message says at what."""
+
+
+class Unavailable(EngineError):
+    """The pool cannot be used now: not mounted, read-only, I/O errors."""
+
+
+class NoSpace(EngineError):
+    """The pool is full."""
+
+
+class TooLarge(EngineError):
+    """A file cannot be that large on this storage."""
+
+
+class NotFound(EngineError):
+    """The share or snapshot to work on is not there."""
+
+
+class FileChanged(EngineError):
+    """A client has removed, replaced or hidden the volume file."""
+
+
+class Kind(enum.StrEnum):
+    """What a clone is made from."""
+
+    SHARE = "share"
+    SNAPSHOT = "snapshot"
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do; nobody asks for its class.
+
+    ``volume_file``: makes and grows a volume file inside of a share.
+    ``grow_online``: grows it while clients have the share mounted.
+    """
+
+    volume_file: bool = True
+    grow_online: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """A pool's capacity. Used and free need not add up to the total."""
+
+    total_bytes: int
+    used_bytes: int
+    free_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """Who owns a share's directory and its volume file."""
+
+    uid: int
+    gid: int
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeFile:
+    """The one file of a share, as it is to be.
+
+    ``mode`` is the permission bits. ``size_bytes`` only ever grows.
+    """
+
+    name: str
+    size_bytes: int
+    allocation: str
+    owner: Owner
+    mode: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """One share or snapshot."""
+
+    kind: Kind
+    id: str
+
+
+class Engine(abc.ABC):
+    """One pool's storage. Methods are thread-safe for different shares;
+    the service never runs two changes of one share at a time.
+
+    Any method may raise :class:`Unavailable` and :class:`EngineError`.
+    """
+
+    #: What the API calls it.
+    name: ClassVar[str]
+    capabilities: Capabilities
+
+    @abc.abstractmethod
+    def check(self) -> list[str]:
+        """Why the pool cannot be written, one sentence each; empty: it can.
+
+        Must notice that the pool is not mounted: an empty directory where
+        shares should be is a reason, not an empty pool.
+        """
+
+    @abc.abstractmethod
+    def usage(self) -> Usage:
+        """The pool's capacity, as of now."""
+
+    @abc.abstractmethod
+    def ids(self, kind: Kind) -> set[str]:
+        """Everything of that kind the pool holds, known to us or not."""
+
+    @abc.abstractmethod
+    def exists(self, reference: Reference) -> bool:
+        """Whether the pool holds it, in whatever condition."""
+
+    @abc.abstractmethod
+    def directory(self, share_id: str) -> str:
+        """The absolute path that an exporter serves; need not exist."""
+
+    @abc.abstractmethod
+    def create_share(self, share_id: str, owner: Owner) -> None:
+        """Make an empty share, mode 0770, unless it is there.
+
+        :raises NoSpace: the pool is full.
+        """
+
+    @abc.abstractmethod
+    def clone_share(self, source: Reference, share_id: str) -> None:
+        """Make a share with the content the source has now, unless it is
+        there.
+
+        Takes no longer for more data. Source and clone live on without each
+        other. Who owns the clone, and its file, is the source's until
+        :meth:`adopt`.
+
+        :raises NotFound: the source is not there.
+        :raises NoSpace: the pool is full.
+        """
+
+    @abc.abstractmethod
+    def ensure_file(self, share_id: str, file: VolumeFile) -> None:
+        """Make the volume file, or grow it and set its owner and mode.
+
+        :raises FileChanged: something that is no regular file has its name.
+        :raises NoSpace: the pool is full. :raises TooLarge: see there.
+        """
+
+    @abc.abstractmethod
+    def adopt(self, share_id: str, old_name: str, file: VolumeFile) -> None:
+        """Turn a clone's file ``old_name`` into ``file``; owns the
+        directory too.
+
+        :raises FileChanged: neither the old nor the new name is a regular
+            file, or both are there. :raises NoSpace, TooLarge: see there.
+        """
+
+    @abc.abstractmethod
+    def rename_file(self, share_id: str, old: str, new: str) -> None:
+        """Rename a volume file; clients that have it open keep it.
+
+        :raises FileChanged: as :meth:`adopt`.
+        """
+
+    @abc.abstractmethod
+    def grow_file(
+        self, share_id: str, name: str, size_bytes: int, allocation: str
+    ) -> None:
+        """Grow a volume file to a size; a larger one is left alone.
+
+        With allocation ``full`` the space is taken first: where there is
+        not enough, the size stays.
+
+        :raises FileChanged: it is gone, or no regular file.
+        :raises NoSpace, TooLarge: see there.
+        """
+
+    @abc.abstractmethod
+    def drop_excess(self, share_id: str, name: str) -> None:
+        """Give back space that a failed :meth:`grow_file` has taken beyond
+        the file's end; no matter if the file is gone."""
+
+    @abc.abstractmethod
+    def delete_share(self, share_id: str) -> None:
+        """Delete a share with all in it, unless it is gone."""
+
+    @abc.abstractmethod
+    def create_snapshot(self, share_id: str, snapshot_id: str) -> None:
+        """Keep the share's content of now, read-only, unless it is kept.
+
+        :raises NotFound: the share is not there.
+        :raises NoSpace: the pool is full.
+        """
+
+    @abc.abstractmethod
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot, unless it is gone; clones of it live on."""
+
+    @abc.abstractmethod
+    def used_bytes(self, share_id: str, name: str) -> int | None:
+        """What the volume file occupies; None: it cannot be told."""
+
+    @abc.abstractmethod
+    def file_intact(self, share_id: str, name: str) -> bool:
+        """Whether the volume file is there and a regular file."""
+
+    @abc.abstractmethod
+    def sync(self) -> None:
+        """Return once all that was done before the call is on disk."""
+
+
+def check_id(value: str) -> str:
+    """The id itself. :raises ValueError: it is no lower-case UUID."""
+    if not _UUID.fullmatch(value):
+        raise ValueError(f"not a lower-case UUID: {value!r}")
+    return value
+
+
+def check_file_name(value: str) -> str:
+    """The name itself. :raises ValueError: it is no plain file name."""
+    plain = value not in ("", ".", "..") and not set(value) & {"/", "\0"}
+    if not plain or len(value.encode()) > 255:
+        raise ValueError(f"not a plain file name: {value!r}")
+    return value
+
+
+def well_formed_ids(names: Iterable[str]) -> set[str]:
+    """Those of the names that are ids; a pool may hold other things."""
+    return {name for name in names if _UUID.fullmatch(name)}

@@ -1,0 +1,291 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Shares in memory: for unit tests, and to try the API without a disk.
+
+It keeps what a disk would keep: directories of files with sizes, owners and
+modes, and written blocks, shared copy-on-write between clones. It also
+loses what a disk may lose: :meth:`MemoryEngine.lose_unsynced` is a power
+cut. Tests act as an NFS client through :meth:`MemoryEngine.entries`.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import copy
+import dataclasses
+import threading
+
+from acme_appliance.engines import base
+
+BLOCK_BYTES = 4096
+
+
+@dataclasses.dataclass
+class Entry:
+    """One directory entry: a regular file unless ``type`` says other."""
+
+    type: str = "file"
+    size_bytes: int = 0
+    #: Space that is taken without having been written.
+    reserved_bytes: int = 0
+    owner: base.Owner = dataclasses.field(
+        default_factory=lambda: base.Owner(0, 0)
+    )
+    mode: int = 0o644
+    blocks: dict[int, bytes] = dataclasses.field(default_factory=dict)
+
+    @property
+    def used_bytes(self) -> int:
+        return max(self.reserved_bytes, len(self.blocks) * BLOCK_BYTES)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """What pwrite does; whole blocks only."""
+        if offset % BLOCK_BYTES or len(data) % BLOCK_BYTES:
+            raise ValueError("the memory engine writes whole blocks")
+        for start in range(0, len(data), BLOCK_BYTES):
+            block = data[start : start + BLOCK_BYTES]
+            self.blocks[(offset + start) // BLOCK_BYTES] = block
+        self.size_bytes = max(self.size_bytes, offset + len(data))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """What pread does; whole blocks only."""
+        first, last = offset // BLOCK_BYTES, (offset + size) // BLOCK_BYTES
+        zeros = bytes(BLOCK_BYTES)
+        return b"".join(self.blocks.get(n, zeros) for n in range(first, last))
+
+
+@dataclasses.dataclass
+class Directory:
+    """A share's or snapshot's root directory."""
+
+    owner: base.Owner
+    mode: int = 0o770
+    entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
+
+
+State = dict[base.Kind, dict[str, Directory]]
+
+
+class MemoryEngine(base.Engine):
+    """See the module; ``total_bytes`` is the pool's size."""
+
+    name = "memory"
+    capabilities = base.Capabilities()
+
+    def __init__(
+        self, total_bytes: int = 1 << 40, root: str = "/memory"
+    ) -> None:
+        self.total_bytes = total_bytes
+        self.root = root
+        #: What ``check`` reports; tests make a pool fail with it.
+        self.reasons: list[str] = []
+        #: How often a disk would have been made to write.
+        self.sync_count = 0
+        self._lock = threading.RLock()
+        self._state: State = {kind: {} for kind in base.Kind}
+        self._durable: State = copy.deepcopy(self._state)
+        #: What may differ between the two.
+        self._touched: set[base.Reference] = set()
+
+    # -- for tests: the client, and the power cut
+
+    def entries(self, reference: base.Reference) -> dict[str, Entry]:
+        """The live directory, to be changed as a client may change it."""
+        return self._get(reference).entries
+
+    def root_of(self, reference: base.Reference) -> Directory:
+        return self._get(reference)
+
+    def lose_unsynced(self) -> None:
+        """Go back to what the last :meth:`sync` put on disk."""
+        with self._lock:
+            self._copy_touched(self._durable, self._state)
+
+    # -- the interface
+
+    def check(self) -> list[str]:
+        return list(self.reasons)
+
+    def usage(self) -> base.Usage:
+        with self._changing():
+            used = sum(
+                entry.used_bytes
+                for kind in self._state.values()
+                for directory in kind.values()
+                for entry in directory.entries.values()
+            )
+        free = max(0, self.total_bytes - used)
+        return base.Usage(self.total_bytes, used, free)
+
+    def ids(self, kind: base.Kind) -> set[str]:
+        with self._changing():
+            return set(self._state[kind])
+
+    def exists(self, reference: base.Reference) -> bool:
+        base.check_id(reference.id)
+        with self._changing():
+            return reference.id in self._state[reference.kind]
+
+    def directory(self, share_id: str) -> str:
+        return f"{self.root}/shares/{base.check_id(share_id)}"
+
+    def create_share(self, share_id: str, owner: base.Owner) -> None:
+        base.check_id(share_id)
+        with self._changing():
+            shares = self._state[base.Kind.SHARE]
+            shares.setdefault(share_id, Directory(owner))
+            self._share(share_id).owner = owner
+
+    def clone_share(self, source: base.Reference, share_id: str) -> None:
+        base.check_id(share_id)
+        with self._changing():
+            if share_id not in self._state[base.Kind.SHARE]:
+                content = copy.deepcopy(self._get(source))
+                self._put(base.Reference(base.Kind.SHARE, share_id), content)
+
+    def ensure_file(self, share_id: str, file: base.VolumeFile) -> None:
+        base.check_file_name(file.name)
+        with self._changing():
+            directory = self._share(share_id)
+            entry = directory.entries.get(file.name)
+            if entry is None:
+                entry = directory.entries[file.name] = Entry()
+            self._shape(_regular(entry, file.name), file)
+
+    def adopt(
+        self, share_id: str, old_name: str, file: base.VolumeFile
+    ) -> None:
+        with self._changing():
+            self.rename_file(share_id, old_name, file.name)
+            directory = self._share(share_id)
+            directory.owner = file.owner
+            self._shape(_regular(directory.entries[file.name], ""), file)
+
+    def rename_file(self, share_id: str, old: str, new: str) -> None:
+        base.check_file_name(new)
+        with self._changing():
+            entries = self._share(share_id).entries
+            if old == new or (old not in entries and new in entries):
+                _regular(entries.get(new), new)
+                return
+            _regular(entries.get(old), old)
+            if new in entries:
+                raise base.FileChanged(f"{new!r} is in the way")
+            entries[new] = entries.pop(old)
+
+    def grow_file(
+        self, share_id: str, name: str, size_bytes: int, allocation: str
+    ) -> None:
+        with self._changing():
+            entry = _regular(self._share(share_id).entries.get(name), name)
+            self._grow(entry, size_bytes, allocation)
+
+    def drop_excess(self, share_id: str, name: str) -> None:
+        with self._changing():
+            entry = self._share(share_id).entries.get(name)
+            if entry is not None:
+                entry.reserved_bytes = min(
+                    entry.reserved_bytes, entry.size_bytes
+                )
+
+    def delete_share(self, share_id: str) -> None:
+        base.check_id(share_id)
+        with self._changing():
+            self._put(base.Reference(base.Kind.SHARE, share_id), None)
+
+    def create_snapshot(self, share_id: str, snapshot_id: str) -> None:
+        base.check_id(snapshot_id)
+        with self._changing():
+            if snapshot_id not in self._state[base.Kind.SNAPSHOT]:
+                content = copy.deepcopy(self._share(share_id))
+                kept = base.Reference(base.Kind.SNAPSHOT, snapshot_id)
+                self._put(kept, content)
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        base.check_id(snapshot_id)
+        with self._changing():
+            self._put(base.Reference(base.Kind.SNAPSHOT, snapshot_id), None)
+
+    def used_bytes(self, share_id: str, name: str) -> int | None:
+        with self._lock:
+            if not self.file_intact(share_id, name):
+                return None
+            return self._share(share_id).entries[name].used_bytes
+
+    def file_intact(self, share_id: str, name: str) -> bool:
+        with self._lock:
+            directory = self._state[base.Kind.SHARE].get(share_id)
+            entry = directory.entries.get(name) if directory else None
+            return entry is not None and entry.type == "file"
+
+    def sync(self) -> None:
+        with self._changing():
+            self.sync_count += 1
+            self._copy_touched(self._state, self._durable)
+
+    # -- helpers
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        if self.reasons:
+            raise base.Unavailable(self.reasons[0])
+        with self._lock:
+            yield
+
+    def _get(self, reference: base.Reference) -> Directory:
+        base.check_id(reference.id)
+        self._touched.add(reference)
+        try:
+            return self._state[reference.kind][reference.id]
+        except KeyError:
+            raise base.NotFound(
+                f"no {reference.kind} {reference.id}"
+            ) from None
+
+    def _put(
+        self, reference: base.Reference, content: Directory | None
+    ) -> None:
+        self._touched.add(reference)
+        self._state[reference.kind].pop(reference.id, None)
+        if content is not None:
+            self._state[reference.kind][reference.id] = content
+
+    def _copy_touched(self, source: State, target: State) -> None:
+        for reference in self._touched:
+            content = source[reference.kind].get(reference.id)
+            target[reference.kind].pop(reference.id, None)
+            if content is not None:
+                target[reference.kind][reference.id] = copy.deepcopy(content)
+        self._touched.clear()
+
+    def _share(self, share_id: str) -> Directory:
+        return self._get(base.Reference(base.Kind.SHARE, share_id))
+
+    def _shape(self, entry: Entry, file: base.VolumeFile) -> None:
+        self._grow(entry, file.size_bytes, file.allocation)
+        entry.owner, entry.mode = file.owner, file.mode
+
+    def _grow(self, entry: Entry, size_bytes: int, allocation: str) -> None:
+        if allocation == base.ALLOCATION_FULL:
+            wanted = max(size_bytes, entry.reserved_bytes)
+            if wanted - entry.used_bytes > self.usage().free_bytes:
+                raise base.NoSpace(f"no room for {size_bytes} bytes")
+            entry.reserved_bytes = wanted
+        entry.size_bytes = max(entry.size_bytes, size_bytes)
+
+
+def _regular(entry: Entry | None, name: str) -> Entry:
+    if entry is None:
+        raise base.FileChanged(f"the volume file {name!r} is gone")
+    if entry.type != "file":
+        raise base.FileChanged(f"{name!r} is no regular file")
+    return entry

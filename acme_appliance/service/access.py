@@ -1,0 +1,287 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Access rules: which clients may mount a share, one rule per holder."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.exporters import base as exporters
+from acme_appliance.service import changes
+from acme_appliance.service import core
+from acme_appliance.service import journal
+from acme_appliance.service import share_operations
+from acme_appliance.service import shares
+from acme_appliance.service import types
+from acme_appliance.service import views
+
+
+def clients_of(rules: Iterable[models.AccessRule]) -> exporters.Clients:
+    """What the exporter is to be told for a share's rules."""
+    return exporters.merge_clients(
+        (rule.clients, rule.level) for rule in rules
+    )
+
+
+def rule_body(
+    shared: core.Core, row: models.Share, rule: models.AccessRule
+) -> types.Body:
+    """A rule as clients see it: with all that an attachment needs."""
+    return views.access_rule(rule, shared.export_locations(row))
+
+
+class ChangeAccess(share_operations.ShareOperation):
+    """Arguments: pool, holder, rule (clients, level) or None."""
+
+    # The exporter has what it did on disk before it returns, and a grant
+    # that cannot be taken back must not be forgotten.
+    retry_undo: ClassVar[bool] = True
+
+    def settle(self) -> None:
+        return
+
+    def begin(self, session: orm.Session) -> None:
+        self.row(session).job_id = self.intent.id
+
+    def steps(self) -> list[journal.Step]:
+        return [
+            journal.Step(
+                "export",
+                lambda: self._apply(self.intent.arguments["rule"]),
+                self._apply_rows,
+            )
+        ]
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        self.row(session).job_id = None
+
+    def _apply(self, rule: types.Body | None) -> None:
+        holder = self.intent.arguments["holder"]
+        with self.core.database.read() as session:
+            row = self.row(session)
+            rules = [
+                (each.clients, each.level)
+                for each in row.access_rules
+                if each.holder != holder
+            ]
+            share = self.core.exported_share(row)
+        if rule is not None:
+            rules.append((rule["clients"], rule["level"]))
+        self.core.exporter.apply(share, exporters.merge_clients(rules))
+
+    def _apply_rows(self) -> None:
+        """What the database says, which does not have the change yet."""
+        with self.core.database.read() as session:
+            row = self.row(session)
+            share = self.core.exported_share(row)
+            clients = clients_of(row.access_rules)
+        self.core.exporter.apply(share, clients)
+
+
+class PutAccess(ChangeAccess):
+    kind: ClassVar[str] = "access.put"
+
+    def finish(self, session: orm.Session) -> types.Done:
+        holder = self.intent.arguments["holder"]
+        given = self.intent.arguments["rule"]
+        row = self.row(session)
+        rule = session.get(models.AccessRule, (row.id, holder))
+        created = rule is None
+        if rule is None:
+            rule = models.AccessRule(share_id=row.id, holder=holder)
+            session.add(rule)
+        rule.clients = given["clients"]
+        rule.level = given["level"]
+        self.end(row)
+        self.core.add_event(
+            session,
+            "access.granted",
+            self.intent,
+            detail={"holder": holder, **given},
+        )
+        body = rule_body(self.core, row, rule)
+        return types.Done(body, created=created)
+
+
+class DeleteAccess(ChangeAccess):
+    kind: ClassVar[str] = "access.delete"
+
+    def finish(self, session: orm.Session) -> types.Done:
+        holder = self.intent.arguments["holder"]
+        row = self.row(session)
+        session.execute(
+            sa.delete(models.AccessRule).where(
+                models.AccessRule.share_id == row.id,
+                models.AccessRule.holder == holder,
+            )
+        )
+        self.end(row)
+        self.core.add_event(
+            session, "access.revoked", self.intent, detail={"holder": holder}
+        )
+        return types.Done(None)
+
+
+class Access:
+    """The use cases; see the facade for what callers may rely on."""
+
+    def __init__(self, changer: changes.Changer) -> None:
+        self.changer = changer
+        self.core = changer.core
+
+    def get(
+        self, caller: types.Caller, share_id: str, holder: str
+    ) -> types.Body:
+        with self.core.database.read() as session:
+            row = shares.get_visible(session, caller, share_id)
+            rule = session.get(models.AccessRule, (share_id, holder))
+            if rule is None:
+                raise problems.Problem(
+                    "access.not_found",
+                    f"{holder} has no access rule on the share {share_id}.",
+                )
+            return rule_body(self.core, row, rule)
+
+    def put(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        holder: str,
+        body: types.Body,
+        *,
+        wait_seconds: float,
+        if_match: int | None,
+    ) -> types.Done | types.Accepted:
+        wanted = {
+            "clients": self._canonical(body["clients"]),
+            "level": body["level"],
+        }
+        return self.changer.run(
+            lambda: changes.alone(share_id),
+            lambda: self._decide_put(
+                caller, share_id, holder, wanted, if_match
+            ),
+            wait_seconds,
+        )
+
+    def delete(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        holder: str,
+        *,
+        wait_seconds: float,
+        if_match: int | None,
+    ) -> types.Done | types.Accepted:
+        return self.changer.run(
+            lambda: changes.alone(share_id),
+            lambda: self._decide_delete(caller, share_id, holder, if_match),
+            wait_seconds,
+        )
+
+    def _decide_put(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        holder: str,
+        wanted: types.Body,
+        if_match: int | None,
+    ) -> changes.Decision:
+        with self.core.database.read() as session:
+            row = shares.get_visible(session, caller, share_id)
+            changes.check_no_open_job(row)
+            core.check_precondition(if_match, row.generation, "share")
+            shares.check_usable(row)
+            rules = {rule.holder: rule for rule in row.access_rules}
+            rule = rules.get(holder)
+            if rule is not None and wanted == {
+                "clients": rule.clients,
+                "level": rule.level,
+            }:
+                body = rule_body(self.core, row, rule)
+                share = self.core.exported_share(row)
+                clients = clients_of(row.access_rules)
+            else:
+                self._check_limit(rules.keys() | {holder})
+                intent = self._intent(caller, PutAccess, row, holder, wanted)
+                return PutAccess(self.core, intent)
+        # Nothing changes, unless somebody took the export away behind our
+        # back: asking again is how a client has it repaired.
+        self.core.exporter.apply(share, clients)
+        return types.Done(body)
+
+    def _decide_delete(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        holder: str,
+        if_match: int | None,
+    ) -> changes.Decision:
+        with self.core.database.read() as session:
+            row = shares.find_visible(session, caller, share_id)
+            if row is None:
+                return types.Done(None)
+            changes.check_no_open_job(row)
+            core.check_precondition(if_match, row.generation, "share")
+            if session.get(models.AccessRule, (share_id, holder)) is None:
+                return types.Done(None)
+            intent = self._intent(caller, DeleteAccess, row, holder, None)
+            return DeleteAccess(self.core, intent)
+
+    def _intent(
+        self,
+        caller: types.Caller,
+        kind: type[ChangeAccess],
+        row: models.Share,
+        holder: str,
+        rule: types.Body | None,
+    ) -> types.Intent:
+        return changes.new_intent(
+            caller,
+            kind.kind,
+            row.id,
+            namespace=row.namespace,
+            arguments={"pool": row.pool, "holder": holder, "rule": rule},
+        )
+
+    def _check_limit(self, holders: Iterable[str]) -> None:
+        limit = self.core.settings.limits.max_access_rules_per_share
+        if len(set(holders)) > limit:
+            raise problems.Problem(
+                "limit.access_rules",
+                f"A share has {limit} access rules at most.",
+            )
+
+    def _canonical(self, clients: list[str]) -> list[str]:
+        limit = self.core.settings.limits.max_clients_per_rule
+        if not 1 <= len(clients) <= limit:
+            raise problems.Problem(
+                "request.invalid",
+                f"A rule has between 1 and {limit} clients.",
+                pointer="/clients",
+            )
+        canonical = set()
+        for index, client in enumerate(clients):
+            try:
+                canonical.add(exporters.canonical_client(client))
+            except ValueError as error:
+                raise problems.Problem(
+                    "request.invalid",
+                    f"{error}.",
+                    pointer=f"/clients/{index}",
+                ) from error
+        return sorted(canonical)

@@ -1,0 +1,214 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How every change is made: a place in the queue, a look, a decision."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.service import core
+from acme_appliance.service import failures
+from acme_appliance.service import journal
+from acme_appliance.service import queue
+from acme_appliance.service import retention
+from acme_appliance.service import types
+
+Claims = Mapping[str, queue.Claim]
+Decision = journal.Operation | types.Done
+
+
+class OpenJob(Exception):
+    """The share has a job that no process is at work on.
+
+    Its process died, or could not write the end of it; it has to be
+    finished or undone before anything else happens to the share.
+    """
+
+    def __init__(self, share_id: str) -> None:
+        super().__init__(share_id)
+        self.share_id = share_id
+
+
+def share_key(share_id: str) -> str:
+    return f"share {share_id}"
+
+
+def snapshot_key(snapshot_id: str) -> str:
+    return f"snapshot {snapshot_id}"
+
+
+def alone(share_id: str) -> Claims:
+    """What a change of one share claims."""
+    return {share_key(share_id): queue.Claim.ALONE}
+
+
+def check_no_open_job(row: models.Share | models.Snapshot) -> None:
+    """:raises OpenJob: while the caller holds the share, so it is stray."""
+    if row.job_id is not None:
+        share_id = row.id if isinstance(row, models.Share) else row.share_id
+        raise OpenJob(share_id)
+
+
+class Changer:
+    """Runs decisions, one at a time for each share, in order of arrival."""
+
+    def __init__(self, shared: core.Core, log: journal.Journal) -> None:
+        self.core = shared
+        self.journal = log
+        self.retention = retention.Retention(shared)
+        #: Set by the facade when recovery is done, and unset at its stop.
+        self.started = False
+
+    def run(
+        self,
+        claims: Callable[[], Claims],
+        decide: Callable[[], Decision],
+        wait_seconds: float,
+    ) -> types.Done | types.Accepted:
+        """Make one change.
+
+        :param claims: what to hold; called again after a stray job.
+        :param decide: looks at the database and says what to do, while
+            everything claimed is held: nothing else changes it meanwhile.
+        :param wait_seconds: for the queue and for the work together.
+        :raises problems.Problem: and nothing else.
+        """
+        if not self.started:
+            raise problems.Problem(
+                "system.starting", "The appliance is starting or stopping."
+            )
+        deadline = core.Deadline(wait_seconds)
+        try:
+            while True:
+                try:
+                    outcome = self._attempt(claims(), decide, deadline)
+                except OpenJob as stray:
+                    self._recover(stray.share_id, deadline)
+                else:
+                    self.retention.count()
+                    return outcome
+        except Exception as error:
+            raise failures.to_problem(error) from error
+
+    def _attempt(
+        self,
+        claims: Claims,
+        decide: Callable[[], Decision],
+        deadline: core.Deadline,
+    ) -> types.Done | types.Accepted:
+        ticket = self.hold(claims, deadline)
+        try:
+            decision = decide()
+        except BaseException:
+            self.core.queue.release(ticket)
+            raise
+        if isinstance(decision, types.Done):
+            self.core.queue.release(ticket)
+            return decision
+        return self.journal.submit(decision, ticket, deadline)
+
+    def hold(self, claims: Claims, deadline: core.Deadline) -> queue.Ticket:
+        """A place at the head. :raises problems.Problem: ``share.busy``."""
+        try:
+            return self.core.queue.hold(claims, deadline.remaining())
+        except queue.Busy as busy:
+            raise problems.Problem(
+                "share.busy",
+                f"Another change is at work on {busy}; it took longer than"
+                " this request would wait.",
+            ) from busy
+
+    def _recover(self, share_id: str, deadline: core.Deadline) -> None:
+        ticket = self.hold(alone(share_id), deadline)
+        try:
+            for job_id in self._open_jobs(share_id):
+                if not self.journal.recover(job_id, ticket):
+                    raise problems.Problem(
+                        "engine.unavailable",
+                        f"Job {job_id} was cut off and cannot be finished"
+                        " or undone at the moment.",
+                    )
+        finally:
+            self.core.queue.release(ticket)
+
+    def _open_jobs(self, share_id: str) -> list[str]:
+        statement = (
+            sa.select(models.Job.id)
+            .where(
+                models.Job.share_id == share_id,
+                models.Job.state.in_(types.OPEN_JOB_STATES),
+            )
+            .order_by(models.Job.id)
+        )
+        with self.core.database.read() as session:
+            return list(session.scalars(statement))
+
+
+def new_intent(
+    caller: types.Caller,
+    kind: str,
+    share_id: str,
+    *,
+    namespace: str,
+    arguments: types.Body,
+    snapshot_id: str | None = None,
+) -> types.Intent:
+    """An intent of this caller, with an id of its own."""
+    return types.Intent(
+        id=core.new_id(),
+        kind=kind,
+        namespace=namespace,
+        share_id=share_id,
+        snapshot_id=snapshot_id,
+        arguments=arguments,
+        actor=caller.name,
+        request_id=caller.request_id,
+    )
+
+
+def merge_labels(labels: types.Body, patch: types.Body | None) -> types.Body:
+    """RFC 7396 for labels: null removes one, or, as the patch, all."""
+    if patch is None:
+        return {}
+    merged = {**labels, **patch}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def without_nulls(body: types.Body) -> types.Body:
+    """A create's body for comparison: null means left out."""
+    return {
+        key: without_nulls(value) if isinstance(value, dict) else value
+        for key, value in body.items()
+        if value is not None
+    }
+
+
+def check_fields(body: types.Body, known: frozenset[str]) -> None:
+    """:raises problems.Problem: ``request.unknown_field``, with pointers."""
+    unknown = sorted(body.keys() - known)
+    if unknown:
+        raise problems.Problem(
+            "request.unknown_field",
+            f"This appliance does not know {', '.join(unknown)}.",
+            errors=[
+                {
+                    "pointer": f"/{field}",
+                    "code": "request.unknown_field",
+                    "detail": "Not known here.",
+                }
+                for field in unknown
+            ],
+        )

@@ -1,0 +1,232 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What all parts of the service share."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import datetime
+import logging
+import secrets
+import threading
+import time
+import uuid
+
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.db.session import Database
+from acme_appliance.engines import base as engines
+from acme_appliance.exporters import base as exporters
+from acme_appliance.service import queue
+from acme_appliance.service import types
+from acme_appliance.service import views
+from acme_appliance.service.groupsync import GroupSync
+
+LOG = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime.datetime]
+OnStep = Callable[[str, str], None]
+
+
+def utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Core:
+    """The database, pools, exporter, settings and the queue."""
+
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, engines.Engine],
+        exporter: exporters.Exporter,
+        settings: types.Settings,
+        *,
+        clock: Clock,
+        on_step: OnStep,
+    ) -> None:
+        if not pools:
+            raise ValueError("an appliance has at least one pool")
+        default = settings.default_pool
+        if default is not None and default not in pools:
+            raise ValueError(f"the default pool {default!r} is not there")
+        self.database = database
+        self.pools = dict(pools)
+        self.exporter = exporter
+        self.settings = settings
+        self.clock = clock
+        self.on_step = on_step
+        self.queue = queue.FairQueue()
+        self.events_changed = threading.Condition()
+        #: Counts announcements, so that none is missed while looking.
+        self.events_version = 0
+        self._syncs = {
+            name: GroupSync(engine.sync) for name, engine in pools.items()
+        }
+
+    @property
+    def default_pool(self) -> str:
+        return self.settings.default_pool or next(iter(self.pools))
+
+    def engine(self, pool: str) -> engines.Engine:
+        """:raises engines.Unavailable: the pool is configured no more."""
+        try:
+            return self.pools[pool]
+        except KeyError:
+            raise engines.Unavailable(
+                f"the pool {pool} is not configured"
+            ) from None
+
+    def sync(self, pool: str) -> None:
+        """Return when all changes made in the pool so far are on disk."""
+        self.engine(pool)
+        self._syncs[pool]()
+
+    def features(self, pool: str) -> list[str]:
+        """What the API announces for a pool."""
+        able = self.pools[pool].capabilities
+        features = []
+        if self.settings.volume_file and able.volume_file:
+            features.append(types.FEATURE_VOLUME_FILE)
+            if able.grow_online:
+                features.append(types.FEATURE_GROW_ONLINE)
+        return features
+
+    def has_volume_file(self, pool: str) -> bool:
+        return types.FEATURE_VOLUME_FILE in self.features(pool)
+
+    def add_event(
+        self,
+        session: orm.Session,
+        type_: str,
+        intent: types.Intent,
+        *,
+        job: bool = True,
+        detail: types.Body | None = None,
+    ) -> None:
+        """Log a change in the transaction that makes it."""
+        session.add(
+            models.Event(
+                time=self.clock(),
+                type=type_,
+                namespace=intent.namespace,
+                share_id=intent.share_id,
+                snapshot_id=intent.snapshot_id,
+                actor=intent.actor,
+                request_id=intent.request_id,
+                job_id=intent.id if job else None,
+                detail=detail or {},
+            )
+        )
+
+    def announce(self) -> None:
+        """Wake those who wait for events; call it after the commit."""
+        with self.events_changed:
+            self.events_version += 1
+            self.events_changed.notify_all()
+
+    def wait_for_events(self, version: int, timeout_seconds: float) -> None:
+        """Return once there were announcements since that version."""
+        with self.events_changed:
+            self.events_changed.wait_for(
+                lambda: self.events_version != version, timeout_seconds
+            )
+
+    def share_body(self, row: models.Share) -> types.Body:
+        """A share as clients see it; its rules must be loadable."""
+        return views.share(
+            row,
+            used_bytes=self._used_bytes(row),
+            export_locations=self.export_locations(row),
+        )
+
+    def export_locations(self, row: models.Share) -> list[types.Body]:
+        """Where to mount a share; empty if its pool is configured no more."""
+        engine = self.pools.get(row.pool)
+        if engine is None:
+            return []
+        path = self.exporter.path(engine.directory(row.id))
+        return [
+            {
+                "address": portal.address,
+                "path": path,
+                "preferred": portal.preferred,
+                "nfs_versions": list(self.settings.nfs_versions),
+            }
+            for portal in self.settings.portals
+        ]
+
+    def exported_share(self, row: models.Share) -> exporters.ExportedShare:
+        """A share as the exporter wants it."""
+        owner = row.file or dataclasses.asdict(self.settings.file_defaults)
+        return exporters.ExportedShare(
+            row.id,
+            self.engine(row.pool).directory(row.id),
+            owner["uid"],
+            owner["gid"],
+        )
+
+    def check_pool(self, pool: str) -> None:
+        """:raises engines.Unavailable: nothing can be written there."""
+        reasons = self.engine(pool).check()
+        if reasons:
+            raise engines.Unavailable(reasons[0])
+
+    def _used_bytes(self, row: models.Share) -> int | None:
+        engine = self.pools.get(row.pool)
+        if engine is None or row.file is None:
+            return None
+        try:
+            return engine.used_bytes(row.id, row.file["name"])
+        except engines.EngineError as error:
+            LOG.debug("No usage of share %s: %s", row.id, error)
+            return None
+
+
+class Deadline:
+    """A point in time that several waits share."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + max(0.0, seconds)
+
+    def remaining(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+
+def new_id() -> str:
+    """A UUID of version 7: ids sort by the time they were made."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = milliseconds << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def check_precondition(
+    if_match: int | None, generation: int | None, what: str
+) -> None:
+    """Hold a request to its ``If-Match``.
+
+    ``generation`` None: the thing does not exist.
+    :raises problems.Problem: ``precondition.failed``.
+    """
+    if if_match is None or if_match == generation:
+        return
+    now = f'is at "{generation}"' if generation else "does not exist"
+    raise problems.Problem(
+        "precondition.failed",
+        f'If-Match is "{if_match}", but the {what} {now}.',
+        pointer="/header/If-Match",
+    )

@@ -1,0 +1,55 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the layers below raise, as the problem that the client is told."""
+
+import logging
+
+from sqlalchemy import exc
+
+from acme_appliance import problems
+from acme_appliance.engines import base as engines
+from acme_appliance.exporters import base as exporters
+
+LOG = logging.getLogger(__name__)
+
+_CODES: tuple[tuple[type[Exception], str], ...] = (
+    (engines.NoSpace, "pool.no_space"),
+    (engines.TooLarge, "request.invalid"),
+    (engines.FileChanged, "share.degraded"),
+    (engines.EngineError, "engine.unavailable"),
+    (exporters.ExporterError, "engine.unavailable"),
+    (OSError, "engine.unavailable"),
+    # The database is full, read-only or gone; nothing can be promised.
+    (exc.OperationalError, "system.readonly"),
+)
+
+
+def to_problem(error: Exception) -> problems.Problem:
+    """The problem for an error; what nobody foresaw is logged here."""
+    if isinstance(error, problems.Problem):
+        return error
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            LOG.warning("%s: %s", code, error)
+            return problems.Problem(code, _sentence(error))
+    LOG.error("Unexpected failure", exc_info=error)
+    return problems.Problem(
+        "internal", "The appliance's log has more, by the request's id."
+    )
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, exc.OperationalError):
+        return "The appliance's database cannot be written."
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."

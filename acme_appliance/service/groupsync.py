@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One sync of a pool serves everybody who waits for one."""
+
+from collections.abc import Callable
+import threading
+
+
+class GroupSync:
+    """Calls ``sync`` as seldom as it can.
+
+    A caller is served by a sync that began after its call, never by one
+    already at work, which may have missed what the caller did.
+    """
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync = sync
+        self._changed = threading.Condition()
+        self._running = False
+        self._begun = 0
+        #: The latest sync that ended well.
+        self._ended = 0
+
+    def __call__(self) -> None:
+        """Return when all that was done before is on disk.
+
+        An error goes to the one caller whose sync it was; each of the
+        others tries for itself.
+        """
+        with self._changed:
+            wanted = self._begun + 1
+            while self._running and self._ended < wanted:
+                self._changed.wait()
+            if self._ended >= wanted:
+                return
+            self._running = True
+            self._begun += 1
+            number = self._begun
+        ended = False
+        try:
+            self._sync()
+            ended = True
+        finally:
+            with self._changed:
+                self._running = False
+                if ended:
+                    self._ended = number
+                self._changed.notify_all()

@@ -1,0 +1,129 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Jobs and events: what is being done, and what was."""
+
+from collections.abc import Mapping
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.service import core
+from acme_appliance.service import failures
+from acme_appliance.service import journal
+from acme_appliance.service import pages
+from acme_appliance.service import types
+from acme_appliance.service import views
+
+
+class Jobs:
+    """The use cases; see the facade for what callers may rely on."""
+
+    def __init__(self, shared: core.Core, log: journal.Journal) -> None:
+        self.core = shared
+        self.journal = log
+
+    def get(
+        self, caller: types.Caller, job_id: str, wait_seconds: float
+    ) -> types.Body:
+        body = self._read(caller, job_id)
+        if wait_seconds > 0 and body["state"] in types.OPEN_JOB_STATES:
+            self.journal.wait(job_id, wait_seconds)
+            body = self._read(caller, job_id)
+        return body
+
+    def page(
+        self,
+        caller: types.Caller,
+        filters: Mapping[str, Any],
+        limit: int,
+        marker: str | None,
+    ) -> types.Page:
+        statement = sa.select(models.Job)
+        if caller.namespace is not None:
+            statement = statement.where(
+                models.Job.namespace == caller.namespace
+            )
+        for name, value in filters.items():
+            statement = statement.where(getattr(models.Job, name) == value)
+        with self.core.database.read() as session:
+            return pages.read_page(
+                session,
+                statement,
+                models.Job.id,
+                limit=limit,
+                marker=marker,
+                show=views.job,
+            )
+
+    def cancel(self, caller: types.Caller, job_id: str) -> types.Body:
+        body = self._read(caller, job_id)
+        if body["state"] in types.OPEN_JOB_STATES:
+            try:
+                self.journal.cancel(job_id)
+            except Exception as error:
+                raise failures.to_problem(error) from error
+            body = self._read(caller, job_id)
+        if body["state"] != types.JobState.CANCELLED:
+            raise problems.Problem(
+                "job.not_cancellable", f"The job {job_id} is {body['state']}."
+            )
+        return body
+
+    def _read(self, caller: types.Caller, job_id: str) -> types.Body:
+        with self.core.database.read() as session:
+            row = session.get(models.Job, job_id)
+            if row is None or not caller.sees(row.namespace):
+                raise problems.Problem(
+                    "job.not_found", f"There is no job {job_id}."
+                )
+            return views.job(row)
+
+
+class Events:
+    """The change log."""
+
+    def __init__(self, shared: core.Core) -> None:
+        self.core = shared
+
+    def read(
+        self,
+        caller: types.Caller,
+        after: int,
+        wait_seconds: float,
+        limit: int,
+    ) -> types.Body:
+        end = time.monotonic() + wait_seconds
+        while True:
+            version = self.core.events_version
+            events = self._read(caller, after, limit)
+            left = end - time.monotonic()
+            if events or left <= 0:
+                break
+            self.core.wait_for_events(version, left)
+        last = events[-1]["seq"] if events else after
+        return {"events": events, "next_after": last}
+
+    def _read(
+        self, caller: types.Caller, after: int, limit: int
+    ) -> list[types.Body]:
+        statement = sa.select(models.Event).where(models.Event.seq > after)
+        if caller.namespace is not None:
+            statement = statement.where(
+                models.Event.namespace == caller.namespace
+            )
+        statement = statement.order_by(models.Event.seq).limit(limit)
+        with self.core.database.read() as session:
+            return [views.event(row) for row in session.scalars(statement)]

@@ -1,0 +1,426 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The journal: what was decided is finished or undone, whatever happens.
+
+One change goes through these steps, in this order:
+
+1. the intent (a job's row) and the state that clients may see meanwhile are
+   committed;
+2. the operation's steps act on storage and exports, each idempotent;
+3. the operation settles: what the steps did is on disk;
+4. the result, its event and the job's end are committed;
+5. only then does the caller get an answer.
+
+A failing step has all steps undone, in reverse, and the intent withdrawn.
+After a crash the same operation is built again from its row: it goes
+forward, or back if it was going back already.
+"""
+
+import abc
+from collections.abc import Callable
+from collections.abc import Mapping
+from concurrent import futures
+import dataclasses
+import logging
+import threading
+from typing import ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.service import core
+from acme_appliance.service import failures
+from acme_appliance.service import queue
+from acme_appliance.service import types
+from acme_appliance.service import views
+
+LOG = logging.getLogger(__name__)
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """``do`` may be called again after it was cut off; ``undo`` may be
+    called whether or not ``do`` ever was."""
+
+    name: str
+    do: Callable[[], None]
+    undo: Callable[[], None] = _nothing
+
+
+class Operation(abc.ABC):
+    """One kind of change. Built from its intent alone, so that a restart
+    builds the very same."""
+
+    kind: ClassVar[str]
+    #: False: there is no way back (deletes); a failure leaves ``error``.
+    undoable: ClassVar[bool] = True
+    #: True: if undoing fails as well, the job stays open and is undone
+    #: when the share is next changed, or at the next start.
+    retry_undo: ClassVar[bool] = False
+
+    def __init__(self, shared: core.Core, intent: types.Intent) -> None:
+        self.core = shared
+        self.intent = intent
+
+    @property
+    @abc.abstractmethod
+    def pool(self) -> str:
+        """The pool that the operation works in."""
+
+    @abc.abstractmethod
+    def begin(self, session: orm.Session) -> None:
+        """Write what clients see while the change is being made."""
+
+    @abc.abstractmethod
+    def steps(self) -> list[Step]:
+        """What is to be done."""
+
+    @abc.abstractmethod
+    def finish(self, session: orm.Session) -> types.Done:
+        """Write the result and its event."""
+
+    @abc.abstractmethod
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        """Write what was before: every step was undone."""
+
+    @abc.abstractmethod
+    def give_up(self, session: orm.Session) -> None:
+        """Write that nobody knows what is on disk: state ``error``."""
+
+    def settle(self) -> None:
+        """Have on disk what steps, or their undoing, have done."""
+        self.core.sync(self.pool)
+
+
+class _Run:
+    """One operation at work, or waiting for a worker."""
+
+    def __init__(self, operation: Operation, ticket: queue.Ticket) -> None:
+        self.operation = operation
+        self.ticket = ticket
+        self.future: futures.Future[types.Done] = futures.Future()
+
+
+class Journal:
+    """Runs operations, and finishes those of a process that died."""
+
+    def __init__(
+        self, shared: core.Core, kinds: Mapping[str, type[Operation]]
+    ) -> None:
+        self.core = shared
+        self._kinds = kinds
+        self._workers = futures.ThreadPoolExecutor(
+            shared.settings.workers, thread_name_prefix="change"
+        )
+        self._lock = threading.Lock()
+        self._runs: dict[str, _Run] = {}
+        self._waiting: set[str] = set()
+
+    # -- new work
+
+    def submit(
+        self,
+        operation: Operation,
+        ticket: queue.Ticket,
+        deadline: core.Deadline,
+    ) -> types.Done | types.Accepted:
+        """Make a change; the ticket is released when it is made.
+
+        :raises problems.Problem: it failed and was undone, or could not
+            be; or it was cancelled.
+        """
+        run = _Run(operation, ticket)
+        try:
+            with self._lock:
+                queued = len(self._runs) >= self.core.settings.workers
+                self._runs[operation.intent.id] = run
+                if queued:
+                    self._waiting.add(operation.intent.id)
+            self._open(operation, queued)
+            self._workers.submit(self._work, run)
+        except BaseException:
+            self._forget(run)
+            raise
+        futures.wait([run.future], timeout=deadline.remaining())
+        if run.future.done():
+            return run.future.result()
+        return types.Accepted(self._job_view(operation.intent.id))
+
+    def wait(self, job_id: str, timeout_seconds: float) -> None:
+        """Return when the job has ended, or at the time-out."""
+        run = self._runs.get(job_id)
+        if run is not None:
+            futures.wait([run.future], timeout=timeout_seconds)
+
+    def cancel(self, job_id: str) -> bool:
+        """Withdraw a job that no worker has taken up; False: too late."""
+        with self._lock:
+            if job_id not in self._waiting:
+                return False
+            self._waiting.remove(job_id)
+            run = self._runs[job_id]
+        problem = problems.Problem(
+            "job.cancelled", "The job was cancelled before it began."
+        )
+        try:
+            with self.core.database.write() as session:
+                run.operation.abandon(session, problem)
+                self._close(session, run, types.JobState.CANCELLED, problem)
+        except BaseException as error:
+            run.future.set_exception(error)
+            raise
+        else:
+            run.future.set_exception(problem)
+        finally:
+            self._forget(run)
+        self.core.announce()
+        return True
+
+    def is_ours(self, job_id: str) -> bool:
+        """Whether the job is at work, or waits, in this process."""
+        return job_id in self._runs
+
+    def stop(self) -> None:
+        """Wait for what is being done; nothing can be submitted then."""
+        self._workers.shutdown(wait=True)
+
+    # -- the work itself, in a worker's thread
+
+    def _work(self, run: _Run) -> None:
+        job_id = run.operation.intent.id
+        with self._lock:
+            waited = job_id in self._waiting
+            self._waiting.discard(job_id)
+            if job_id not in self._runs:
+                return
+        try:
+            if waited:
+                self._mark(job_id, {"state": types.JobState.RUNNING})
+            done = self._forward(run)
+        except BaseException as error:
+            # Also what is no Exception: whoever waits must be told.
+            self._forget(run)
+            run.future.set_exception(error)
+        else:
+            self._forget(run)
+            run.future.set_result(done)
+
+    def _forward(self, run: _Run) -> types.Done:
+        try:
+            self._act(run.operation)
+        except Exception as error:
+            problem = failures.to_problem(error)
+            self._back(run, problem)
+            raise problem from error
+        return self._commit(run)
+
+    def _act(self, operation: Operation) -> None:
+        for step in operation.steps():
+            self._step(operation, step.name, step.do)
+        self._step(operation, "settle", operation.settle)
+
+    def _commit(self, run: _Run) -> types.Done:
+        """A failure here leaves the job open: a later look finishes it."""
+        job_id = run.operation.intent.id
+        try:
+            self.core.on_step(job_id, "result:before")
+            with self.core.database.write() as session:
+                done = run.operation.finish(session)
+                self._close(session, run, types.JobState.SUCCEEDED, None)
+            self.core.on_step(job_id, "result:after")
+        except Exception as error:
+            raise failures.to_problem(error) from error
+        self.core.announce()
+        return done
+
+    def _back(self, run: _Run, problem: problems.Problem) -> None:
+        """Undo, and write that down; the problem is the caller's answer."""
+        operation = run.operation
+        if not operation.undoable:
+            self._give_up(run, problem)
+            return
+        body = problem.to_dict(request_id=operation.intent.request_id)
+        self._mark(operation.intent.id, {"undo": True, "problem": body})
+        try:
+            for step in reversed(operation.steps()):
+                self._step(operation, f"undo {step.name}", step.undo)
+            self._step(operation, "undo settle", operation.settle)
+        except Exception as error:
+            failures.to_problem(error)
+            if not operation.retry_undo:
+                self._give_up(run, problem)
+            return
+        with self.core.database.write() as session:
+            operation.abandon(session, problem)
+            self._close(session, run, types.JobState.FAILED, problem)
+        self.core.on_step(operation.intent.id, "undone:after")
+        self.core.announce()
+
+    def _give_up(self, run: _Run, problem: problems.Problem) -> None:
+        with self.core.database.write() as session:
+            run.operation.give_up(session)
+            self._close(session, run, types.JobState.FAILED, problem)
+        self.core.announce()
+
+    def _step(
+        self, operation: Operation, name: str, act: Callable[[], None]
+    ) -> None:
+        job_id = operation.intent.id
+        self.core.on_step(job_id, f"{name}:before")
+        act()
+        self.core.on_step(job_id, f"{name}:after")
+
+    # -- after a crash
+
+    def open_jobs(self) -> list[models.Job]:
+        """The journal's open entries, oldest first."""
+        statement = (
+            sa.select(models.Job)
+            .where(models.Job.state.in_(types.OPEN_JOB_STATES))
+            .order_by(models.Job.id)
+        )
+        with self.core.database.read() as session:
+            return list(session.scalars(statement))
+
+    def recover(self, job_id: str, ticket: queue.Ticket) -> bool:
+        """Finish or undo an open job that no process is at work on.
+
+        The ticket stays the caller's. Returns False, with the job still
+        open, where the storage cannot be used now.
+        """
+        with self.core.database.read() as session:
+            row = session.get(models.Job, job_id)
+            if row is None or row.state not in types.OPEN_JOB_STATES:
+                return True
+            operation = self._rebuild(row)
+            undo, problem = row.undo, row.problem
+        if self._unusable(operation):
+            return False
+        run = _Run(operation, ticket)
+        LOG.info(
+            "%s %s of share %s, which a stop cut off",
+            "Undoing" if undo else "Finishing",
+            operation.kind,
+            operation.intent.share_id,
+        )
+        if undo and problem is not None:
+            self._back(run, problems.Problem.from_dict(problem))
+            return not self._is_open(job_id)
+        try:
+            self._forward(run)
+        except problems.Problem as error:
+            LOG.warning("Job %s ended with %s", job_id, error)
+        return not self._is_open(job_id)
+
+    def _rebuild(self, row: models.Job) -> Operation:
+        intent = types.Intent(
+            id=row.id,
+            kind=row.kind,
+            namespace=row.namespace,
+            share_id=row.share_id,
+            snapshot_id=row.snapshot_id,
+            arguments=row.arguments,
+            actor=row.actor,
+            request_id=row.request_id,
+        )
+        return self._kinds[row.kind](self.core, intent)
+
+    def _unusable(self, operation: Operation) -> bool:
+        engine = self.core.pools.get(operation.pool)
+        reasons = engine.check() if engine else ["the pool is not configured"]
+        for reason in reasons:
+            LOG.warning(
+                "Job %s stays open: pool %s: %s",
+                operation.intent.id,
+                operation.pool,
+                reason,
+            )
+        return bool(reasons)
+
+    def _is_open(self, job_id: str) -> bool:
+        with self.core.database.read() as session:
+            row = session.get(models.Job, job_id)
+            return row is not None and row.state in types.OPEN_JOB_STATES
+
+    # -- rows
+
+    def _open(self, operation: Operation, queued: bool) -> None:
+        intent = operation.intent
+        state = types.JobState.QUEUED if queued else types.JobState.RUNNING
+        self.core.on_step(intent.id, "intent:before")
+        with self.core.database.write() as session:
+            session.add(
+                models.Job(
+                    id=intent.id,
+                    kind=intent.kind,
+                    namespace=intent.namespace,
+                    share_id=intent.share_id,
+                    snapshot_id=intent.snapshot_id,
+                    arguments=dict(intent.arguments),
+                    state=state,
+                    undo=False,
+                    problem=None,
+                    request_id=intent.request_id,
+                    actor=intent.actor,
+                    created_at=self.core.clock(),
+                    finished_at=None,
+                )
+            )
+            operation.begin(session)
+        self.core.on_step(intent.id, "intent:after")
+
+    def _mark(self, job_id: str, values: types.Body) -> None:
+        with self.core.database.write() as session:
+            session.execute(
+                sa.update(models.Job)
+                .where(models.Job.id == job_id)
+                .values(**values)
+            )
+
+    def _close(
+        self,
+        session: orm.Session,
+        run: _Run,
+        state: types.JobState,
+        problem: problems.Problem | None,
+    ) -> None:
+        intent = run.operation.intent
+        job = session.get_one(models.Job, intent.id)
+        job.state = state
+        job.finished_at = self.core.clock()
+        if problem is not None:
+            job.problem = problem.to_dict(request_id=intent.request_id)
+            end = "cancelled" if state == "cancelled" else "failed"
+            self.core.add_event(
+                session,
+                f"{intent.kind}_{end}",
+                intent,
+                detail={"code": problem.code, "detail": problem.detail},
+            )
+
+    def _job_view(self, job_id: str) -> types.Body:
+        with self.core.database.read() as session:
+            return views.job(session.get_one(models.Job, job_id))
+
+    def _forget(self, run: _Run) -> None:
+        """Release the share, after the last word about it is on disk."""
+        with self._lock:
+            self._runs.pop(run.operation.intent.id, None)
+            self._waiting.discard(run.operation.intent.id)
+        self.core.queue.release(run.ticket)

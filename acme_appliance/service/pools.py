@@ -1,0 +1,135 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Pools, and the numbers that a scheduler wants of them."""
+
+import dataclasses
+import logging
+
+import sqlalchemy as sa
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.engines import base as engines
+from acme_appliance.service import core
+from acme_appliance.service import types
+
+LOG = logging.getLogger(__name__)
+
+PRODUCT = "acme-appliance"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Content:
+    """What the database says of a pool."""
+
+    provisioned_bytes: int = 0
+    share_count: int = 0
+    snapshot_count: int = 0
+
+
+class Pools:
+    """The use cases; see the facade for what callers may rely on."""
+
+    def __init__(self, shared: core.Core) -> None:
+        self.core = shared
+
+    def all(self) -> list[types.Body]:
+        content = self._content()
+        return [
+            self._body(name, content.get(name, _Content()))
+            for name in self.core.pools
+        ]
+
+    def get(self, name: str) -> types.Body:
+        if name not in self.core.pools:
+            raise problems.Problem(
+                "pool.not_found", f"There is no pool {name}."
+            )
+        return self._body(name, self._content().get(name, _Content()))
+
+    def system(self, health: str) -> types.Body:
+        settings = self.core.settings
+        features = {
+            feature
+            for pool in self.core.pools
+            for feature in self.core.features(pool)
+        }
+        return {
+            "id": settings.system_id,
+            "name": settings.system_name,
+            "product": PRODUCT,
+            "version": settings.version,
+            "health": health,
+            "features": sorted(features),
+            "limits": dataclasses.asdict(settings.limits),
+            "portals": self._portals(),
+            "nfs_versions": list(settings.nfs_versions),
+        }
+
+    def stats(self, health: str) -> types.Body:
+        settings = self.core.settings
+        return {
+            "system_id": settings.system_id,
+            "system_name": settings.system_name,
+            "health": health,
+            "portals": self._portals(),
+            "nfs_versions": list(settings.nfs_versions),
+            "pools": self.all(),
+        }
+
+    def _portals(self) -> list[str]:
+        portals = sorted(
+            self.core.settings.portals, key=lambda portal: not portal.preferred
+        )
+        return [portal.address for portal in portals]
+
+    def _body(self, name: str, content: _Content) -> types.Body:
+        engine = self.core.pools[name]
+        state, usage = "up", engines.Usage(0, 0, 0)
+        try:
+            self.core.check_pool(name)
+            usage = engine.usage()
+        except engines.EngineError as error:
+            # A pool without free space gets nothing scheduled to it.
+            LOG.warning("The pool %s is down: %s", name, error)
+            state = "down"
+        return {
+            "name": name,
+            "state": state,
+            "engine": engine.name,
+            "total_bytes": usage.total_bytes,
+            "free_bytes": usage.free_bytes,
+            "used_bytes": usage.used_bytes,
+            "provisioned_bytes": content.provisioned_bytes,
+            "share_count": content.share_count,
+            "snapshot_count": content.snapshot_count,
+            "features": self.core.features(name),
+        }
+
+    def _content(self) -> dict[str, _Content]:
+        share, snapshot = models.Share, models.Snapshot
+        shares = sa.select(
+            share.pool, sa.func.sum(share.size_bytes), sa.func.count()
+        ).group_by(share.pool)
+        snapshots = sa.select(snapshot.pool, sa.func.count()).group_by(
+            snapshot.pool
+        )
+        with self.core.database.read() as session:
+            counts = {
+                name: count for name, count in session.execute(snapshots)
+            }
+            # PostgreSQL sums big integers to a decimal.
+            return {
+                name: _Content(int(size), count, counts.get(name, 0))
+                for name, size, count in session.execute(shares)
+            }

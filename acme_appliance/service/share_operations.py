@@ -1,0 +1,317 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Making, changing and deleting a share, step by step."""
+
+from typing import ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.engines import base as engines
+from acme_appliance.service import journal
+from acme_appliance.service import types
+
+
+def volume_file(file: types.Body, size_bytes: int) -> engines.VolumeFile:
+    """A row's file as the engine wants it."""
+    return engines.VolumeFile(
+        name=file["name"],
+        size_bytes=size_bytes,
+        allocation=file["allocation"],
+        owner=engines.Owner(file["uid"], file["gid"]),
+        mode=int(file["mode"], 8),
+    )
+
+
+def set_labels(row: models.Share, labels: types.Body) -> None:
+    """A share's labels, in both places that have them."""
+    row.labels = labels
+    kept = {label.key: label for label in row.label_rows}
+    for key in kept.keys() - labels.keys():
+        row.label_rows.remove(kept[key])
+    for key, value in labels.items():
+        if key in kept:
+            kept[key].value = value
+        else:
+            row.label_rows.append(models.ShareLabel(key=key, value=value))
+
+
+class ShareOperation(journal.Operation):
+    """What operations on a share have in common."""
+
+    @property
+    def pool(self) -> str:
+        pool: str = self.intent.arguments["pool"]
+        return pool
+
+    @property
+    def engine(self) -> engines.Engine:
+        return self.core.engine(self.pool)
+
+    def row(self, session: orm.Session) -> models.Share:
+        return session.get_one(models.Share, self.intent.share_id)
+
+    def give_up(self, session: orm.Session) -> None:
+        row = self.row(session)
+        row.state = types.State.ERROR
+        self.end(row)
+
+    def end(self, row: models.Share) -> None:
+        """The job is over, and the share's next generation begins."""
+        row.job_id = None
+        row.generation += 1
+        row.updated_at = self.core.clock()
+
+
+class CreateShare(ShareOperation):
+    """Arguments: pool, name, size_bytes, labels, file or None, owner
+    (uid, gid), source (type, id, file_name) or None, request."""
+
+    kind: ClassVar[str] = "share.create"
+
+    def begin(self, session: orm.Session) -> None:
+        self._check_limit(session)
+        given = self.intent.arguments
+        source = given["source"] or {}
+        now = self.core.clock()
+        row = models.Share(
+            id=self.intent.share_id,
+            namespace=self.intent.namespace,
+            name=given["name"],
+            pool=self.pool,
+            state=types.State.CREATING,
+            generation=1,
+            size_bytes=given["size_bytes"],
+            file=given["file"],
+            origin_type=source.get("type"),
+            origin_id=source.get("id"),
+            create_request=given["request"],
+            created_at=now,
+            updated_at=now,
+            job_id=self.intent.id,
+            label_rows=[],
+            access_rules=[],
+        )
+        set_labels(row, given["labels"])
+        session.add(row)
+
+    def steps(self) -> list[journal.Step]:
+        share_id, given = self.intent.share_id, self.intent.arguments
+        engine = self.engine
+
+        def delete() -> None:
+            engine.delete_share(share_id)
+
+        if given["source"] is None:
+            owner = engines.Owner(given["owner"]["uid"], given["owner"]["gid"])
+            first = journal.Step(
+                "create share",
+                lambda: engine.create_share(share_id, owner),
+                delete,
+            )
+        else:
+            source = engines.Reference(
+                engines.Kind(given["source"]["type"]), given["source"]["id"]
+            )
+            first = journal.Step(
+                "clone share",
+                lambda: engine.clone_share(source, share_id),
+                delete,
+            )
+        return [first, *self._file_steps()]
+
+    def _file_steps(self) -> list[journal.Step]:
+        share_id, given = self.intent.share_id, self.intent.arguments
+        if given["file"] is None:
+            return []
+        engine = self.engine
+        file = volume_file(given["file"], given["size_bytes"])
+        if given["source"] is None:
+            return [
+                journal.Step(
+                    "create file", lambda: engine.ensure_file(share_id, file)
+                )
+            ]
+        old_name = given["source"]["file_name"]
+        return [
+            journal.Step(
+                "adopt file", lambda: engine.adopt(share_id, old_name, file)
+            )
+        ]
+
+    def finish(self, session: orm.Session) -> types.Done:
+        row = self.row(session)
+        row.state = types.State.AVAILABLE
+        row.job_id = None
+        self.core.add_event(
+            session,
+            "share.created",
+            self.intent,
+            detail={"name": row.name, "size_bytes": row.size_bytes},
+        )
+        return types.Done(self.core.share_body(row), created=True)
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        session.delete(self.row(session))
+
+    def _check_limit(self, session: orm.Session) -> None:
+        limit = self.core.settings.limits.max_shares
+        count = sa.select(sa.func.count()).select_from(models.Share)
+        if session.scalar(count) >= limit:  # type: ignore[operator]
+            raise problems.Problem(
+                "limit.shares", f"This appliance has {limit} shares at most."
+            )
+
+
+class UpdateShare(ShareOperation):
+    """Arguments: pool, state (the one before), name, labels, size_bytes,
+    old_name and file_name (of the file), allocation."""
+
+    kind: ClassVar[str] = "share.update"
+
+    def begin(self, session: orm.Session) -> None:
+        row = self.row(session)
+        row.job_id = self.intent.id
+        if self.intent.arguments["size_bytes"] > row.size_bytes:
+            row.state = types.State.EXTENDING
+
+    def steps(self) -> list[journal.Step]:
+        share_id, given = self.intent.share_id, self.intent.arguments
+        engine = self.engine
+        old, new = given["old_name"], given["file_name"]
+        return [
+            journal.Step(
+                "rename file",
+                lambda: engine.rename_file(share_id, old, new),
+                lambda: self._rename_back(old, new),
+            ),
+            journal.Step(
+                "grow file",
+                lambda: engine.grow_file(
+                    share_id, new, given["size_bytes"], given["allocation"]
+                ),
+                lambda: engine.drop_excess(share_id, new),
+            ),
+        ]
+
+    def _rename_back(self, old: str, new: str) -> None:
+        # Where a client took the file away there is nothing to rename.
+        if old != new and not self.engine.file_intact(
+            self.intent.share_id, old
+        ):
+            try:
+                self.engine.rename_file(self.intent.share_id, new, old)
+            except engines.FileChanged:
+                return
+
+    def finish(self, session: orm.Session) -> types.Done:
+        given = self.intent.arguments
+        row = self.row(session)
+        detail: types.Body = {}
+        if given["size_bytes"] != row.size_bytes:
+            detail["size_bytes"] = given["size_bytes"]
+        row.state = types.State.AVAILABLE
+        row.name = given["name"]
+        row.size_bytes = given["size_bytes"]
+        row.file = {**(row.file or {}), "name": given["file_name"]}
+        set_labels(row, given["labels"])
+        self.end(row)
+        self.core.add_event(
+            session, "share.updated", self.intent, detail=detail
+        )
+        return types.Done(self.core.share_body(row))
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        row = self.row(session)
+        row.job_id = None
+        row.state = self.intent.arguments["state"]
+        if problem.code == "share.degraded":
+            row.state = types.State.DEGRADED
+
+
+class DeleteShare(ShareOperation):
+    """Arguments: pool, state (the one before), snapshots: all that the
+    share has, id to state."""
+
+    kind: ClassVar[str] = "share.delete"
+    undoable: ClassVar[bool] = False
+
+    def begin(self, session: orm.Session) -> None:
+        row = self.row(session)
+        row.state = types.State.DELETING
+        row.job_id = self.intent.id
+        session.execute(
+            sa.update(models.Snapshot)
+            .where(models.Snapshot.share_id == row.id)
+            .values(state=types.State.DELETING)
+        )
+
+    def steps(self) -> list[journal.Step]:
+        share_id, engine = self.intent.share_id, self.engine
+        return [
+            journal.Step(
+                "withdraw exports",
+                lambda: self.core.exporter.withdraw(share_id),
+            ),
+            *(
+                self._delete_snapshot(snapshot_id)
+                for snapshot_id in self.intent.arguments["snapshots"]
+            ),
+            journal.Step(
+                "delete share", lambda: engine.delete_share(share_id)
+            ),
+        ]
+
+    def _delete_snapshot(self, snapshot_id: str) -> journal.Step:
+        return journal.Step(
+            f"delete snapshot {snapshot_id}",
+            lambda: self.engine.delete_snapshot(snapshot_id),
+        )
+
+    def finish(self, session: orm.Session) -> types.Done:
+        ids = sorted(self.intent.arguments["snapshots"])
+        self._delete_snapshot_rows(session)
+        row = self.row(session)
+        self.core.add_event(
+            session,
+            "share.deleted",
+            self.intent,
+            detail={"name": row.name, "snapshots": ids},
+        )
+        session.delete(row)
+        return types.Done(None)
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        # Only a job that never began comes here: it was cancelled.
+        row = self.row(session)
+        row.state = self.intent.arguments["state"]
+        row.job_id = None
+        for snapshot_id, state in self.intent.arguments["snapshots"].items():
+            session.get_one(models.Snapshot, snapshot_id).state = state
+
+    def give_up(self, session: orm.Session) -> None:
+        super().give_up(session)
+        session.execute(
+            sa.update(models.Snapshot)
+            .where(models.Snapshot.share_id == self.intent.share_id)
+            .values(state=types.State.ERROR)
+        )
+
+    def _delete_snapshot_rows(self, session: orm.Session) -> None:
+        session.execute(
+            sa.delete(models.Snapshot).where(
+                models.Snapshot.share_id == self.intent.share_id
+            )
+        )

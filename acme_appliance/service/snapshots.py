@@ -1,0 +1,398 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Snapshots: use cases, and the operations behind them."""
+
+from collections.abc import Mapping
+from typing import Any
+from typing import ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.engines import base as engines
+from acme_appliance.service import changes
+from acme_appliance.service import core
+from acme_appliance.service import journal
+from acme_appliance.service import pages
+from acme_appliance.service import queue
+from acme_appliance.service import shares
+from acme_appliance.service import types
+from acme_appliance.service import views
+
+_CREATABLE = frozenset({"share_id", "name", "labels"})
+_PATCHABLE = frozenset({"name", "labels"})
+
+
+class SnapshotOperation(journal.Operation):
+    """What both operations have in common. Arguments: pool and more."""
+
+    @property
+    def pool(self) -> str:
+        pool: str = self.intent.arguments["pool"]
+        return pool
+
+    @property
+    def snapshot_id(self) -> str:
+        assert self.intent.snapshot_id is not None  # noqa: S101
+        return self.intent.snapshot_id
+
+    def row(self, session: orm.Session) -> models.Snapshot:
+        return session.get_one(models.Snapshot, self.snapshot_id)
+
+    def give_up(self, session: orm.Session) -> None:
+        row = self.row(session)
+        row.state = types.State.ERROR
+        row.job_id = None
+        row.generation += 1
+        row.updated_at = self.core.clock()
+
+    def delete(self) -> None:
+        self.core.engine(self.pool).delete_snapshot(self.snapshot_id)
+
+
+class CreateSnapshot(SnapshotOperation):
+    """Arguments: pool, name, labels, size_bytes, file, request."""
+
+    kind: ClassVar[str] = "snapshot.create"
+
+    def begin(self, session: orm.Session) -> None:
+        self._check_limit(session)
+        given = self.intent.arguments
+        now = self.core.clock()
+        session.add(
+            models.Snapshot(
+                id=self.snapshot_id,
+                share_id=self.intent.share_id,
+                namespace=self.intent.namespace,
+                name=given["name"],
+                pool=self.pool,
+                state=types.State.CREATING,
+                generation=1,
+                size_bytes=given["size_bytes"],
+                file=given["file"],
+                labels=given["labels"],
+                create_request=given["request"],
+                created_at=now,
+                updated_at=now,
+                job_id=self.intent.id,
+            )
+        )
+
+    def steps(self) -> list[journal.Step]:
+        engine = self.core.engine(self.pool)
+        return [
+            journal.Step(
+                "create snapshot",
+                lambda: engine.create_snapshot(
+                    self.intent.share_id, self.snapshot_id
+                ),
+                self.delete,
+            )
+        ]
+
+    def finish(self, session: orm.Session) -> types.Done:
+        row = self.row(session)
+        row.state = types.State.AVAILABLE
+        row.job_id = None
+        self.core.add_event(
+            session,
+            "snapshot.created",
+            self.intent,
+            detail={"name": row.name},
+        )
+        return types.Done(views.snapshot(row), created=True)
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        session.delete(self.row(session))
+
+    def _check_limit(self, session: orm.Session) -> None:
+        limit = self.core.settings.limits.max_snapshots_per_share
+        count = session.scalar(
+            sa.select(sa.func.count())
+            .select_from(models.Snapshot)
+            .where(models.Snapshot.share_id == self.intent.share_id)
+        )
+        if (count or 0) >= limit:
+            raise problems.Problem(
+                "limit.snapshots", f"A share has {limit} snapshots at most."
+            )
+
+
+class DeleteSnapshot(SnapshotOperation):
+    """Arguments: pool, state (the one before)."""
+
+    kind: ClassVar[str] = "snapshot.delete"
+    undoable: ClassVar[bool] = False
+
+    def begin(self, session: orm.Session) -> None:
+        row = self.row(session)
+        row.state = types.State.DELETING
+        row.job_id = self.intent.id
+
+    def steps(self) -> list[journal.Step]:
+        return [journal.Step("delete snapshot", self.delete)]
+
+    def finish(self, session: orm.Session) -> types.Done:
+        row = self.row(session)
+        self.core.add_event(
+            session,
+            "snapshot.deleted",
+            self.intent,
+            detail={"name": row.name},
+        )
+        session.delete(row)
+        return types.Done(None)
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        row = self.row(session)
+        row.state = self.intent.arguments["state"]
+        row.job_id = None
+
+
+class Snapshots:
+    """The use cases; see the facade for what callers may rely on."""
+
+    def __init__(self, changer: changes.Changer) -> None:
+        self.changer = changer
+        self.core = changer.core
+
+    def get(self, caller: types.Caller, snapshot_id: str) -> types.Body:
+        with self.core.database.read() as session:
+            return views.snapshot(_get_visible(session, caller, snapshot_id))
+
+    def page(
+        self,
+        caller: types.Caller,
+        filters: Mapping[str, Any],
+        limit: int,
+        marker: str | None,
+    ) -> types.Page:
+        statement = sa.select(models.Snapshot)
+        if caller.namespace is not None:
+            statement = statement.where(
+                models.Snapshot.namespace == caller.namespace
+            )
+        for name, value in filters.items():
+            column = getattr(models.Snapshot, name)
+            statement = statement.where(column == value)
+        with self.core.database.read() as session:
+            return pages.read_page(
+                session,
+                statement,
+                models.Snapshot.id,
+                limit=limit,
+                marker=marker,
+                show=views.snapshot,
+            )
+
+    def put(
+        self,
+        caller: types.Caller,
+        snapshot_id: str,
+        body: types.Body,
+        *,
+        wait_seconds: float,
+        if_match: int | None,
+    ) -> types.Done | types.Accepted:
+        body = changes.without_nulls(body)
+        changes.check_fields(body, _CREATABLE)
+        return self.changer.run(
+            lambda: {
+                **changes.alone(body["share_id"]),
+                changes.snapshot_key(snapshot_id): queue.Claim.ALONE,
+            },
+            lambda: self._decide_create(caller, snapshot_id, body, if_match),
+            wait_seconds,
+        )
+
+    def _decide_create(
+        self,
+        caller: types.Caller,
+        snapshot_id: str,
+        body: types.Body,
+        if_match: int | None,
+    ) -> changes.Decision:
+        with self.core.database.read() as session:
+            row = session.get(models.Snapshot, snapshot_id)
+            if row is not None:
+                return self._same_snapshot(caller, row, body, if_match)
+            core.check_precondition(if_match, None, "snapshot")
+            share = shares.get_visible(
+                session, caller, body["share_id"], "/share_id"
+            )
+            changes.check_no_open_job(share)
+            shares.check_usable(share)
+            intent = changes.new_intent(
+                caller,
+                CreateSnapshot.kind,
+                share.id,
+                snapshot_id=snapshot_id,
+                namespace=share.namespace,
+                arguments={
+                    "pool": share.pool,
+                    "name": body.get("name", ""),
+                    "labels": body.get("labels", {}),
+                    "size_bytes": share.size_bytes,
+                    "file": share.file,
+                    "request": body,
+                },
+            )
+            pool = share.pool
+        self.core.check_pool(pool)
+        reference = engines.Reference(engines.Kind.SNAPSHOT, snapshot_id)
+        if self.core.engine(pool).exists(reference):
+            raise problems.Problem(
+                "snapshot.exists_mismatch",
+                f"The pool {pool} holds a snapshot {snapshot_id} that the"
+                " database does not know; see: acme-appliance reconcile.",
+            )
+        return CreateSnapshot(self.core, intent)
+
+    def _same_snapshot(
+        self,
+        caller: types.Caller,
+        row: models.Snapshot,
+        body: types.Body,
+        if_match: int | None,
+    ) -> types.Done:
+        if not caller.sees(row.namespace):
+            raise problems.Problem(
+                "snapshot.exists_mismatch", f"The id {row.id} is taken."
+            )
+        changes.check_no_open_job(row)
+        core.check_precondition(if_match, row.generation, "snapshot")
+        if row.create_request != body:
+            raise problems.Problem(
+                "snapshot.exists_mismatch",
+                f"The snapshot {row.id} was created by another request.",
+            )
+        _check_available(row)
+        return types.Done(views.snapshot(row))
+
+    def patch(
+        self,
+        caller: types.Caller,
+        snapshot_id: str,
+        patch: types.Body,
+        *,
+        wait_seconds: float,
+        if_match: int | None,
+    ) -> types.Done | types.Accepted:
+        changes.check_fields(patch, _PATCHABLE)
+        return self.changer.run(
+            lambda: self._claims(snapshot_id),
+            lambda: self._decide_patch(caller, snapshot_id, patch, if_match),
+            wait_seconds,
+        )
+
+    def _decide_patch(
+        self,
+        caller: types.Caller,
+        snapshot_id: str,
+        patch: types.Body,
+        if_match: int | None,
+    ) -> types.Done:
+        with self.core.database.read() as session:
+            row = _get_visible(session, caller, snapshot_id)
+            changes.check_no_open_job(row)
+            core.check_precondition(if_match, row.generation, "snapshot")
+            _check_available(row)
+            name = patch.get("name") or row.name
+            labels = row.labels
+            if "labels" in patch:
+                labels = changes.merge_labels(labels, patch["labels"])
+            if (name, labels) == (row.name, row.labels):
+                return types.Done(views.snapshot(row))
+            intent = changes.new_intent(
+                caller,
+                "snapshot.update",
+                row.share_id,
+                snapshot_id=row.id,
+                namespace=row.namespace,
+                arguments={},
+            )
+        with self.core.database.write() as session:
+            row = session.get_one(models.Snapshot, snapshot_id)
+            row.name, row.labels = name, labels
+            row.generation += 1
+            row.updated_at = self.core.clock()
+            self.core.add_event(session, "snapshot.updated", intent, job=False)
+            body = views.snapshot(row)
+        self.core.announce()
+        return types.Done(body)
+
+    def delete(
+        self,
+        caller: types.Caller,
+        snapshot_id: str,
+        *,
+        wait_seconds: float,
+        if_match: int | None,
+    ) -> types.Done | types.Accepted:
+        return self.changer.run(
+            lambda: self._claims(snapshot_id),
+            lambda: self._decide_delete(caller, snapshot_id, if_match),
+            wait_seconds,
+        )
+
+    def _decide_delete(
+        self, caller: types.Caller, snapshot_id: str, if_match: int | None
+    ) -> changes.Decision:
+        with self.core.database.read() as session:
+            row = session.get(models.Snapshot, snapshot_id)
+            if row is None or not caller.sees(row.namespace):
+                return types.Done(None)
+            changes.check_no_open_job(row)
+            core.check_precondition(if_match, row.generation, "snapshot")
+            intent = changes.new_intent(
+                caller,
+                DeleteSnapshot.kind,
+                row.share_id,
+                snapshot_id=row.id,
+                namespace=row.namespace,
+                arguments={"pool": row.pool, "state": row.state},
+            )
+            pool = row.pool
+        self.core.check_pool(pool)
+        return DeleteSnapshot(self.core, intent)
+
+    def _claims(self, snapshot_id: str) -> changes.Claims:
+        """The snapshot, and the share that it is of."""
+        claims = {changes.snapshot_key(snapshot_id): queue.Claim.ALONE}
+        with self.core.database.read() as session:
+            row = session.get(models.Snapshot, snapshot_id)
+        if row is not None:
+            claims[changes.share_key(row.share_id)] = queue.Claim.ALONE
+        return claims
+
+
+def _get_visible(
+    session: orm.Session, caller: types.Caller, snapshot_id: str
+) -> models.Snapshot:
+    row = session.get(models.Snapshot, snapshot_id)
+    if row is None or not caller.sees(row.namespace):
+        raise problems.Problem(
+            "snapshot.not_found", f"There is no snapshot {snapshot_id}."
+        )
+    return row
+
+
+def _check_available(row: models.Snapshot) -> None:
+    if row.state != types.State.AVAILABLE:
+        raise problems.Problem(
+            "snapshot.wrong_state",
+            f"The snapshot {row.id} is in state {row.state}; it can only be"
+            " deleted.",
+        )

@@ -1,0 +1,132 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Rows as the API shows them: the shapes of ``openapi.yaml``."""
+
+from collections.abc import Iterable
+import datetime
+
+from acme_appliance.db import models
+from acme_appliance.service import types
+
+
+def time(value: datetime.datetime) -> str:
+    """RFC 3339, in UTC, to the microsecond."""
+    return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def maybe_time(value: datetime.datetime | None) -> str | None:
+    return None if value is None else time(value)
+
+
+def rules(rows: Iterable[models.AccessRule]) -> types.Body:
+    return {
+        row.holder: {"clients": row.clients, "level": row.level}
+        for row in rows
+    }
+
+
+def share(
+    row: models.Share,
+    *,
+    used_bytes: int | None,
+    export_locations: list[types.Body],
+) -> types.Body:
+    origin = None
+    if row.origin_type is not None:
+        origin = {"type": row.origin_type, "id": row.origin_id}
+    return {
+        "id": row.id,
+        "name": row.name,
+        "namespace": row.namespace,
+        "pool": row.pool,
+        "state": str(row.state),
+        "generation": row.generation,
+        "size_bytes": row.size_bytes,
+        "used_bytes": used_bytes,
+        # What no other share or snapshot refers to: only quota groups
+        # know, and they slow every write down.
+        "exclusive_bytes": None,
+        "file": row.file,
+        "origin": origin,
+        "group_id": None,
+        "qos": None,
+        "export_locations": export_locations,
+        "access": rules(row.access_rules),
+        "replication": None,
+        "labels": row.labels,
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
+        "job_id": row.job_id,
+    }
+
+
+def access_rule(
+    row: models.AccessRule, export_locations: list[types.Body]
+) -> types.Body:
+    return {
+        "share_id": row.share_id,
+        "holder": row.holder,
+        "clients": row.clients,
+        "level": row.level,
+        "export_locations": export_locations,
+    }
+
+
+def snapshot(row: models.Snapshot) -> types.Body:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "namespace": row.namespace,
+        "pool": row.pool,
+        "share_id": row.share_id,
+        "state": str(row.state),
+        "generation": row.generation,
+        "size_bytes": row.size_bytes,
+        "used_bytes": None,
+        "exclusive_bytes": None,
+        "labels": row.labels,
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
+        "job_id": row.job_id,
+    }
+
+
+def job(row: models.Job) -> types.Body:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "state": str(row.state),
+        "namespace": row.namespace,
+        "share_id": row.share_id,
+        "snapshot_id": row.snapshot_id,
+        "actor": row.actor,
+        "request_id": row.request_id,
+        "problem": row.problem,
+        "created_at": time(row.created_at),
+        "finished_at": maybe_time(row.finished_at),
+    }
+
+
+def event(row: models.Event) -> types.Body:
+    return {
+        "seq": row.seq,
+        "type": row.type,
+        "time": time(row.time),
+        "namespace": row.namespace,
+        "share_id": row.share_id,
+        "snapshot_id": row.snapshot_id,
+        "job_id": row.job_id,
+        "actor": row.actor,
+        "request_id": row.request_id,
+        "detail": row.detail,
+    }
