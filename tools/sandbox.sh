@@ -185,7 +185,7 @@ main() {
     esac
 }
 
-WORLD_WANTED='' WORLD_SHARES=()
+WORLD_WANTED=${ACME_SANDBOX:+sandbox} WORLD_SHARES=()
 : "${WORLD_MEMORY_MIB:=2560}" "${WORLD_SCRATCH_GIB:=12}"
 : "${WORLD_LIFE_SECONDS:=}"
 main "$@"
