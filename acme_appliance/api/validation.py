@@ -213,11 +213,15 @@ def _refuse_unknown_parameters(
 def _check(validator: protocols.Validator, value: Any, where: str) -> None:
     if validator.is_valid(value):
         return
+    # What is missing or wrong says more than a heap of unknown members.
+    faults = sorted(
+        validator.iter_errors(value),
+        key=lambda error: error.validator == "additionalProperties",
+    )
     errors = list(
         itertools.islice(
             itertools.chain.from_iterable(
-                _describe(error, where)
-                for error in validator.iter_errors(value)
+                _describe(error, where) for error in faults
             ),
             _MAX_ERRORS,
         )
