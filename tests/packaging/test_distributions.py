@@ -1,0 +1,171 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The sdist and the wheel: what is in them, and that they work installed.
+
+Every build and installation is a real one: pip, an environment of its own,
+Cinder beside it. That takes minutes, so the environments are made once.
+"""
+
+import os
+from pathlib import Path
+import subprocess
+import sys
+import tarfile
+import tempfile
+import unittest
+import zipfile
+
+from tests.fixtures import appliance
+
+TOP = Path(__file__).resolve().parents[2]
+CREATE_A_VOLUME = Path(__file__).with_name("create_a_volume.py")
+PACKAGES = ("acme_cinder", "acme_appliance")
+
+
+def run(*command: object, cwd: Path = TOP) -> str:
+    """The command's standard output; its whole output on a failure."""
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    if done.returncode:
+        raise AssertionError(
+            f"{command} exited with {done.returncode}:\n"
+            f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        )
+    return done.stdout
+
+
+def tracked_files(*below: str) -> set[str]:
+    return set(run("git", "ls-files", *below).split())
+
+
+class Built:
+    """One sdist and one wheel, built from the tree as a user would."""
+
+    def __init__(self, folder: Path) -> None:
+        run(sys.executable, "-m", "build", "--outdir", folder, TOP)
+        (self.wheel,) = folder.glob("*.whl")
+        (self.sdist,) = folder.glob("*.tar.gz")
+
+
+class Distributions(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        cls.built = Built(cls.folder / "dist")
+
+    def test_the_wheel_holds_both_packages_and_nothing_else(self) -> None:
+        with zipfile.ZipFile(self.built.wheel) as wheel:
+            names = set(wheel.namelist())
+        code = {n for n in names if n.split("/")[0] in PACKAGES}
+        self.assertEqual(tracked_files(*PACKAGES), code)
+        for name in names - code:
+            self.assertRegex(
+                name, r"^acme_cinder-[^/]+\.(dist-info|data/data/share)/"
+            )
+
+    def test_the_wheel_brings_the_files_for_the_host(self) -> None:
+        with zipfile.ZipFile(self.built.wheel) as wheel:
+            shared = {
+                name.partition(".data/data/share/acme-cinder/")[2]
+                for name in wheel.namelist()
+            }
+        expected = {
+            name.removeprefix("etc/") for name in tracked_files("etc")
+        }
+        self.assertEqual(expected, shared - {""})
+
+    def test_the_sdist_holds_what_git_does(self) -> None:
+        with tarfile.open(self.built.sdist) as sdist:
+            names = {
+                name.partition("/")[2]
+                for name in sdist.getnames()
+                if not sdist.getmember(name).isdir()
+            }
+        self.assertEqual(set(), tracked_files() - names)
+        made = {
+            name
+            for name in names - tracked_files()
+            if ".egg-info/" not in name
+        }
+        self.assertLessEqual(
+            made,
+            {"AUTHORS", "ChangeLog", "PKG-INFO", "RELEASENOTES.rst"},
+        )
+
+
+class Installed(unittest.TestCase):
+    """The wheel in an environment with nothing but Cinder in it."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        cls.built = Built(cls.folder / "dist")
+        cls.bin = cls.folder / "venv" / "bin"
+        run(sys.executable, "-m", "venv", cls.bin.parent)
+        cls.pip("cinder==29.0.0", cls.built.wheel)
+
+    @classmethod
+    def pip(cls, *what: object) -> None:
+        run(
+            cls.bin / "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "-c",
+            TOP / "constraints.txt",
+            *what,
+        )
+
+    def create_a_volume(self) -> str:
+        with appliance.RunningAppliance() as box:
+            made = run(
+                self.bin / "python",
+                CREATE_A_VOLUME,
+                box.url,
+                box.token,
+                box.ca_file or "",
+                self.folder,
+                cwd=self.folder,
+            )
+        return made.strip()
+
+    def installed(self) -> set[str]:
+        lines = run(self.bin / "pip", "list", "--format=freeze")
+        return {line.partition("==")[0].lower() for line in lines.split()}
+
+    def test_the_driver_alone_and_then_the_appliance_too(self) -> None:
+        with self.subTest("without the extra"):
+            self.assertEqual(set(), {"falcon", "gunicorn"} & self.installed())
+            self.assertRegex(self.create_a_volume(), r"^192\.0\.2\.10:/")
+            with self.assertRaisesRegex(AssertionError, r"\[appliance\]"):
+                run(self.bin / "acme-appliance", "--help")
+        with self.subTest("with the extra"):
+            self.pip(f"{self.built.wheel}[appliance]")
+            self.assertLessEqual({"falcon", "gunicorn"}, self.installed())
+            self.assertRegex(self.create_a_volume(), r"^192\.0\.2\.10:/")
+            helped = run(self.bin / "acme-appliance", "--help")
+            for command in ("init", "serve", "token", "status", "reconcile"):
+                self.assertIn(command, helped)
