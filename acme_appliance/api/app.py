@@ -140,7 +140,7 @@ class Api:
             path=path,
             query=validation.parse_query(operation, req.query_string),
             body=bodies.read(operation, req, self.settings.max_body_bytes),
-            if_match=headers.get("If-Match"),
+            if_match=_generation(headers.get("If-Match")),
             wait_seconds=self._wait_seconds(headers.get("Prefer")),
         )
 
@@ -240,6 +240,10 @@ def _responder(
             resp.data = reply.data()
 
     return respond
+
+
+def _generation(etag: str | None) -> int | None:
+    return None if etag is None else int(etag.strip('"'))
 
 
 def _matches(req: falcon.Request, etag: str) -> bool:

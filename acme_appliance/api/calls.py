@@ -61,7 +61,8 @@ class Call:
     path: dict[str, str]
     query: dict[str, Any]
     body: Any
-    if_match: str | None
+    #: The generation of an ETag.
+    if_match: int | None
     #: How long a change may be waited for.
     wait_seconds: int
 
