@@ -1,0 +1,353 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Cinder's volume driver; one method for each of Cinder's calls."""
+
+from typing import Any
+
+from cinder import exception
+from cinder import interface
+from cinder import objects
+from cinder.volume import driver
+from cinder.volume import volume_utils
+from oslo_context import context as oslo_context
+from oslo_log import log as logging
+
+from acme_cinder import attachments
+from acme_cinder import client
+from acme_cinder import errors
+from acme_cinder import images
+from acme_cinder import mixins
+from acme_cinder import mount
+from acme_cinder import opts
+from acme_cinder import reaper
+from acme_cinder import settings as options
+from acme_cinder import shares
+from acme_cinder import startup
+from acme_cinder import stats
+
+LOG = logging.getLogger(__name__)
+
+
+@interface.volumedriver
+class acmeNfsDriver(  # noqa: N801 - the name operators configure
+    driver.CloneableImageVD,
+    driver.MigrateVD,
+    mixins.ExtendVD,
+    mixins.LocalVD,
+    mixins.TransferVD,
+    driver.BaseVD,
+):
+    """NFS driver with one share per volume, managed over a REST API.
+
+    May run in several services of a cluster: there is no state in the
+    process but caches, every request can be sent twice and by two services
+    at once, the appliance makes one change of a share at a time, and what
+    is of one host alone, its mounts, is guarded by locks of that host.
+    """
+
+    VERSION = "1.0.0"
+    CI_WIKI_NAME = "acme_cinder_CI"
+    SUPPORTS_ACTIVE_ACTIVE = True
+    vendor_name = "acme"
+    driver_volume_type = "nfs"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.configuration.append_config_values(opts.DRIVER_OPTS)
+        self._stats: dict[str, Any] = {}
+        self._settings: options.Settings
+        self._api: client.Client
+        self._mounts: mount.Mounts
+        self._shares: shares.Shares
+        self._images: images.Images
+        self._attachments: attachments.Attachments
+        self._reaper: reaper.Reaper
+
+    @staticmethod
+    def get_driver_options() -> list[Any]:
+        return list(opts.DRIVER_OPTS)
+
+    # -- start
+
+    def do_setup(self, context: Any) -> None:
+        """Read the configuration; asks nobody anything yet."""
+        self._settings = options.read(self.configuration)
+        self._api = startup.new_client(self._settings, _request_id)
+        self._mounts = startup.new_mounts(self._settings)
+        self._shares = shares.Shares(self._api, self._settings, self._mounts)
+        self._images = images.Images(
+            self._shares,
+            execute=self._execute,
+            as_root=not self._settings.secure_operations,
+            blocksize=self.configuration.volume_dd_blocksize,
+        )
+        self._attachments = attachments.Attachments(
+            self._settings, self._shares, self._mounts
+        )
+        self._reaper = reaper.Reaper(
+            self._api, self._mounts, self._settings.reap_interval_seconds
+        )
+
+    def check_for_setup_error(self) -> None:
+        """Check this host and the appliance; Cinder tries again later."""
+        startup.check_host(self._settings)
+        pools = startup.check_appliance(self._api, self._settings)
+        self._shares.features.learn(pools)
+        self._reaper.run_if_due()
+
+    def secure_file_operations_enabled(self) -> bool:
+        """``auto`` is yes: nothing has to be found out at a mount."""
+        return self._settings.secure_operations
+
+    # -- volumes
+
+    def create_volume(self, volume: objects.Volume) -> dict[str, Any]:
+        with errors.operation("Created", volume=volume):
+            update = self._shares.create(volume)
+            if volume.encryption_key_id:
+                self._format_luks(volume, update)
+        return update
+
+    def _format_luks(
+        self, volume: objects.Volume, update: dict[str, Any]
+    ) -> None:
+        try:
+            volume.update(update)
+            self._images.format_luks(volume)
+        except Exception:
+            self._shares.discard(volume)
+            raise
+
+    def create_volume_from_snapshot(
+        self, volume: objects.Volume, snapshot: objects.Snapshot
+    ) -> dict[str, Any]:
+        origin = shares.Origin(
+            client.Source("snapshot", snapshot.id), snapshot.volume.name
+        )
+        with errors.operation(
+            "Created from a snapshot", volume=volume, source=snapshot
+        ):
+            return self._shares.create(volume, origin)
+
+    def create_cloned_volume(
+        self, volume: objects.Volume, src_vref: objects.Volume
+    ) -> dict[str, Any]:
+        origin = shares.Origin(
+            client.Source("share", src_vref.name_id), src_vref.name
+        )
+        with errors.operation("Cloned", volume=volume, source=src_vref):
+            return self._shares.create(volume, origin)
+
+    def delete_volume(self, volume: objects.Volume) -> None:
+        with errors.operation("Deleted", volume=volume):
+            self._shares.delete(volume)
+
+    def extend_volume(self, volume: objects.Volume, new_size: int) -> None:
+        with errors.operation(f"Extended to {new_size} GiB", volume=volume):
+            self._shares.grow(volume, new_size)
+
+    def local_path(self, volume: objects.Volume) -> str:
+        """The file's path; it is there only while the share is mounted."""
+        if not volume.provider_location:
+            raise exception.InvalidVolume(
+                reason=f"{volume.name} has no provider_location yet"
+            )
+        folder = self._mounts.path(volume.provider_location)
+        return f"{folder}/{volume.name}"
+
+    def accept_transfer(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        new_user: str,
+        new_project: str,
+    ) -> dict[str, Any]:
+        """Nothing on the appliance belongs to a project."""
+        return {}
+
+    def migrate_volume(
+        self, context: Any, volume: objects.Volume, host: dict[str, Any]
+    ) -> tuple[bool, dict[str, Any] | None]:
+        """Left to Cinder, which copies the data."""
+        return False, None
+
+    def update_migrated_volume(
+        self,
+        ctxt: Any,
+        volume: objects.Volume,
+        new_volume: objects.Volume,
+        original_volume_status: str,
+    ) -> dict[str, Any]:
+        """Keep the new share as it is; only Cinder's record changes."""
+        return {
+            "_name_id": new_volume.name_id,
+            "provider_location": new_volume.provider_location,
+        }
+
+    # -- snapshots
+
+    def create_snapshot(self, snapshot: objects.Snapshot) -> dict[str, Any]:
+        with errors.operation("Took", snapshot=snapshot):
+            self._shares.create_snapshot(snapshot)
+        return {"provider_id": snapshot.id}
+
+    def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
+        with errors.operation("Deleted", snapshot=snapshot):
+            self._api.delete_snapshot(snapshot.id)
+
+    # -- images
+
+    def clone_image(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        image_location: Any,
+        image_meta: dict[str, Any],
+        image_service: Any,
+    ) -> tuple[dict[str, Any] | None, bool]:
+        """Images are not on the appliance; Cinder's image cache is."""
+        return None, False
+
+    def copy_image_to_volume(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        image_service: Any,
+        image_id: str,
+        disable_sparse: bool = False,
+    ) -> None:
+        with errors.operation(f"Wrote image {image_id} to", volume=volume):
+            self._images.download(
+                context,
+                volume,
+                image_service,
+                image_id,
+                disable_sparse=disable_sparse,
+            )
+
+    def copy_image_to_encrypted_volume(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        image_service: Any,
+        image_id: str,
+        disable_sparse: bool = False,
+    ) -> None:
+        with errors.operation(f"Encrypted image {image_id} to", volume=volume):
+            self._images.download_encrypted(
+                context,
+                volume,
+                image_service,
+                image_id,
+                disable_sparse=disable_sparse,
+            )
+
+    def copy_volume_to_image(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        image_service: Any,
+        image_meta: dict[str, Any],
+    ) -> None:
+        with errors.operation(
+            f"Uploaded to image {image_meta['id']}", volume=volume
+        ):
+            self._images.upload(context, volume, image_service, image_meta)
+
+    # -- attachments
+
+    def validate_connector(self, connector: dict[str, Any]) -> None:
+        self._attachments.validate(connector)
+
+    def ensure_export(self, context: Any, volume: objects.Volume) -> None:
+        with errors.translated(volume=volume):
+            self._attachments.ensure(volume)
+
+    def create_export(
+        self, context: Any, volume: objects.Volume, connector: dict[str, Any]
+    ) -> None:
+        """Nothing: access is given with the connection, and os-brick
+        mounts what it needs itself."""
+
+    def remove_export(self, context: Any, volume: objects.Volume) -> None:
+        with errors.translated(volume=volume):
+            self._attachments.forget(volume)
+
+    def initialize_connection(
+        self, volume: objects.Volume, connector: dict[str, Any]
+    ) -> dict[str, Any]:
+        with errors.operation(
+            f"Gave host {connector.get('host')} access to", volume=volume
+        ):
+            return self._attachments.connect(volume, connector)
+
+    def terminate_connection(
+        self,
+        volume: objects.Volume,
+        connector: dict[str, Any] | None,
+        **kwargs: Any,
+    ) -> bool:
+        """Returns whether the host still uses the share."""
+        host = "every host" if connector is None else connector.get("host")
+        with errors.operation(f"Detached {host} from", volume=volume):
+            return self._attachments.disconnect(volume, connector)
+
+    # -- what the scheduler is told
+
+    def _update_volume_stats(self) -> None:
+        common = {
+            "volume_backend_name": self.configuration.safe_get(
+                "volume_backend_name"
+            )
+            or type(self).__name__,
+            "vendor_name": self.vendor_name,
+            "driver_version": self.VERSION,
+        }
+        pool_common = self._pool_common()
+        try:
+            pools = self._api.get_stats().pools
+        except errors.BELOW as error:
+            LOG.warning("The appliance gives no figures: %s", error)
+            self._stats = stats.down(
+                self._stats, common, self._settings.pools, pool_common
+            )
+            return
+        self._shares.features.learn(pools)
+        self._stats = stats.backend(
+            common,
+            [
+                stats.pool(
+                    pool, sparse=self._settings.sparse, common=pool_common
+                )
+                for pool in startup.chosen(pools, self._settings)
+            ],
+        )
+        self._reaper.run_if_due()
+
+    def _pool_common(self) -> dict[str, Any]:
+        ratio = volume_utils.get_max_over_subscription_ratio(
+            self.configuration.max_over_subscription_ratio,
+            supports_auto=True,
+        )
+        return {
+            "reserved_percentage": self.configuration.reserved_percentage,
+            "max_over_subscription_ratio": ratio,
+            "filter_function": self.get_filter_function(),
+            "goodness_function": self.get_goodness_function(),
+        }
+
+
+def _request_id() -> str | None:
+    """Cinder's request id, to be found in the appliance's log, too."""
+    context = oslo_context.get_current()
+    return None if context is None else str(context.request_id)

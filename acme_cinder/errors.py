@@ -1,0 +1,185 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""From the errors of the client, the operating system and os-brick to
+Cinder's.
+
+Cinder acts on the class: VolumeIsBusy puts a volume back to available,
+SnapshotLimitReached makes the image cache evict, NotFound classes stop a
+reschedule, and around some calls only CinderException is caught at all. So
+every public method of the driver that can fail runs inside of
+:func:`operation`.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import subprocess
+import time
+from typing import Any
+
+from cinder import exception
+from os_brick import exception as brick_exception
+from oslo_concurrency import processutils
+from oslo_log import log as logging
+
+from acme_cinder import client
+
+LOG = logging.getLogger(__name__)
+
+
+class MountError(Exception):
+    """A share could not be mounted, unmounted or used through a mount."""
+
+
+class FileError(Exception):
+    """The volume file is not what it has to be."""
+
+
+#: Whatever may go wrong below the driver; a CinderException goes through.
+BELOW = (
+    client.ApiError,
+    MountError,
+    FileError,
+    OSError,
+    processutils.ProcessExecutionError,
+    processutils.InvalidArgumentError,
+    subprocess.SubprocessError,
+    brick_exception.BrickException,
+)
+
+#: Errors that say nothing about the share: it may work in a moment.
+PASSING = (
+    client.TransportError,
+    client.ProtocolError,
+    client.Busy,
+    client.RateLimited,
+    client.Unavailable,
+    client.InternalError,
+    client.AuthenticationFailed,
+    client.Forbidden,
+)
+
+
+@contextlib.contextmanager
+def operation(
+    action: str,
+    *,
+    volume: Any = None,
+    snapshot: Any = None,
+    source: Any = None,
+) -> Iterator[None]:
+    """Log a state change with its time; turn what fails into Cinder's.
+
+    :param action: what was done, for the log: ``Created``.
+    :param source: the volume or snapshot that the volume is made from; an
+        absent one is told as such, since that is what was not found.
+    :raises CinderException: as the table of :func:`translate` says.
+    """
+    started = time.monotonic()
+    with translated(volume=volume, snapshot=snapshot, source=source):
+        yield
+    LOG.info(
+        "%(action)s %(what)s, share %(share)s, in %(seconds).3f s",
+        {
+            "action": action,
+            "what": _name(snapshot if snapshot is not None else volume),
+            "share": _share_id(volume, snapshot),
+            "seconds": time.monotonic() - started,
+        },
+    )
+
+
+@contextlib.contextmanager
+def translated(
+    *, volume: Any = None, snapshot: Any = None, source: Any = None
+) -> Iterator[None]:
+    """As :func:`operation`, for what is not worth a line in the log."""
+    try:
+        yield
+    except BELOW as error:
+        raise translate(
+            error, volume=volume, snapshot=snapshot, source=source
+        ) from error
+
+
+def translate(
+    error: BaseException,
+    *,
+    volume: Any = None,
+    snapshot: Any = None,
+    source: Any = None,
+) -> exception.CinderException:
+    """The Cinder exception for an error from below.
+
+    Absent things become VolumeNotFound and SnapshotNotFound, those in use
+    VolumeIsBusy and SnapshotIsBusy, too many snapshots
+    SnapshotLimitReached, all else VolumeBackendAPIException.
+    """
+    if isinstance(error, client.NotFound):
+        return _not_found(error, source or snapshot or volume)
+    if isinstance(error, client.HasSnapshots | client.InUse):
+        return _busy(error, volume, snapshot)
+    if _code(error) == "limit.snapshots":
+        return exception.SnapshotLimitReached(message=str(error))
+    if isinstance(error, client.ShrinkRefused):
+        return exception.InvalidVolume(reason=str(error))
+    return exception.VolumeBackendAPIException(
+        data=f"{_name(snapshot if snapshot is not None else volume)}: "
+        f"{_text(error)}"
+    )
+
+
+def _not_found(
+    error: client.NotFound, thing: Any
+) -> exception.CinderException:
+    if error.code == "snapshot.not_found" and thing is not None:
+        return exception.SnapshotNotFound(snapshot_id=thing.id)
+    if error.code == "share.not_found" and thing is not None:
+        return exception.VolumeNotFound(
+            volume_id=getattr(thing, "volume_id", None) or thing.id
+        )
+    return exception.VolumeBackendAPIException(data=str(error))
+
+
+def _busy(
+    error: client.ProblemError, volume: Any, snapshot: Any
+) -> exception.CinderException:
+    # With a message of their own: theirs would always blame snapshots.
+    if error.code.startswith("snapshot.") and snapshot is not None:
+        return exception.SnapshotIsBusy(
+            message=f"{_name(snapshot)} is busy: {error}",
+            snapshot_name=_name(snapshot),
+        )
+    return exception.VolumeIsBusy(
+        message=f"{_name(volume)} is busy: {error}",
+        volume_name=_name(volume),
+    )
+
+
+def _code(error: BaseException) -> str | None:
+    return error.code if isinstance(error, client.ProblemError) else None
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, processutils.ProcessExecutionError):
+        return (error.stderr or error.description or str(error)).strip()
+    return str(error) or type(error).__name__
+
+
+def _name(thing: Any) -> str:
+    return "the back end" if thing is None else str(thing.name)
+
+
+def _share_id(volume: Any, snapshot: Any) -> str:
+    if volume is not None:
+        return str(volume.name_id)
+    return "-" if snapshot is None else str(snapshot.volume.name_id)

@@ -1,0 +1,73 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Where a share is mounted from, as mount.nfs takes it."""
+
+from collections.abc import Sequence
+import dataclasses
+
+from acme_cinder import client
+from acme_cinder import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """``location`` is ``ADDRESS:/PATH``; IPv6 addresses in brackets."""
+
+    location: str
+    address: str
+    nfs_versions: tuple[str, ...] = ()
+
+
+def choose(
+    locations: Sequence[client.ExportLocation],
+    *,
+    portal: str = "",
+    present: str | None = None,
+) -> Export:
+    """Choose one of a share's export locations.
+
+    :param portal: the operator's choice of address, if any.
+    :param present: where the volume is known to be mounted from; kept if
+        it is still one of them, since the mount point derives from it.
+    :raises MountError: there is none, or none at that portal.
+    """
+    exports = [_export(location) for location in _preferred(locations)]
+    if portal:
+        exports = [export for export in exports if export.address == portal]
+    if not exports:
+        at = f" at acme_nfs_portal {portal}" if portal else ""
+        raise errors.MountError(f"the appliance exports the share nowhere{at}")
+    for export in exports:
+        if export.location == present:
+            return export
+    return exports[0]
+
+
+def _preferred(
+    locations: Sequence[client.ExportLocation],
+) -> list[client.ExportLocation]:
+    return sorted(locations, key=lambda location: not location.preferred)
+
+
+def _export(location: client.ExportLocation) -> Export:
+    host = location.address
+    if ":" in host:
+        host = f"[{host}]"
+    return Export(
+        f"{host}:{location.path}", location.address, location.nfs_versions
+    )
+
+
+def address_of(location: str) -> str:
+    """The address of ``ADDRESS:/PATH``, without brackets."""
+    return location.rpartition(":/")[0].strip("[]")

@@ -1,0 +1,240 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Images into volumes and back, and LUKS, through the driver's own mounts.
+
+Not by Cinder's base class: it attaches the volume with os-brick, which
+leaves the mount behind, checks the file as root, and whose LUKS encryptor
+replaces the volume's file by a symbolic link.
+"""
+
+import binascii
+from collections.abc import Iterator
+import contextlib
+import tempfile
+from typing import Any
+
+from castellan import key_manager
+from cinder import exception
+from cinder import objects
+from cinder.image import image_utils
+from cinder.volume import volume_utils
+from oslo_config import cfg
+
+from acme_cinder import errors
+from acme_cinder import shares
+from acme_cinder import volumefile
+
+#: The data of the LUKS image whose header is taken; any size will do.
+_DUMMY_BYTES = 1024 * 1024
+
+
+class Images:
+    """Copies between Glance and volume files.
+
+    :param execute: the driver's, for qemu-img.
+    :param as_root: work on volume files as root.
+    :param blocksize: as ``volume_dd_blocksize``.
+    """
+
+    def __init__(
+        self,
+        volume_shares: shares.Shares,
+        *,
+        execute: Any,
+        as_root: bool,
+        blocksize: str,
+    ) -> None:
+        self._shares = volume_shares
+        self._execute = execute
+        self._as_root = as_root
+        self._blocksize = blocksize
+
+    def download(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        image_service: Any,
+        image_id: str,
+        *,
+        disable_sparse: bool,
+    ) -> None:
+        """Write an image into a volume, as it is."""
+        with self._shares.mounted(volume) as path:
+            self._fetch(
+                context, volume, image_service, image_id, path, disable_sparse
+            )
+            # qemu-img has made the file as large as the image.
+            self._finish(volume, image_id, path)
+
+    def download_encrypted(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        image_service: Any,
+        image_id: str,
+        *,
+        disable_sparse: bool,
+    ) -> None:
+        """Write an image into a LUKS volume.
+
+        :raises ImageTooBig: with the header it does not fit.
+        """
+        encryption = volume_utils.check_encryption_provider(volume, context)
+        folder = volume_utils.image_conversion_dir()
+        with tempfile.NamedTemporaryFile(
+            prefix="acme_image_", dir=folder
+        ) as raw:
+            self._fetch(
+                context,
+                volume,
+                image_service,
+                image_id,
+                raw.name,
+                disable_sparse,
+            )
+            with (
+                _passphrase_file(context, encryption) as passphrase_path,
+                self._shares.mounted(volume) as path,
+            ):
+                image_utils.convert_image(
+                    raw.name,
+                    path,
+                    "luks",
+                    src_format="raw",
+                    run_as_root=self._as_root,
+                    cipher_spec=_cipher(encryption),
+                    passphrase_file=passphrase_path,
+                    image_id=image_id,
+                    disable_sparse=disable_sparse,
+                )
+                self._finish(volume, image_id, path)
+
+    def upload(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        image_service: Any,
+        image_meta: dict[str, Any],
+    ) -> None:
+        """Write a volume into an image; attached ones as they are now."""
+        with self._shares.mounted(volume) as path:
+            # Before Cinder opens it without any limit of time.
+            self._shares.files.get_size(path)
+            volume_utils.upload_volume(
+                context,
+                image_service,
+                image_meta,
+                path,
+                volume,
+                run_as_root=self._as_root,
+            )
+
+    def format_luks(self, volume: objects.Volume) -> None:
+        """Write a LUKS header into a new volume.
+
+        What a guest can use is the volume's size less the header, as on
+        any block device.
+
+        :raises VolumeDriverException: for a provider other than LUKS 1.
+        """
+        context = volume.obj_context
+        encryption = volume_utils.check_encryption_provider(volume, context)
+        folder = volume_utils.image_conversion_dir()
+        with (
+            tempfile.NamedTemporaryFile(
+                prefix="acme_luks_", dir=folder
+            ) as header,
+            _passphrase_file(context, encryption) as passphrase_path,
+        ):
+            self._make_luks(header.name, passphrase_path, encryption)
+            size = volumefile.luks_offset(header.read(4096))
+            if size is None:
+                raise errors.FileError("qemu-img has made no LUKS 1 header")
+            with self._shares.mounted(volume) as path:
+                self._shares.files.get_size(path)
+                self._shares.files.put_header(header.name, path, size)
+
+    def _make_luks(
+        self, path: str, passphrase_path: str, encryption: dict[str, Any]
+    ) -> None:
+        cipher = _cipher(encryption)
+        self._execute(
+            "qemu-img",
+            "create",
+            "-f",
+            "luks",
+            "--object",
+            f"secret,id=luks_sec,format=raw,file={passphrase_path}",
+            "-o",
+            "key-secret=luks_sec,"
+            f"cipher-alg={cipher['cipher_alg']},"
+            f"cipher-mode={cipher['cipher_mode']},"
+            f"ivgen-alg={cipher['ivgen_alg']}",
+            path,
+            str(_DUMMY_BYTES),
+        )
+
+    def _fetch(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        image_service: Any,
+        image_id: str,
+        path: str,
+        disable_sparse: bool,
+    ) -> None:
+        image_utils.fetch_to_raw(
+            context,
+            image_service,
+            image_id,
+            path,
+            self._blocksize,
+            size=volume.size,
+            run_as_root=self._as_root,
+            disable_sparse=disable_sparse,
+        )
+
+    def _finish(
+        self, volume: objects.Volume, image_id: str, path: str
+    ) -> None:
+        size_bytes = shares.bytes_of(volume.size)
+        found = self._shares.files.get_size(path)
+        if found > size_bytes:
+            raise exception.ImageTooBig(
+                image_id=image_id,
+                reason=f"it takes {found} bytes, the volume has {size_bytes}",
+            )
+        self._shares.files.ensure_size(path, size_bytes)
+
+
+def _cipher(encryption: dict[str, Any]) -> dict[str, str]:
+    cipher: dict[str, str] = image_utils.decode_cipher(
+        encryption["cipher"], encryption["key_size"]
+    )
+    return cipher
+
+
+@contextlib.contextmanager
+def _passphrase_file(
+    context: Any, encryption: dict[str, Any]
+) -> Iterator[str]:
+    """The volume's passphrase in a file that only we can read."""
+    key: Any = key_manager.API(cfg.CONF).get(
+        context, encryption["encryption_key_id"]
+    )
+    secret: bytes = key.get_encoded()
+    folder = volume_utils.image_conversion_dir()
+    with tempfile.NamedTemporaryFile(prefix="luks_", dir=folder) as file:
+        file.write(binascii.hexlify(secret))
+        file.flush()
+        yield file.name

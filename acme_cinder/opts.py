@@ -1,0 +1,178 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The driver's options: its own, and those of Cinder that it honours.
+
+Existing options are Cinder's own definitions, so that they mean and say
+here what they do for its NFS driver.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from cinder.volume import configuration
+from cinder.volume.drivers import nfs
+from cinder.volume.drivers import remotefs
+from oslo_config import cfg
+
+ACME_OPTS: Final = [
+    cfg.ListOpt(
+        "acme_api_addresses",
+        default=[],
+        sample_default="https://192.0.2.10:8443",
+        help="Management addresses of the appliance, as https://HOST:PORT. "
+        "With several, the next one is tried when one does not answer.",
+    ),
+    cfg.StrOpt(
+        "acme_api_token",
+        default="",
+        secret=True,
+        help="Bearer token for the appliance's REST API. Without one, "
+        "nas_user and nas_password are used to log in.",
+    ),
+    cfg.StrOpt(
+        "nas_user",
+        default="",
+        help="User name to log in to the appliance's REST API with, "
+        "together with nas_password, where acme_api_token is not set.",
+    ),
+    cfg.StrOpt(
+        "acme_api_ca_file",
+        default="",
+        sample_default="/etc/cinder/acme-ca.crt",
+        help="File with the certificate authorities that the appliance's "
+        "certificate is verified with. Default: the system's.",
+    ),
+    cfg.BoolOpt(
+        "acme_api_verify",
+        default=True,
+        help="Verify the appliance's certificate. Turning this off exposes "
+        "the credential to anybody between Cinder and the appliance.",
+    ),
+    cfg.IntOpt(
+        "acme_api_connect_timeout_seconds",
+        default=5,
+        min=1,
+        max=300,
+        help="Time limit for connecting to one address of the appliance.",
+    ),
+    cfg.IntOpt(
+        "acme_api_read_timeout_seconds",
+        default=60,
+        min=1,
+        max=3600,
+        help="Time limit for the appliance's answer to one request.",
+    ),
+    cfg.IntOpt(
+        "acme_api_deadline_seconds",
+        default=300,
+        min=1,
+        max=86400,
+        help="Time limit for one call of the API with all its retries, "
+        "fail-overs and waiting.",
+    ),
+    cfg.ListOpt(
+        "acme_pools",
+        default=[],
+        sample_default="gold,silver",
+        help="Pools of the appliance to use. Default: all that it has.",
+    ),
+    cfg.StrOpt(
+        "acme_nfs_portal",
+        default="",
+        sample_default="198.51.100.10",
+        help="NFS address of the appliance to mount from, where it has "
+        "several. Default: the one that the appliance prefers.",
+    ),
+    cfg.ListOpt(
+        "acme_client_networks",
+        default=[],
+        sample_default="192.0.2.0/24=198.51.100.0/24,cmp-7=203.0.113.7",
+        help="Where hosts reach the appliance from another address than the "
+        "one Cinder knows: NETWORK=NETWORK of the same size keeps the host "
+        "part of the address, HOST=ADDRESS is for one host by its name or "
+        "address, and HOST=ADDRESS|ADDRESS gives it several. The first "
+        "entry that matches counts; names go before networks.",
+    ),
+    cfg.ListOpt(
+        "acme_fixed_clients",
+        default=[],
+        sample_default="198.51.100.250",
+        help="Addresses or networks that may mount a volume's share "
+        "whenever any host may, for example a gateway that translates "
+        "addresses.",
+    ),
+    cfg.IntOpt(
+        "acme_file_uid",
+        min=0,
+        max=4294967294,
+        help="Numeric owner of volume files. Default: the user that the "
+        "service runs as.",
+    ),
+    cfg.IntOpt(
+        "acme_file_gid",
+        min=0,
+        max=4294967294,
+        help="Numeric group of volume files. Default: the group that the "
+        "service runs as.",
+    ),
+    cfg.IntOpt(
+        "acme_mount_timeout_seconds",
+        default=60,
+        min=5,
+        max=3600,
+        help="Time limit for mounting, unmounting, and every single look "
+        "at a file on a mount.",
+    ),
+    cfg.IntOpt(
+        "acme_reap_interval_seconds",
+        default=300,
+        min=30,
+        max=86400,
+        help="How often to look for mounts that a crash or a failed detach "
+        "has left behind, and to unmount them.",
+    ),
+]
+
+_FROM_NFS: Final = (
+    "nfs_sparsed_volumes",
+    "nfs_mount_point_base",
+    "nfs_mount_options",
+    "nfs_mount_attempts",
+)
+_FROM_REMOTEFS: Final = (
+    "nas_password",
+    "nas_mount_options",
+    "nas_secure_file_operations",
+    "nas_secure_file_permissions",
+)
+
+
+def _named(opts: Sequence[cfg.Opt], names: Sequence[str]) -> list[cfg.Opt]:
+    by_name = {opt.name: opt for opt in opts}
+    return [by_name[name] for name in names]
+
+
+CINDER_OPTS: Final = [
+    *_named(nfs.nfs_opts, _FROM_NFS),
+    *_named(remotefs.nas_opts, _FROM_REMOTEFS),
+]
+
+#: Everything the driver reads that not every driver has anyway.
+DRIVER_OPTS: Final = [*ACME_OPTS, *CINDER_OPTS]
+
+cfg.CONF.register_opts(ACME_OPTS, group=configuration.SHARED_CONF_GROUP)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """For oslo-config-generator; the options go into a back end's group."""
+    return [(configuration.SHARED_CONF_GROUP, DRIVER_OPTS)]

@@ -1,0 +1,368 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Shares and their volume files: one volume, one share, one raw file.
+
+Where the pool has the feature ``share.volume_file``, the appliance makes and
+grows the file and each operation is one request. Where it has not, the
+share is mounted for the moment, and the file made here.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import time
+from typing import Any
+
+from cinder import exception
+from cinder import objects
+from cinder.volume import volume_utils
+from oslo_log import log as logging
+from oslo_utils import units
+
+from acme_cinder import client
+from acme_cinder import errors
+from acme_cinder import exports
+from acme_cinder import holders
+from acme_cinder import mount
+from acme_cinder import settings as options
+from acme_cinder import volumefile
+
+LOG = logging.getLogger(__name__)
+
+VOLUME_FILE = "share.volume_file"
+GROW_ONLINE = "share.grow_online"
+_LABEL = "cinder.volume_id"
+_SNAPSHOT_LABEL = "cinder.snapshot_id"
+#: How long to believe what a pool can do; also refreshed by the stats.
+_FEATURES_SECONDS = 300.0
+
+
+class PoolFeatures:
+    """What each pool can do; a cache that any service may lose."""
+
+    def __init__(
+        self,
+        api: client.Client,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._by_pool: dict[str, frozenset[str]] = {}
+        self._learnt_at = -_FEATURES_SECONDS
+
+    def learn(self, pools: tuple[client.Pool, ...]) -> None:
+        self._by_pool = {pool.name: pool.features for pool in pools}
+        self._learnt_at = self._clock()
+
+    def has(self, pool: str | None, feature: str) -> bool:
+        """Whether a pool has a feature; without a name: all have it."""
+        stale = self._clock() - self._learnt_at >= _FEATURES_SECONDS
+        if stale or (pool is not None and pool not in self._by_pool):
+            self.learn(self._api.list_pools())
+        if pool is not None and pool in self._by_pool:
+            return feature in self._by_pool[pool]
+        return bool(self._by_pool) and all(
+            feature in features for features in self._by_pool.values()
+        )
+
+    def distrust(self) -> None:
+        """Ask again before the next answer."""
+        self._learnt_at = self._clock() - _FEATURES_SECONDS
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a new share is made from; ``file_name`` is its file's now."""
+
+    source: client.Source
+    file_name: str
+
+
+class Shares:
+    """The operations that the driver consists of.
+
+    All raise what :data:`acme_cinder.errors.BELOW` lists.
+    """
+
+    def __init__(
+        self,
+        api: client.Client,
+        settings: options.Settings,
+        mounts: mount.Mounts,
+    ) -> None:
+        self.api = api
+        self.features = PoolFeatures(api)
+        self.files = volumefile.VolumeFiles(
+            mounts.commands,
+            as_root=not settings.secure_operations,
+            allocation=settings.allocation,
+            mode=settings.file_mode,
+        )
+        self._settings = settings
+        self._mounts = mounts
+
+    def create(
+        self, volume: objects.Volume, origin: Origin | None = None
+    ) -> dict[str, Any]:
+        """Make a volume's share with its file; returns the model update.
+
+        On an error nothing is left behind, as far as can be known.
+        """
+        try:
+            share = self._create(volume, origin)
+        except client.BadRequest as error:
+            if not _about_files(error):
+                raise
+            # The appliance was set up anew since we asked.
+            self.features.distrust()
+            share = self._create(volume, origin)
+        with self._discarded_on_error(volume):
+            export = exports.choose(
+                share.export_locations, portal=self._settings.portal
+            )
+            if share.file is None:
+                self._make_file(volume, origin, export.location)
+        return {
+            "provider_id": share.id,
+            "provider_location": export.location,
+        }
+
+    def _create(
+        self, volume: objects.Volume, origin: Origin | None
+    ) -> client.Share:
+        pool = pool_of(volume)
+        has_files = self.features.has(pool, VOLUME_FILE)
+        try:
+            return self.api.create_share(
+                volume.name_id,
+                name=volume.name,
+                size_bytes=bytes_of(volume.size),
+                pool=pool,
+                file=self._file_spec(volume) if has_files else None,
+                source=origin.source if origin else None,
+                labels={_LABEL: volume.id},
+            )
+        except client.AlreadyExists:
+            # It is not what this call would have made: hands off.
+            raise
+        except client.ApiError as error:
+            if error.may_have_been_applied:
+                self.discard(volume)
+            raise
+
+    def _make_file(
+        self, volume: objects.Volume, origin: Origin | None, location: str
+    ) -> None:
+        size_bytes = bytes_of(volume.size)
+        with self.mounted(volume, location) as path:
+            if origin is None:
+                self.files.create(path, size_bytes)
+            else:
+                folder = path.removesuffix(volume.name)
+                self.files.adopt(folder + origin.file_name, path, size_bytes)
+
+    def _file_spec(self, volume: objects.Volume) -> client.VolumeFileSpec:
+        return client.VolumeFileSpec(
+            name=volume.name,
+            format="raw",
+            allocation=self._settings.allocation,
+            uid=self._settings.file_uid,
+            gid=self._settings.file_gid,
+            mode=self._settings.file_mode,
+        )
+
+    @contextlib.contextmanager
+    def _discarded_on_error(self, volume: objects.Volume) -> Iterator[None]:
+        try:
+            yield
+        except (*errors.BELOW, exception.CinderException):
+            self.discard(volume)
+            raise
+
+    def discard(self, volume: objects.Volume) -> None:
+        """Delete a share on the way out of an error.
+
+        If that fails too, Cinder still has the volume, in error, and
+        deletes it by its id.
+        """
+        try:
+            self.delete(volume)
+        except (*errors.BELOW, exception.CinderException):
+            LOG.exception(
+                "Share %(share)s of %(volume)s may be left; deleting the "
+                "volume deletes it",
+                {"share": volume.name_id, "volume": volume.name},
+            )
+
+    def create_snapshot(self, snapshot: objects.Snapshot) -> None:
+        """Take a snapshot of a volume, attached or not."""
+        try:
+            self.api.create_snapshot(
+                snapshot.id,
+                snapshot.volume.name_id,
+                name=snapshot.name,
+                labels={_SNAPSHOT_LABEL: snapshot.id},
+            )
+        except client.AlreadyExists:
+            raise
+        except client.ApiError as error:
+            if error.may_have_been_applied:
+                self._discard_snapshot(snapshot)
+            raise
+
+    def _discard_snapshot(self, snapshot: objects.Snapshot) -> None:
+        try:
+            self.api.delete_snapshot(snapshot.id)
+        except client.ApiError:
+            LOG.exception(
+                "%s may be left; deleting the snapshot deletes it",
+                snapshot.name,
+            )
+
+    def grow(self, volume: objects.Volume, new_size: int) -> None:
+        """Grow a volume, attached or not.
+
+        :param new_size: in GiB; a smaller one is refused.
+        """
+        size_bytes = bytes_of(new_size)
+        share = self.api.update_share(volume.name_id, size_bytes=size_bytes)
+        if share.file is None:
+            with self.mounted(volume) as path:
+                self.files.ensure_size(path, size_bytes)
+
+    def ensure_size(self, volume: objects.Volume) -> None:
+        """Grow a file that a client has cut off, as a restore does."""
+        with self.mounted(volume) as path:
+            grown = self.files.ensure_size(path, bytes_of(volume.size))
+        if grown:
+            LOG.info(
+                "The file of %(volume)s, share %(share)s, was too small "
+                "and has its size of %(size)s GiB again",
+                {
+                    "volume": volume.name,
+                    "share": volume.name_id,
+                    "size": volume.size,
+                },
+            )
+
+    def delete(self, volume: objects.Volume) -> None:
+        """Delete a volume's share, never its snapshots; gone is fine.
+
+        Rules of ours that are left over, with nothing attached any more,
+        are taken away; others keep the share.
+        """
+        try:
+            self.api.delete_share(volume.name_id)
+        except client.InUse:
+            self._revoke_leftovers(volume)
+            self.api.delete_share(volume.name_id)
+
+    def _revoke_leftovers(self, volume: objects.Volume) -> None:
+        share = self.api.get_share(volume.name_id)
+        attached = [
+            item.host for item in holders.attachments(volume) if item.host
+        ]
+        others = [name for name in share.access if not holders.is_ours(name)]
+        if attached or others:
+            raise exception.VolumeIsBusy(
+                message=f"{volume.name} is busy: its share has access "
+                f"rules of {', '.join(attached or others)}",
+                volume_name=volume.name,
+            )
+        for holder in share.access:
+            LOG.warning(
+                "Removing access rule %(holder)s, left over on share "
+                "%(share)s of %(volume)s",
+                {
+                    "holder": holder,
+                    "share": share.id,
+                    "volume": volume.name,
+                },
+            )
+            self.api.revoke_access(share.id, holder)
+
+    @contextlib.contextmanager
+    def mounted(
+        self, volume: objects.Volume, location: str | None = None
+    ) -> Iterator[str]:
+        """Have the share mounted here; gives the path of the file.
+
+        :param location: the export, where the volume does not have it yet.
+        """
+        access = self._own_access(
+            volume.name_id, location or volume.provider_location
+        )
+        with self._mounts.mounted(volume.name_id, access) as path:
+            yield f"{path}/{volume.name}"
+
+    def own_access(self, share_id: str) -> mount.Access:
+        return self._own_access(share_id, None)
+
+    def _own_access(self, share_id: str, present: str | None) -> mount.Access:
+        host = holders.this_host()
+        holder = holders.of_mounts(host)
+
+        def grant() -> tuple[str, str]:
+            portal = self._portal_of(present)
+            rule = self.api.grant_access(
+                share_id,
+                holder,
+                self._settings.client_addresses.of_this_host(
+                    host, None, portal
+                ),
+                holders.READ_WRITE,
+            )
+            export = exports.choose(
+                rule.export_locations,
+                portal=self._settings.portal,
+                present=present,
+            )
+            return (
+                export.location,
+                self._settings.mount_options_for(export.nfs_versions),
+            )
+
+        def revoke() -> None:
+            self.api.revoke_access(share_id, holder)
+
+        return mount.Access(grant, revoke)
+
+    def _portal_of(self, present: str | None) -> str:
+        """The address to find our own one for, before the rule is made."""
+        if self._settings.portal:
+            return self._settings.portal
+        if present:
+            return exports.address_of(present)
+        portals = self.api.get_system().portals
+        if not portals:
+            raise errors.MountError("the appliance has no NFS address")
+        return portals[0]
+
+
+def bytes_of(size: int | str) -> int:
+    """GiB to bytes; Cinder sometimes has the number as a string."""
+    return int(size) * units.Gi
+
+
+def pool_of(volume: objects.Volume) -> str | None:
+    """The pool the scheduler chose; None: there was no choice."""
+    pool = volume_utils.extract_host(volume.host or "", level="pool")
+    return str(pool) if pool else None
+
+
+def _about_files(error: client.BadRequest) -> bool:
+    return any(
+        field.pointer == "/file" or field.pointer.startswith("/file/")
+        for field in error.errors
+    )

@@ -1,0 +1,112 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the scheduler is told.
+
+Capability flags count only inside of pools, so each pool has them all; and
+nothing is claimed that the appliance does not announce.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import copy
+from typing import Any
+
+from cinder.common import constants
+from oslo_utils import units
+
+from acme_cinder import client
+from acme_cinder import shares
+
+_UP = "up"
+_DOWN = "down"
+
+
+def backend(
+    common: Mapping[str, Any], pools: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The whole report.
+
+    :param common: ``volume_backend_name``, ``vendor_name`` and so on.
+    """
+    reported = [dict(pool) for pool in pools]
+    up = any(pool["backend_state"] == _UP for pool in reported)
+    return {
+        **common,
+        "storage_protocol": constants.NFS,
+        "backend_state": _UP if up else _DOWN,
+        "replication_enabled": False,
+        "pools": reported,
+    }
+
+
+def pool(
+    found: client.Pool, *, sparse: bool, common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The report of one pool.
+
+    :param common: what the configuration says for all pools.
+    """
+    total = found.total_bytes
+    return {
+        **common,
+        "pool_name": found.name,
+        "storage_protocol": constants.NFS,
+        "backend_state": _DOWN if found.state == "down" else _UP,
+        "total_capacity_gb": _gib(total),
+        "free_capacity_gb": _gib(found.free_bytes),
+        "provisioned_capacity_gb": _gib(found.provisioned_bytes),
+        "total_volumes": found.share_count,
+        "thin_provisioning_support": sparse,
+        "thick_provisioning_support": not sparse,
+        # Without the volume file feature we grow it through a mount.
+        "online_extend_support": shares.GROW_ONLINE in found.features
+        or shares.VOLUME_FILE not in found.features,
+        "multiattach": True,
+        "sparse_copy_volume": sparse,
+        "clone_across_pools": False,
+        "consistent_group_snapshot_enabled": False,
+        "QoS_support": False,
+        "replication_enabled": False,
+    }
+
+
+def down(
+    last: Mapping[str, Any],
+    common: Mapping[str, Any],
+    pool_names: Iterable[str],
+    pool_common: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The report while the appliance does not answer.
+
+    The pools as they were last, with no free space, so that new volumes go
+    elsewhere.
+    """
+    pools = copy.deepcopy(last.get("pools") or [])
+    if not pools:
+        pools = [
+            {
+                **pool_common,
+                "pool_name": name,
+                "storage_protocol": constants.NFS,
+                "total_capacity_gb": 0,
+                "provisioned_capacity_gb": 0,
+            }
+            for name in pool_names
+        ]
+    for report in pools:
+        report.update(backend_state=_DOWN, free_capacity_gb=0)
+    return backend(common, pools)
+
+
+def _gib(size_bytes: int) -> float:
+    return round(size_bytes / units.Gi, 2)

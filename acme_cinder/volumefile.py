@@ -1,0 +1,138 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The volume file, worked on through a mount.
+
+For appliances that do not know about files, and for what only a client can
+do. Every command is bounded in time; the file is looked at before it is
+touched, so that nothing is ever done through a symbolic link.
+"""
+
+import os
+import stat
+import struct
+
+from oslo_concurrency import processutils
+
+from acme_cinder import errors
+from acme_cinder import mount
+
+#: In the header of LUKS version 1: where the data begins, in sectors.
+_LUKS_MAGIC = b"LUKS\xba\xbe\x00\x01"
+_LUKS_PAYLOAD_OFFSET = struct.Struct(">I")
+_LUKS_PAYLOAD_POSITION = 104
+_SECTOR_BYTES = 512
+
+
+class VolumeFiles:
+    """Does the work on files of mounted shares.
+
+    :param as_root: work as root and not as the service's own user.
+    :param allocation: ``sparse`` or ``full``.
+    :param mode: octal text for files that are made.
+    """
+
+    def __init__(
+        self,
+        commands: mount.Commands,
+        *,
+        as_root: bool,
+        allocation: str,
+        mode: str,
+    ) -> None:
+        self._commands = commands
+        self._as_root = as_root
+        self._full = allocation == "full"
+        self._mode = mode
+
+    def find_size(self, path: str) -> int | None:
+        """The file's size in bytes; None: there is no such file.
+
+        :raises FileError: it is no regular file.
+        """
+        try:
+            out = self._run("stat", "-c", "%f %s", path)
+        except processutils.ProcessExecutionError:
+            # Absent, or no answer at all; only the first is a None.
+            self._run("stat", "-c", "%f", os.path.dirname(path))
+            return None
+        raw_mode, size = out.split()
+        if not stat.S_ISREG(int(raw_mode, 16)):
+            raise errors.FileError(f"{path} is no regular file")
+        return int(size)
+
+    def get_size(self, path: str) -> int:
+        """As :meth:`find_size`. :raises FileError: also if it is gone."""
+        size = self.find_size(path)
+        if size is None:
+            raise errors.FileError(f"{path} does not exist")
+        return size
+
+    def create(self, path: str, size_bytes: int) -> None:
+        """Make the file, or make one that is there as large as that."""
+        if self.find_size(path) is None:
+            self._run("truncate", "-s", "0", path)
+        self._grow(path, size_bytes)
+        self._run("chmod", self._mode, path)
+
+    def adopt(self, old_path: str, path: str, size_bytes: int) -> None:
+        """Give a clone's file its new name, size and mode.
+
+        :raises FileError: neither name is there, or no regular file is.
+        """
+        if old_path != path and self.find_size(path) is None:
+            self.get_size(old_path)
+            self._run("mv", "-n", "-T", old_path, path)
+        self.ensure_size(path, size_bytes)
+        self._run("chmod", self._mode, path)
+
+    def ensure_size(self, path: str, size_bytes: int) -> bool:
+        """Grow the file if it is smaller; says whether it was.
+
+        :raises FileError: it is not there.
+        """
+        if self.get_size(path) >= size_bytes:
+            return False
+        self._grow(path, size_bytes)
+        return True
+
+    def put_header(self, header_path: str, path: str, size: int) -> None:
+        """Overwrite the beginning of the file; the rest stays."""
+        self._run(
+            "dd",
+            f"if={header_path}",
+            f"of={path}",
+            f"bs={_SECTOR_BYTES}",
+            f"count={size // _SECTOR_BYTES}",
+            "conv=notrunc,fsync",
+            "status=none",
+        )
+
+    def _grow(self, path: str, size_bytes: int) -> None:
+        if self._full:
+            # Takes the space, and never makes a file smaller.
+            self._run("fallocate", "-l", str(size_bytes), path)
+        else:
+            self._run("truncate", "-c", "-s", f">{size_bytes}", path)
+
+    def _run(self, *command: str) -> str:
+        return self._commands.run(*command, root=self._as_root)
+
+
+def luks_offset(header: bytes) -> int | None:
+    """Where the data begins, from a LUKS 1 header; None: it is none."""
+    if not header.startswith(_LUKS_MAGIC):
+        return None
+    (sectors,) = _LUKS_PAYLOAD_OFFSET.unpack_from(
+        header, _LUKS_PAYLOAD_POSITION
+    )
+    return int(sectors) * _SECTOR_BYTES
