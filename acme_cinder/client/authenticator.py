@@ -24,7 +24,7 @@ from acme_cinder.client import timing
 
 @dataclasses.dataclass(frozen=True)
 class Ticket:
-    """An Authorization header, and how many log-ins it took to get it."""
+    """An Authorization header, and how many log-ins went before it."""
 
     authorization: str = dataclasses.field(repr=False)
     serial: int = 0
@@ -57,7 +57,7 @@ class LoginAuthenticator:
         self._login = login
         self._lock = threading.Lock()
         self._ticket: Ticket | None = None
-        self._attempts = 0
+        self._finished = 0  # log-ins that have ended, either way
         self._refusal: errors.ProblemError | None = None
 
     def ticket(self, call: timing.Call) -> Ticket:
@@ -72,7 +72,7 @@ class LoginAuthenticator:
         share what it got: its ticket, or its refusal, since asking again
         with the same password only counts as one more failed log-in.
         """
-        attempts = self._attempts
+        finished = self._finished
         if not self._lock.acquire(timeout=call.deadline.remaining()):
             raise errors.NotSent(
                 "another thread's log-in took the whole time of this call"
@@ -80,7 +80,7 @@ class LoginAuthenticator:
         try:
             if self._ticket is not None and self._ticket != used:
                 return self._ticket
-            if self._attempts != attempts and self._refusal is not None:
+            if self._finished != finished and self._refusal is not None:
                 raise copy.copy(self._refusal)
             return self._log_in(call)
         finally:
@@ -93,15 +93,16 @@ class LoginAuthenticator:
             return ticket
 
     def _log_in(self, call: timing.Call) -> Ticket:
-        self._attempts += 1
         self._refusal = None
         try:
             token = self._login(call)
+            self._ticket = Ticket(f"Bearer {token}", self._finished)
+            return self._ticket
         except errors.ProblemError as exc:
             self._refusal = exc
             raise
-        self._ticket = Ticket(f"Bearer {token}", self._attempts)
-        return self._ticket
+        finally:
+            self._finished += 1
 
 
 Authenticator = TokenAuthenticator | LoginAuthenticator

@@ -237,3 +237,9 @@ class CountedLock:
 
     def release(self):
         self._lock.release()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
