@@ -1,0 +1,216 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The appliance under demonstration, and a view of it from outside.
+
+:class:`Appliance` does what an operator does: ``init``, ``token create``,
+``serve``. :class:`View` looks at the result without any of the project's
+code: plain HTTPS, the kernel's tables, ``btrfs`` and the pool's folder.
+"""
+
+import pathlib
+import re
+import subprocess
+from typing import Any
+
+import requests
+
+from tools.demo import processes
+
+PORT = 8443
+START_SECONDS = 60
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Appliance:
+    """An ``acme-appliance`` of its own in a folder, served by one process."""
+
+    def __init__(
+        self,
+        command: str,
+        folder: pathlib.Path,
+        logs: pathlib.Path,
+        *,
+        export_root: pathlib.Path,
+        address: str = "127.0.0.1",
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.url = f"https://127.0.0.1:{PORT}"
+        self.pool = export_root / "gold"
+        self.ca_file = folder / "state" / "tls" / "server.crt"
+        self._command = command
+        self._folder = folder
+        self._root = export_root
+        self._address = address
+        self._options = options
+        self._config = folder / "acme-appliance.conf"
+        self.process = processes.Process(
+            "appliance",
+            [command, "--config-file", str(self._config), "serve"],
+            logs / "appliance.log",
+        )
+        self._log = logs / "appliance-setup.log"
+
+    def _run(self, *arguments: str) -> str:
+        """One command of the appliance; its output is logged.
+
+        :raises NotReady: it failed
+        """
+        command = [self._command, "--config-file", str(self._config)]
+        done = subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+        )
+        with self._log.open("a") as log:
+            log.write(f"$ acme-appliance {' '.join(arguments)}\n")
+            log.write(done.stdout if arguments[0] != "token" else "")
+            log.write(done.stderr)
+        if done.returncode != 0:
+            raise processes.NotReady(
+                f"acme-appliance {arguments[0]} failed; see {self._log}"
+            )
+        return done.stdout
+
+    def init(self, pool_bytes: int) -> None:
+        """Make the configuration and a btrfs pool in a loop file."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._config.write_text(
+            "\n".join(
+                (
+                    "[DEFAULT]",
+                    f"state_path = {self._folder / 'state'}",
+                    "listen_addresses = 127.0.0.1",
+                    f"port = {PORT}",
+                    "[nfs]",
+                    f"portals = {self._address}",
+                    f"root = {self._root}",
+                    *self._options,
+                    "",
+                )
+            )
+        )
+        self._run(
+            "init",
+            "--pool",
+            "gold",
+            "--loop",
+            str(self._folder / "gold.img"),
+            "--size",
+            str(pool_bytes),
+            "--mount",
+            str(self.pool),
+        )
+
+    def token(self, name: str, scope: str) -> str:
+        """A new token, as an operator makes one."""
+        output = self._run("token", "create", name, "--scope", scope)
+        match = re.search(r"acme_[A-Za-z0-9_-]+", output)
+        if match is None:
+            raise processes.NotReady("token create printed no token")
+        return match.group()
+
+    def start(self) -> None:
+        """Serve, and wait until writes are possible."""
+        self.process.start()
+        self.process.wait_ready(self._is_ready, timeout_seconds=START_SECONDS)
+
+    def _is_ready(self) -> bool:
+        try:
+            reply = requests.get(
+                f"{self.url}/readyz", verify=str(self.ca_file), timeout=5
+            )
+        except (requests.RequestException, OSError):
+            return False
+        return reply.ok
+
+    def unmount(self) -> None:
+        """Take the pool off this machine."""
+        subprocess.run(["exportfs", "-f"], check=False)
+        subprocess.run(["umount", str(self.pool)], check=True, timeout=60)
+
+
+class View:
+    """What an auditor sees."""
+
+    def __init__(self, url: str, token: str, ca_file: pathlib.Path) -> None:
+        self._url = url
+        self._http = requests.Session()
+        self._http.verify = str(ca_file)
+        self._http.headers["Authorization"] = f"Bearer {token}"
+        # Else requests prefers a CA bundle from the environment.
+        self._http.trust_env = False
+        self.pool = pathlib.Path()
+
+    def _get(self, path: str) -> Any:
+        reply = self._http.get(f"{self._url}/v1/{path}", timeout=60)
+        if reply.status_code == 404:
+            return None
+        reply.raise_for_status()
+        return reply.json()
+
+    def share(self, ident: str) -> dict[str, Any] | None:
+        share: dict[str, Any] | None = self._get(f"shares/{ident}")
+        return share
+
+    def snapshot(self, ident: str) -> dict[str, Any] | None:
+        snapshot: dict[str, Any] | None = self._get(f"snapshots/{ident}")
+        return snapshot
+
+    def all_ids(self, resource: str) -> list[str]:
+        """Of shares or snapshots; a demonstration has less than a page."""
+        items = self._get(f"{resource}?limit=1000")[resource]
+        return [item["id"] for item in items]
+
+    def open_jobs(self) -> list[str]:
+        jobs = self._get("jobs?limit=1000")["jobs"]
+        return [
+            job["id"] for job in jobs if job["state"] in ("queued", "running")
+        ]
+
+    def volume_file(self, share: dict[str, Any]) -> pathlib.Path:
+        """The file on the appliance's own file system."""
+        folder = self.pool / "shares" / share["id"]
+        name = (share["file"] or {}).get("name")
+        return folder / name if name else next(folder.iterdir())
+
+    def subvolumes(self) -> list[str]:
+        """Shares and snapshots that btrfs has, whatever the records say."""
+        listed = subprocess.run(
+            ["btrfs", "subvolume", "list", str(self.pool)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return sorted(_UUID.findall(listed.stdout))
+
+
+def exports() -> list[str]:
+    """Ids of the shares in the NFS server's export table."""
+    table = subprocess.run(
+        ["exportfs", "-s"], check=True, capture_output=True, text=True
+    )
+    return sorted(
+        {
+            ident
+            for line in table.stdout.splitlines()
+            for ident in _UUID.findall(line.split(maxsplit=1)[0])
+        }
+    )
+
+
+def export_files(
+    folder: pathlib.Path = pathlib.Path("/etc/exports.d"),
+) -> list[str]:
+    """The files that would bring exports back after a restart."""
+    return sorted(path.name for path in folder.glob("acme-*"))
