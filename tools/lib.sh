@@ -38,6 +38,30 @@ as_root() {
     fi
 }
 
+# with_progress TEXT LOG CMD...: runs CMD with its output in LOG and a sign of
+# life every ten seconds. Ends the script, showing the end of LOG, when CMD
+# fails.
+with_progress() {
+    local text=$1 log=$2 pid began=$SECONDS told=0 now
+    shift 2
+    mkdir -p "$(dirname "$log")"
+    say "$text"
+    "$@" >"$log" 2>&1 </dev/null &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null; do
+        sleep 0.2
+        now=$(((SECONDS - began) / 10))
+        if [ "$now" -gt "$told" ]; then
+            told=$now
+            printf '    %3d s  %s\n' $((SECONDS - began)) \
+                "$(tail -n 1 "$log" | cut -c 1-60)" >&2
+        fi
+    done
+    wait "$pid" && return 0
+    tail -n 20 "$log" >&2
+    fail "$text: failed; its output is in $log"
+}
+
 # The packages that bindep.txt lists for these profiles, beside those
 # without a profile.
 packages_for() {
@@ -70,12 +94,12 @@ ensure_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
     [ -z "${ACME_SKIP_PACKAGES:-}" ] ||
         fail "not installed: ${missing[*]}"
-    say "installing system packages: ${missing[*]}"
-    mkdir -p "$ACME_WORK"
-    apt_install "${missing[@]}" >"$ACME_WORK/apt.log" 2>&1 || {
-        tail -n 20 "$ACME_WORK/apt.log" >&2
-        fail "apt-get failed; its output is in $ACME_WORK/apt.log"
-    }
+    if [ "$(id -u)" != 0 ]; then
+        # Asks for the password now, if at all: not in the background.
+        as_root true
+    fi
+    with_progress "installing system packages: ${missing[*]}" \
+        "$ACME_WORK/apt.log" apt_install "${missing[@]}"
 }
 
 # Services must not start by themselves: an NFS server of the host's own is
@@ -88,11 +112,30 @@ apt_install() {
         made=yes
     fi
     as_root apt-get -o DPkg::Lock::Timeout=300 -q update &&
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get \
+        as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get \
             -o DPkg::Lock::Timeout=300 -q -y --no-install-recommends \
             install "$@" || code=$?
     [ -z "$made" ] || as_root rm -f "$policy"
     return $code
+}
+
+# ensure_world [--sandbox]: what tools/sandbox.sh needs on this machine. Where
+# no kernel can be had that runs as a process (on another CPU, say), the own
+# one may have more modules to offer.
+ensure_world() {
+    local modules
+    "$ACME_TOP/tools/sandbox.sh" "$@" check >/dev/null 2>&1 && return
+    if apt-cache show user-mode-linux >/dev/null 2>&1; then
+        ensure_packages sandbox
+    else
+        modules=linux-modules-extra-$(uname -r)
+        if apt-cache show "$modules" >/dev/null 2>&1; then
+            with_progress "installing more kernel modules: $modules" \
+                "$ACME_WORK/apt-modules.log" apt_install "$modules"
+        fi
+    fi
+    "$ACME_TOP/tools/sandbox.sh" "$@" check >/dev/null ||
+        fail "neither this kernel nor a sandbox can serve NFS here"
 }
 
 # A Python that Cinder 29 runs on: 3.11, 3.12 or 3.13.
@@ -124,15 +167,28 @@ ensure_venv() {
         cat "${files[@]}"
     } | sha256sum)
     [ "$(cat "$folder/stamp" 2>/dev/null)" != "$stamp" ] || return 0
-    say "making the Python environment ${folder#"$ACME_TOP"/}" \
-        "(a minute or two)"
     rm -rf "$folder"
-    mkdir -p "$(dirname "$folder")"
-    if ! { "$python" -m venv "$folder" &&
-        "$folder/bin/pip" install --disable-pip-version-check -q "$@"; } \
-        >"$folder.log" 2>&1; then
-        tail -n 20 "$folder.log" >&2
-        fail "pip failed; its output is in $folder.log"
-    fi
+    with_progress \
+        "making the Python environment ${folder#"$ACME_TOP"/} (1-3 minutes)" \
+        "$folder.log" make_venv "$python" "$folder" "$@"
     echo "$stamp" >"$folder/stamp"
+}
+
+make_venv() {
+    local python=$1 folder=$2
+    shift 2
+    # Without a history that git is willing to read there is no version.
+    git -C "$ACME_TOP" rev-parse HEAD >/dev/null 2>&1 ||
+        export PBR_VERSION=${PBR_VERSION:-0.0.1}
+    export SKIP_GENERATE_AUTHORS=1 SKIP_WRITE_GIT_CHANGELOG=1
+    "$python" -m venv "$folder" &&
+        "$folder/bin/pip" install --disable-pip-version-check --no-input \
+            --progress-bar off "$@"
+}
+
+# precompile PYTHON: the sandbox sees this tree read-only, and would compile
+# it again for every process.
+precompile() {
+    (cd "$ACME_TOP" && "$1" -m compileall -q acme_cinder acme_appliance \
+        tools tests) >/dev/null 2>&1
 }

@@ -12,9 +12,9 @@
 
 """Cinder's API, scheduler and volume service in one process.
 
-For machines where nothing is installed: the services talk over oslo.messaging's
-in-memory transport (``transport_url = fake:/``) and keep their records in
-SQLite, so neither a broker nor a database server is needed. All else is
+For machines where nothing is installed: the services talk over the in-memory
+transport of oslo.messaging (``transport_url = fake:/``) and keep their records
+in SQLite, so neither a broker nor a database server is needed. All else is
 Cinder as it is shipped. Start it with ``--config-file FILE``; it listens on
 ``osapi_volume_listen_port`` once every service is up, and ends on SIGTERM.
 """

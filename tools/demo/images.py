@@ -205,17 +205,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         )
     ]
 
-    def _dispatch(self) -> None:
+    def _route(self) -> tuple[str, tuple[str, ...]]:
         path = self.path.partition("?")[0]
         for verb, pattern, name in self._ROUTES:
-            match = pattern.fullmatch(path)
-            if verb == self.command and match:
-                break
-        else:
-            self._refuse(404, "no such resource")
-            return
+            if verb == self.command and (match := pattern.fullmatch(path)):
+                return name, match.groups()
+        return "unknown", ()
+
+    def _unknown(self) -> None:
+        self._refuse(404, "no such resource")
+
+    def _dispatch(self) -> None:
+        name, arguments = self._route()
         try:
-            getattr(self, f"_{name}")(*match.groups())
+            getattr(self, f"_{name}")(*arguments)
         except NotFound as error:
             self._refuse(404, f"no image {error}")
         except Conflict as error:

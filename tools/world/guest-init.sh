@@ -18,6 +18,7 @@ set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH HOME=/root LANG=C.UTF-8
 here=${0%/*}
+# shellcheck disable=SC2154 # from the kernel's command line
 world=$acme_world
 trap 'echo "acme: guest init failed in line $LINENO" >&2; poweroff -d -f' ERR
 

@@ -13,6 +13,7 @@
 # The host's side of both kinds of world. Sourced by sandbox.sh.
 # shellcheck shell=bash
 
+# shellcheck disable=SC2034 # used by sandbox.sh
 WORLD_BASE=${ACME_WORLDS:-/var/tmp/acme-worlds-$UID}
 WORLD_BOOT_SECONDS=90
 

@@ -84,7 +84,7 @@ nfs_servers() {
 nfs_servers_stop() {
     local pid
     rpc.nfsd 0
-    for pid in $(cat /run/acme-mountd.pid); do
+    for pid in $(</run/acme-mountd.pid); do
         kill "$pid"
         nfs_wait_for test ! -e "/proc/$pid" || return 1
     done
