@@ -1,0 +1,335 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Shares as btrfs subvolumes.
+
+A pool is a directory on btrfs::
+
+    POOL/shares/ID      a share, a subvolume
+    POOL/snapshots/ID   a snapshot, a read-only subvolume
+
+Making, cloning and deleting a subvolume take the same few milliseconds
+whatever is in it, and none depends on another afterwards. There are no
+quota groups: they slow down every write; the volume file bounds a share.
+
+Clients write into shares as they like. So nothing in a share is followed or
+opened before it is known to be a regular file: every path is opened step by
+step from the pool, without symbolic links, and a file is first opened with
+O_PATH, which reads no device and waits for no pipe.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+import stat
+from typing import ClassVar
+
+from acme_appliance.engines import base
+from acme_appliance.host import btrfsutil
+from acme_appliance.host import filesystem
+
+_FOLDERS = {base.Kind.SHARE: "shares", base.Kind.SNAPSHOT: "snapshots"}
+#: An NFSv4 client walks to its share through the folder, as nobody: it may
+#: pass, and not look around. Snapshots are not walked to.
+_MODES = {base.Kind.SHARE: 0o711, base.Kind.SNAPSHOT: 0o700}
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class BtrfsEngine(base.Engine):
+    """:param directory: the pool, prepared by :func:`prepare`."""
+
+    name: ClassVar[str] = "btrfs"
+    capabilities = base.Capabilities()
+
+    def __init__(self, directory: str) -> None:
+        self.root = os.path.realpath(directory)
+
+    def check(self) -> list[str]:
+        missing = btrfsutil.available()
+        if missing is not None:
+            return [missing]
+        try:
+            if not filesystem.is_btrfs(self.root):
+                return [f"{self.root} is not on btrfs; is the pool mounted?"]
+            if filesystem.is_read_only(self.root):
+                return [f"{self.root} is mounted read-only"]
+            for folder in _FOLDERS.values():
+                os.stat(os.path.join(self.root, folder))
+        except OSError as error:
+            return [f"{error.filename}: {error.strerror}"]
+        return []
+
+    def usage(self) -> base.Usage:
+        with _translated(self.root):
+            return base.Usage(*filesystem.usage(self.root))
+
+    def ids(self, kind: base.Kind) -> set[str]:
+        with _translated(self.root), self._folder(kind) as folder:
+            return base.well_formed_ids(os.listdir(folder))
+
+    def exists(self, reference: base.Reference) -> bool:
+        name = base.check_id(reference.id)
+        with _translated(name), self._folder(reference.kind) as folder:
+            return _find(folder, name) is not None
+
+    def directory(self, share_id: str) -> str:
+        folder = _FOLDERS[base.Kind.SHARE]
+        return os.path.join(self.root, folder, base.check_id(share_id))
+
+    def create_share(self, share_id: str, owner: base.Owner) -> None:
+        base.check_id(share_id)
+        with _translated(share_id), self._folder(base.Kind.SHARE) as folder:
+            with contextlib.suppress(FileExistsError):
+                btrfsutil.create_subvolume(folder, share_id)
+            with _opened(share_id, folder) as share:
+                _check_subvolume(share, share_id)
+                os.fchown(share, owner.uid, owner.gid)
+                os.fchmod(share, 0o770)
+
+    def clone_share(self, source: base.Reference, share_id: str) -> None:
+        self._snapshot(source, base.Kind.SHARE, share_id)
+
+    def ensure_file(self, share_id: str, file: base.VolumeFile) -> None:
+        base.check_file_name(file.name)
+        with _translated(share_id), self._share(share_id) as share:
+            with contextlib.suppress(FileExistsError):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                os.close(os.open(file.name, flags, 0o600, dir_fd=share))
+            with _opened_file(share, file.name) as fd:
+                _shape(fd, file)
+
+    def adopt(
+        self, share_id: str, old_name: str, file: base.VolumeFile
+    ) -> None:
+        with _translated(share_id), self._share(share_id) as share:
+            _rename(share, old_name, file.name)
+            with _opened_file(share, file.name) as fd:
+                _shape(fd, file)
+            os.fchown(share, file.owner.uid, file.owner.gid)
+
+    def rename_file(self, share_id: str, old: str, new: str) -> None:
+        with _translated(share_id), self._share(share_id) as share:
+            _rename(share, old, new)
+
+    def grow_file(
+        self, share_id: str, name: str, size_bytes: int, allocation: str
+    ) -> None:
+        with (
+            _translated(share_id),
+            self._share(share_id) as share,
+            _opened_file(share, name) as fd,
+        ):
+            _grow(fd, size_bytes, allocation)
+
+    def drop_excess(self, share_id: str, name: str) -> None:
+        with _translated(share_id), self._share(share_id) as share:
+            try:
+                with _opened_file(share, name) as fd:
+                    # Cutting a file off at its end frees what is beyond.
+                    os.ftruncate(fd, os.fstat(fd).st_size)
+            except base.FileChanged:
+                return
+
+    def delete_share(self, share_id: str) -> None:
+        self._delete(base.Kind.SHARE, share_id)
+
+    def create_snapshot(self, share_id: str, snapshot_id: str) -> None:
+        source = base.Reference(base.Kind.SHARE, share_id)
+        self._snapshot(source, base.Kind.SNAPSHOT, snapshot_id)
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        self._delete(base.Kind.SNAPSHOT, snapshot_id)
+
+    def used_bytes(self, share_id: str, name: str) -> int | None:
+        found = self._stat(share_id, name)
+        return None if found is None else found.st_blocks * 512
+
+    def file_intact(self, share_id: str, name: str) -> bool:
+        return self._stat(share_id, name) is not None
+
+    def sync(self) -> None:
+        with _translated(self.root), self._folder(base.Kind.SHARE) as folder:
+            btrfsutil.sync(folder)
+
+    # -- helpers
+
+    @contextlib.contextmanager
+    def _folder(self, kind: base.Kind) -> Iterator[int]:
+        path = os.path.join(self.root, _FOLDERS[kind])
+        try:
+            fd = os.open(path, _DIRECTORY)
+        except OSError as error:
+            raise base.Unavailable(f"{path}: {error.strerror}") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _share(self, share_id: str) -> Iterator[int]:
+        base.check_id(share_id)
+        with (
+            self._folder(base.Kind.SHARE) as folder,
+            _opened(share_id, folder) as share,
+        ):
+            yield share
+
+    def _snapshot(
+        self, source: base.Reference, kind: base.Kind, name: str
+    ) -> None:
+        base.check_id(source.id)
+        base.check_id(name)
+        with (
+            _translated(name),
+            self._folder(kind) as target,
+            self._folder(source.kind) as folder,
+        ):
+            if _find(target, name) is not None:
+                return
+            with _opened(source.id, folder) as origin:
+                btrfsutil.create_snapshot(
+                    origin,
+                    target,
+                    name,
+                    read_only=kind == base.Kind.SNAPSHOT,
+                )
+
+    def _delete(self, kind: base.Kind, name: str) -> None:
+        base.check_id(name)
+        with _translated(name), self._folder(kind) as folder:
+            if _find(folder, name) is not None:
+                btrfsutil.delete_subvolume(folder, name)
+
+    def _stat(self, share_id: str, name: str) -> os.stat_result | None:
+        base.check_id(share_id)
+        with _translated(share_id), self._folder(base.Kind.SHARE) as folder:
+            if _find(folder, share_id) is None:
+                return None
+            with _opened(share_id, folder) as share:
+                found = _find(share, name)
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        return found
+
+
+def prepare(directory: str) -> None:
+    """Make a directory on btrfs a pool; one that is one already stays.
+
+    :raises base.Unavailable: it is not on btrfs, or cannot be written.
+    """
+    with _translated(directory):
+        if not filesystem.is_btrfs(directory):
+            raise base.Unavailable(f"{directory} is not on btrfs")
+        for kind, folder in _FOLDERS.items():
+            path = os.path.join(directory, folder)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, _MODES[kind])
+            with _opened(path) as fd:
+                os.fchmod(fd, _MODES[kind])
+                os.fsync(fd)
+
+
+def _find(folder: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _opened(name: str, folder: int | None = None) -> Iterator[int]:
+    """An open directory, never through a symbolic link."""
+    fd = os.open(name, _DIRECTORY, dir_fd=folder)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _opened_file(share: int, name: str) -> Iterator[int]:
+    """A regular file of a share, open for writing.
+
+    :raises base.FileChanged: it is something else, or not there.
+    """
+    base.check_file_name(name)
+    try:
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=share)
+    except FileNotFoundError:
+        raise base.FileChanged(f"the volume file {name!r} is gone") from None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise base.FileChanged(f"{name!r} is no regular file")
+        # Opens the very inode that was looked at, whatever has its name.
+        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDWR)
+    finally:
+        os.close(handle)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _check_subvolume(fd: int, name: str) -> None:
+    if not btrfsutil.is_subvolume(fd):
+        raise base.EngineError(f"{name} is no subvolume")
+
+
+def _shape(fd: int, file: base.VolumeFile) -> None:
+    _grow(fd, file.size_bytes, file.allocation)
+    os.fchown(fd, file.owner.uid, file.owner.gid)
+    os.fchmod(fd, file.mode)
+
+
+def _grow(fd: int, size_bytes: int, allocation: str) -> None:
+    if allocation == base.ALLOCATION_FULL:
+        filesystem.reserve(fd, size_bytes)
+    if os.fstat(fd).st_size < size_bytes:
+        os.ftruncate(fd, size_bytes)
+
+
+def _rename(share: int, old: str, new: str) -> None:
+    base.check_file_name(old)
+    base.check_file_name(new)
+    before, after = _find(share, old), _find(share, new)
+    if old == new or (before is None and after is not None):
+        before, old = after, new
+    if before is None:
+        raise base.FileChanged(f"the volume file {old!r} is gone")
+    if not stat.S_ISREG(before.st_mode):
+        raise base.FileChanged(f"{old!r} is no regular file")
+    if old != new:
+        try:
+            filesystem.rename_exclusive(share, old, new)
+        except FileExistsError:
+            raise base.FileChanged(f"{new!r} is in the way") from None
+        except FileNotFoundError:
+            raise base.FileChanged(f"{old!r} is gone") from None
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """The system's errors as the interface's."""
+    try:
+        yield
+    except OSError as error:
+        text = f"{what}: {error.strerror}"
+        if filesystem.is_no_space(error):
+            raise base.NoSpace(text) from error
+        if error.errno == errno.EFBIG:
+            raise base.TooLarge(text) from error
+        if error.errno == errno.ENOENT:
+            raise base.NotFound(text) from error
+        if error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
+            raise base.Unavailable(text) from error
+        raise base.EngineError(text) from error

@@ -1,0 +1,137 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The distribution's libbtrfsutil, as far as subvolumes need it.
+
+Through ctypes: the package of that name on PyPI is built against a newer
+library than Debian 12 has. A call that waits on the disk releases Python's
+lock.
+"""
+
+import ctypes
+import functools
+import os
+
+LIBRARY = "libbtrfsutil.so.1"
+
+_READ_ONLY = 1 << 1
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(LIBRARY, use_errno=True)
+    integer, name = ctypes.c_int, ctypes.c_char_p
+    number = ctypes.POINTER(ctypes.c_uint64)
+    nothing = ctypes.c_void_p
+    signatures = {
+        "btrfs_util_is_subvolume_fd": [integer],
+        "btrfs_util_create_subvolume_fd": [
+            integer,
+            name,
+            integer,
+            number,
+            nothing,
+        ],
+        "btrfs_util_create_snapshot_fd2": [
+            integer,
+            integer,
+            name,
+            integer,
+            number,
+            nothing,
+        ],
+        "btrfs_util_delete_subvolume_fd": [integer, name, integer],
+        "btrfs_util_start_sync_fd": [integer, number],
+        "btrfs_util_wait_sync_fd": [integer, ctypes.c_uint64],
+    }
+    for function, arguments in signatures.items():
+        getattr(library, function).argtypes = arguments
+        getattr(library, function).restype = ctypes.c_int
+    library.btrfs_util_strerror.argtypes = [ctypes.c_int]
+    library.btrfs_util_strerror.restype = ctypes.c_char_p
+    return library
+
+
+def available() -> str | None:
+    """Why the library cannot be used; None: it can."""
+    try:
+        _library()
+    except (OSError, AttributeError) as error:
+        return f"{LIBRARY} cannot be used: {error}"
+    return None
+
+
+def is_subvolume(fd: int) -> bool:
+    """Whether an open directory is the root of a subvolume."""
+    library = _library()
+    ctypes.set_errno(0)
+    code = library.btrfs_util_is_subvolume_fd(fd)
+    if code == 0:
+        return True
+    if ctypes.get_errno():
+        _raise(library, code, f"fd {fd}")
+    # Not btrfs at all, or not a subvolume: neither sets errno.
+    return False
+
+
+def create_subvolume(parent_fd: int, name: str) -> None:
+    """:raises OSError: EEXIST, ENOSPC, EROFS, ..."""
+    _call("create_subvolume_fd", name, parent_fd, name.encode(), 0, None, None)
+
+
+def create_snapshot(
+    source_fd: int, parent_fd: int, name: str, *, read_only: bool
+) -> None:
+    """Snapshot an open subvolume. :raises OSError: EEXIST, ENOSPC, ..."""
+    flags = _READ_ONLY if read_only else 0
+    _call(
+        "create_snapshot_fd2",
+        name,
+        source_fd,
+        parent_fd,
+        name.encode(),
+        flags,
+        None,
+        None,
+    )
+
+
+def delete_subvolume(parent_fd: int, name: str) -> None:
+    """Delete one, with all in it. :raises OSError: ENOENT, ..."""
+    _call("delete_subvolume_fd", name, parent_fd, name.encode(), 0)
+
+
+def sync(fd: int) -> None:
+    """Commit the file system's current transaction, and wait for it.
+
+    What namespace and sizes are is on disk then. It does not wait for
+    file data that clients have written and not asked to be synced, as
+    syncfs would, for seconds.
+    """
+    transaction = ctypes.c_uint64()
+    _call("start_sync_fd", "", fd, ctypes.byref(transaction))
+    _call("wait_sync_fd", "", fd, transaction)
+
+
+def _call(function: str, name: str, *arguments: object) -> None:
+    library = _library()
+    ctypes.set_errno(0)
+    code = getattr(library, f"btrfs_util_{function}")(*arguments)
+    if code != 0:
+        _raise(library, code, name)
+
+
+def _raise(library: ctypes.CDLL, code: int, name: str) -> None:
+    number = ctypes.get_errno()
+    text = library.btrfs_util_strerror(code) or b"unknown error"
+    reason = os.strerror(number) if number else "refused"
+    raise OSError(number, f"{text.decode()}: {reason}", name)

@@ -1,0 +1,76 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Running commands: always with a time limit, never through a shell."""
+
+from collections.abc import Sequence
+import logging
+import os
+import subprocess
+import time
+
+LOG = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 60.0
+
+#: Where a service without a login finds administration tools.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class CommandError(Exception):
+    """A command could not be run, failed, or took too long."""
+
+    def __init__(
+        self, argv: Sequence[str], reason: str, status: int | None = None
+    ) -> None:
+        super().__init__(f"{' '.join(argv)}: {reason}")
+        self.argv = tuple(argv)
+        self.reason = reason
+        #: The exit status; None: it did not exit by itself.
+        self.status = status
+
+
+def run(
+    argv: Sequence[str], *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> str:
+    """Run a command and return what it printed.
+
+    :raises CommandError: also after ``timeout_seconds``, when it is killed.
+    """
+    begin = time.monotonic()
+    # No preexec_fn: with one, Python must copy the whole process to fork.
+    try:
+        done = subprocess.run(  # noqa: S603
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
+            check=False,
+            env={**os.environ, "LC_ALL": "C", "PATH": _PATH},
+        )
+    except subprocess.TimeoutExpired as error:
+        reason = f"killed after {timeout_seconds:.0f} s"
+        raise CommandError(argv, reason) from error
+    except OSError as error:
+        raise CommandError(argv, error.strerror or str(error)) from error
+    LOG.debug(
+        "%s: exit %d after %.3f s",
+        " ".join(argv),
+        done.returncode,
+        time.monotonic() - begin,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr or done.stdout).strip() or "no message"
+        raise CommandError(argv, reason, done.returncode)
+    return done.stdout

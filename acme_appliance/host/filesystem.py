@@ -1,0 +1,194 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""File systems: what a pool is made of, and calls that Python lacks."""
+
+import ctypes
+import errno
+import functools
+import os
+import pathlib
+import stat
+
+from acme_appliance.host import commands
+
+_BTRFS_MAGIC = 0x9123683E
+_FALLOC_KEEP_SIZE = 1
+_RENAME_NOREPLACE = 1
+
+#: A pool holds what clients wrote: nothing of it is to be run, or opened
+#: as a device, on the appliance.
+POOL_OPTIONS = "nodev,nosuid,noexec,noatime"
+
+#: Making a large file system can discard a whole disk first.
+_MKFS_TIMEOUT_SECONDS = 600.0
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int64,
+        ctypes.c_int64,
+    ]
+    libc.renameat2.argtypes = [
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    ]
+    libc.statfs.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+    return libc
+
+
+def _check(status: int, name: str = "") -> None:
+    if status != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+
+
+def reserve(fd: int, size_bytes: int) -> None:
+    """Take space for a file's first bytes; its size stays as it is.
+
+    :raises OSError: ENOSPC: nothing promised; some may have been taken.
+    """
+    _check(_libc().fallocate(fd, _FALLOC_KEEP_SIZE, 0, size_bytes))
+
+
+def rename_exclusive(dir_fd: int, old: str, new: str) -> None:
+    """Rename inside of a directory. :raises OSError: EEXIST, ENOENT."""
+    _check(
+        _libc().renameat2(
+            dir_fd, old.encode(), dir_fd, new.encode(), _RENAME_NOREPLACE
+        ),
+        new,
+    )
+
+
+def is_btrfs(path: str) -> bool:
+    """Whether a path is on btrfs. :raises OSError: it is not there."""
+    # struct statfs begins with f_type, a long; 256 bytes hold all of it.
+    buffer = (ctypes.c_long * 32)()
+    _check(_libc().statfs(path.encode(), ctypes.byref(buffer)), path)
+    return bool(buffer[0] == _BTRFS_MAGIC)
+
+
+def is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def usage(path: str) -> tuple[int, int, int]:
+    """Total, used and free bytes of the file system of a path."""
+    found = os.statvfs(path)
+    total = found.f_blocks * found.f_frsize
+    used = total - found.f_bfree * found.f_frsize
+    return total, used, found.f_bavail * found.f_frsize
+
+
+def write_durably(path: pathlib.Path, text: str, mode: int = 0o644) -> None:
+    """Replace a small file: after a power cut it is the old or the new."""
+    temporary = path.with_name(f".{path.name}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    fd = os.open(temporary, flags, mode)
+    with open(fd, "w", encoding="utf-8") as file:
+        os.fchmod(fd, mode)
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+    os.rename(temporary, path)
+    sync_directory(path.parent)
+
+
+def remove_durably(path: pathlib.Path) -> None:
+    """Remove a file, unless it is gone."""
+    path.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: pathlib.Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# -- making a pool
+
+
+def is_block_device(path: str) -> bool:
+    return stat.S_ISBLK(os.stat(path).st_mode)
+
+
+def has_signature(path: str) -> str | None:
+    """The file system or partition table that a device already has.
+
+    :raises commands.CommandError: it cannot be read.
+    """
+    try:
+        found = commands.run(
+            ["blkid", "--probe", "--output", "value", "--", path]
+        )
+    except commands.CommandError as error:
+        if error.status == 2:  # blkid: nothing was found
+            return None
+        raise
+    return " ".join(found.split()) or None
+
+
+def create_image(path: str, size_bytes: int) -> None:
+    """Make a sparse file to hold a pool. :raises OSError: EEXIST too."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.ftruncate(fd, size_bytes)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    sync_directory(pathlib.Path(path).resolve().parent)
+
+
+def make_btrfs(path: str, label: str, *, discard: bool = True) -> None:
+    """Make btrfs on a device or an image, which must be empty.
+
+    :param discard: tell the disk first that all of it is free; a new image
+        has nothing to give back.
+    :raises commands.CommandError: it is not empty, or too small.
+    """
+    keep = [] if discard else ["--nodiscard"]
+    commands.run(
+        ["mkfs.btrfs", "--quiet", *keep, "--label", label, "--", path],
+        timeout_seconds=_MKFS_TIMEOUT_SECONDS,
+    )
+
+
+def mount(source: str, directory: str, *, loop: bool = False) -> None:
+    """Mount a pool. :raises commands.CommandError: it cannot be."""
+    options = POOL_OPTIONS + (",loop" if loop else "")
+    commands.run(
+        ["mount", "-t", "btrfs", "-o", options, "--", source, directory]
+    )
+
+
+def unmount(directory: str) -> None:
+    """:raises commands.CommandError: it is in use, or not mounted."""
+    commands.run(["umount", "--", directory])
+
+
+def is_mount_point(directory: str) -> bool:
+    return os.path.ismount(directory)
+
+
+def is_no_space(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What functional tests need of the machine: root, btrfs, loop devices."""
+
+import ctypes
+import functools
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from acme_appliance.engines import btrfs
+from acme_appliance.host import filesystem
+
+_CLONE_NEWNS = 0x00020000
+
+
+@functools.cache
+def private_mounts():
+    """From here on, this process's mounts are its own, and go with it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def require_btrfs():
+    """Skip, and say why, where there is no root or no btrfs."""
+    if os.geteuid() != 0:
+        raise unittest.SkipTest("only root may mount")
+    if shutil.which("mkfs.btrfs") is None:
+        raise unittest.SkipTest("btrfs-progs is not installed")
+    subprocess.run(["modprobe", "-q", "btrfs"], check=False)
+    systems = pathlib.Path("/proc/filesystems").read_text().split()
+    if "btrfs" not in systems:
+        raise unittest.SkipTest("this kernel has no btrfs")
+    private_mounts()
+
+
+def require_nfsd():
+    """Skip, and say why, where no kernel NFS server is running."""
+    require_btrfs()
+    threads = pathlib.Path("/proc/fs/nfsd/threads")
+    if not threads.exists() or int(threads.read_text()) == 0:
+        raise unittest.SkipTest("no NFS server is running in this kernel")
+
+
+class Pool:
+    """A btrfs in an image file, mounted; ``close`` leaves nothing."""
+
+    def __init__(self, size_bytes=1 << 30, parent=None):
+        self.folder = pathlib.Path(tempfile.mkdtemp(dir=parent))
+        self.image = self.folder / "pool.img"
+        self.directory = self.folder / "pool"
+        self.directory.mkdir()
+        filesystem.create_image(str(self.image), size_bytes)
+        filesystem.make_btrfs(str(self.image), "acme-test")
+        self.mount()
+        btrfs.prepare(str(self.directory))
+
+    def mount(self):
+        filesystem.mount(str(self.image), str(self.directory), loop=True)
+
+    def unmount(self):
+        filesystem.unmount(str(self.directory))
+
+    def close(self):
+        if filesystem.is_mount_point(str(self.directory)):
+            self.unmount()
+        shutil.rmtree(self.folder)

@@ -1,0 +1,469 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What every storage engine must do, whatever it stores on.
+
+A test class derives from :class:`EngineSuite` and from ``TestCase`` and says
+how to make an engine, and how an NFS client would act on a share.
+"""
+
+import threading
+import uuid
+
+from acme_appliance.engines import base
+
+BLOCK = 4096
+SIZE = 1 << 20
+OWNER = base.Owner(64061, 64062)
+OTHER = base.Owner(1234, 5678)
+
+
+def new_id():
+    return str(uuid.uuid4())
+
+
+def share(id_):
+    return base.Reference(base.Kind.SHARE, id_)
+
+
+def snapshot(id_):
+    return base.Reference(base.Kind.SNAPSHOT, id_)
+
+
+def volume(name="volume", size_bytes=SIZE, **changes):
+    values = {"allocation": "sparse", "owner": OWNER, "mode": 0o660}
+    return base.VolumeFile(
+        name=name, size_bytes=size_bytes, **{**values, **changes}
+    )
+
+
+class Client:
+    """How a client acts on what is below a share's or snapshot's root.
+
+    ``describe`` gives ``(type, size, uid, gid, mode)`` or None; type is
+    ``file`` or anything else.
+    """
+
+    def write(self, reference, name, offset, data):
+        raise NotImplementedError
+
+    def read(self, reference, name, offset, size):
+        raise NotImplementedError
+
+    def remove(self, reference, name):
+        raise NotImplementedError
+
+    def plant_symlink(self, reference, name, target):
+        raise NotImplementedError
+
+    def plant_directory(self, reference, name):
+        raise NotImplementedError
+
+    def describe(self, reference, name):
+        raise NotImplementedError
+
+    def describe_root(self, reference):
+        """``(uid, gid, mode)``."""
+        raise NotImplementedError
+
+
+class EngineSuite:
+    """The tests. ``self.engine`` is new and empty for each."""
+
+    engine: base.Engine
+    client: Client
+
+    def make_share(self, file=None):
+        id_ = new_id()
+        self.engine.create_share(id_, OWNER)
+        self.engine.ensure_file(id_, file or volume())
+        return id_
+
+    def make_snapshot(self, share_id):
+        id_ = new_id()
+        self.engine.create_snapshot(share_id, id_)
+        return id_
+
+    def clone(self, source):
+        id_ = new_id()
+        self.engine.clone_share(source, id_)
+        return id_
+
+    # -- pool
+
+    def test_new_pool_is_usable_and_empty(self):
+        self.assertEqual([], self.engine.check())
+        for kind in base.Kind:
+            self.assertEqual(set(), self.engine.ids(kind))
+        usage = self.engine.usage()
+        self.assertGreater(usage.total_bytes, 0)
+        self.assertGreater(usage.free_bytes, 0)
+        self.assertLessEqual(usage.free_bytes, usage.total_bytes)
+
+    def test_ids_lists_what_is_there(self):
+        share_id = self.make_share()
+        snapshot_id = self.make_snapshot(share_id)
+        self.assertEqual({share_id}, self.engine.ids(base.Kind.SHARE))
+        self.assertEqual({snapshot_id}, self.engine.ids(base.Kind.SNAPSHOT))
+        self.assertTrue(self.engine.exists(share(share_id)))
+        self.assertTrue(self.engine.exists(snapshot(snapshot_id)))
+        self.assertFalse(self.engine.exists(share(snapshot_id)))
+        self.assertFalse(self.engine.exists(snapshot(share_id)))
+
+    def test_no_id_names_a_path(self):
+        for bad in ("..", "", "a/b", "../" + new_id(), new_id().upper()):
+            with self.subTest(bad):
+                for act in (
+                    lambda id_: self.engine.create_share(id_, OWNER),
+                    self.engine.delete_share,
+                    self.engine.delete_snapshot,
+                    self.engine.directory,
+                    lambda id_: self.engine.exists(share(id_)),
+                    lambda id_: self.engine.create_snapshot(id_, new_id()),
+                    lambda id_: self.engine.clone_share(share(id_), new_id()),
+                    lambda id_: self.engine.ensure_file(id_, volume()),
+                ):
+                    self.assertRaises(ValueError, act, bad)
+
+    def test_no_file_name_names_a_path(self):
+        share_id = self.make_share()
+        for bad in ("..", ".", "", "a/b", "/etc/passwd", "a\0b", "x" * 256):
+            with self.subTest(bad):
+                self.assertRaises(
+                    ValueError,
+                    self.engine.ensure_file,
+                    share_id,
+                    volume(bad),
+                )
+                self.assertRaises(
+                    ValueError,
+                    self.engine.rename_file,
+                    share_id,
+                    "volume",
+                    bad,
+                )
+
+    # -- create
+
+    def test_create_share_is_empty_and_owned(self):
+        id_ = new_id()
+        self.engine.create_share(id_, OWNER)
+        self.assertEqual(
+            (OWNER.uid, OWNER.gid, 0o770),
+            self.client.describe_root(share(id_)),
+        )
+
+    def test_create_share_again_keeps_content(self):
+        id_ = self.make_share()
+        self.client.write(share(id_), "volume", 0, b"x" * BLOCK)
+        self.engine.create_share(id_, OWNER)
+        self.engine.ensure_file(id_, volume())
+        self.assertEqual(
+            b"x" * BLOCK, self.client.read(share(id_), "volume", 0, BLOCK)
+        )
+
+    def test_file_is_as_asked_for(self):
+        id_ = self.make_share(volume("data", 3 * BLOCK, mode=0o640))
+        self.assertEqual(
+            ("file", 3 * BLOCK, OWNER.uid, OWNER.gid, 0o640),
+            self.client.describe(share(id_), "data"),
+        )
+        self.assertTrue(self.engine.file_intact(id_, "data"))
+
+    def test_sparse_file_uses_nothing_full_file_all(self):
+        sparse = self.make_share(volume(size_bytes=SIZE))
+        full = self.make_share(volume(size_bytes=SIZE, allocation="full"))
+        self.engine.sync()
+        self.assertEqual(0, self.engine.used_bytes(sparse, "volume"))
+        self.assertEqual(SIZE, self.engine.used_bytes(full, "volume"))
+
+    def test_file_cut_off_while_made_is_finished(self):
+        id_ = new_id()
+        self.engine.create_share(id_, OWNER)
+        self.client.write(share(id_), "volume", 0, b"")
+        self.engine.ensure_file(id_, volume())
+        self.assertEqual(
+            ("file", SIZE, OWNER.uid, OWNER.gid, 0o660),
+            self.client.describe(share(id_), "volume"),
+        )
+
+    def test_file_in_missing_share(self):
+        self.assertRaises(
+            base.NotFound, self.engine.ensure_file, new_id(), volume()
+        )
+
+    # -- grow
+
+    def test_grow_keeps_content_and_never_shrinks(self):
+        id_ = self.make_share()
+        self.client.write(share(id_), "volume", 0, b"a" * BLOCK)
+        for size_bytes, expected in (
+            (2 * SIZE, 2 * SIZE),
+            (2 * SIZE, 2 * SIZE),
+            (SIZE, 2 * SIZE),
+        ):
+            self.engine.grow_file(id_, "volume", size_bytes, "sparse")
+            found = self.client.describe(share(id_), "volume")
+            self.assertEqual(expected, found[1])
+        self.assertEqual(
+            b"a" * BLOCK + bytes(BLOCK),
+            self.client.read(share(id_), "volume", 0, 2 * BLOCK),
+        )
+
+    def test_grow_full_takes_space(self):
+        id_ = self.make_share()
+        self.engine.grow_file(id_, "volume", 2 * SIZE, "full")
+        self.engine.sync()
+        self.assertEqual(2 * SIZE, self.engine.used_bytes(id_, "volume"))
+
+    def test_grow_beyond_pool(self):
+        id_ = self.make_share()
+        used = self.engine.used_bytes(id_, "volume")
+        too_much = 2 * self.engine.usage().total_bytes
+        self.assertRaises(
+            base.NoSpace,
+            self.engine.grow_file,
+            id_,
+            "volume",
+            too_much,
+            "full",
+        )
+        found = self.client.describe(share(id_), "volume")
+        self.assertEqual(SIZE, found[1])
+        self.engine.drop_excess(id_, "volume")
+        self.engine.sync()
+        self.assertEqual(used, self.engine.used_bytes(id_, "volume"))
+
+    # -- what clients do to the file
+
+    def test_removed_file_is_noticed(self):
+        id_ = self.make_share()
+        self.client.remove(share(id_), "volume")
+        self.check_file_changed(id_)
+        self.assertIsNone(self.client.describe(share(id_), "volume"))
+
+    def test_symlink_instead_of_file_is_not_followed(self):
+        victim = self.make_share()
+        id_ = self.make_share()
+        self.client.remove(share(id_), "volume")
+        target = f"{self.engine.directory(victim)}/volume"
+        self.client.plant_symlink(share(id_), "volume", target)
+        self.check_file_changed(id_)
+        self.assertEqual(
+            ("file", SIZE, OWNER.uid, OWNER.gid, 0o660),
+            self.client.describe(share(victim), "volume"),
+        )
+
+    def test_dangling_symlink_makes_no_file(self):
+        id_ = new_id()
+        self.engine.create_share(id_, OWNER)
+        other = self.make_share()
+        target = f"{self.engine.directory(other)}/made-through-link"
+        self.client.plant_symlink(share(id_), "volume", target)
+        self.assertRaises(
+            base.FileChanged, self.engine.ensure_file, id_, volume()
+        )
+        self.assertIsNone(
+            self.client.describe(share(other), "made-through-link")
+        )
+
+    def test_directory_instead_of_file_is_noticed(self):
+        id_ = self.make_share()
+        self.client.remove(share(id_), "volume")
+        self.client.plant_directory(share(id_), "volume")
+        self.check_file_changed(id_)
+
+    def check_file_changed(self, id_):
+        self.assertFalse(self.engine.file_intact(id_, "volume"))
+        self.assertIsNone(self.engine.used_bytes(id_, "volume"))
+        self.assertRaises(
+            base.FileChanged,
+            self.engine.grow_file,
+            id_,
+            "volume",
+            2 * SIZE,
+            "sparse",
+        )
+        self.assertRaises(
+            base.FileChanged, self.engine.rename_file, id_, "volume", "new"
+        )
+        self.engine.drop_excess(id_, "volume")
+
+    # -- rename
+
+    def test_rename_twice_is_rename_once(self):
+        id_ = self.make_share()
+        self.client.write(share(id_), "volume", 0, b"r" * BLOCK)
+        for _ in range(2):
+            self.engine.rename_file(id_, "volume", "renamed")
+            self.assertIsNone(self.client.describe(share(id_), "volume"))
+            self.assertEqual(
+                b"r" * BLOCK,
+                self.client.read(share(id_), "renamed", 0, BLOCK),
+            )
+
+    def test_rename_to_itself(self):
+        id_ = self.make_share()
+        self.engine.rename_file(id_, "volume", "volume")
+        self.assertTrue(self.engine.file_intact(id_, "volume"))
+
+    def test_rename_never_replaces(self):
+        id_ = self.make_share()
+        self.client.write(share(id_), "mine", 0, b"m" * BLOCK)
+        self.assertRaises(
+            base.FileChanged, self.engine.rename_file, id_, "volume", "mine"
+        )
+        self.assertEqual(
+            b"m" * BLOCK, self.client.read(share(id_), "mine", 0, BLOCK)
+        )
+
+    # -- snapshots and clones
+
+    def test_snapshot_keeps_what_was(self):
+        id_ = self.make_share()
+        self.client.write(share(id_), "volume", 0, b"1" * BLOCK)
+        kept = self.make_snapshot(id_)
+        self.client.write(share(id_), "volume", 0, b"2" * BLOCK)
+        self.engine.create_snapshot(id_, kept)
+        self.assertEqual(
+            b"1" * BLOCK, self.client.read(snapshot(kept), "volume", 0, BLOCK)
+        )
+        self.assertEqual(
+            b"2" * BLOCK, self.client.read(share(id_), "volume", 0, BLOCK)
+        )
+
+    def test_snapshot_of_missing_share(self):
+        missing = new_id()
+        self.assertRaises(
+            base.NotFound, self.engine.create_snapshot, missing, new_id()
+        )
+
+    def test_clone_of_missing_source(self):
+        for source in (share(new_id()), snapshot(new_id())):
+            self.assertRaises(
+                base.NotFound, self.engine.clone_share, source, new_id()
+            )
+
+    def test_clone_lives_apart(self):
+        id_ = self.make_share()
+        self.client.write(share(id_), "volume", 0, b"1" * BLOCK)
+        kept = self.make_snapshot(id_)
+        clones = [self.clone(share(id_)), self.clone(snapshot(kept))]
+        for clone in clones:
+            self.client.write(share(clone), "volume", BLOCK, b"2" * BLOCK)
+        self.assertEqual(
+            bytes(BLOCK), self.client.read(share(id_), "volume", BLOCK, BLOCK)
+        )
+        self.engine.delete_snapshot(kept)
+        self.engine.delete_share(id_)
+        self.engine.sync()
+        for clone in clones:
+            self.assertEqual(
+                b"1" * BLOCK + b"2" * BLOCK,
+                self.client.read(share(clone), "volume", 0, 2 * BLOCK),
+            )
+
+    def test_clone_again_keeps_what_was_written(self):
+        id_ = self.make_share()
+        clone = self.clone(share(id_))
+        self.client.write(share(clone), "volume", 0, b"c" * BLOCK)
+        self.engine.clone_share(share(id_), clone)
+        self.assertEqual(
+            b"c" * BLOCK, self.client.read(share(clone), "volume", 0, BLOCK)
+        )
+
+    def test_adopt_renames_grows_and_owns_however_often(self):
+        id_ = self.make_share()
+        self.client.write(share(id_), "volume", 0, b"a" * BLOCK)
+        clone = self.clone(share(id_))
+        file = volume("clone", 2 * SIZE, owner=OTHER, mode=0o600)
+        for _ in range(2):
+            self.engine.adopt(clone, "volume", file)
+            self.assertEqual(
+                ("file", 2 * SIZE, OTHER.uid, OTHER.gid, 0o600),
+                self.client.describe(share(clone), "clone"),
+            )
+            self.assertEqual(
+                (OTHER.uid, OTHER.gid, 0o770),
+                self.client.describe_root(share(clone)),
+            )
+            self.assertIsNone(self.client.describe(share(clone), "volume"))
+        self.assertEqual(
+            ("file", SIZE, OWNER.uid, OWNER.gid, 0o660),
+            self.client.describe(share(id_), "volume"),
+        )
+        self.assertEqual(
+            b"a" * BLOCK, self.client.read(share(clone), "clone", 0, BLOCK)
+        )
+
+    def test_adopt_of_removed_file(self):
+        id_ = self.make_share()
+        self.client.remove(share(id_), "volume")
+        clone = self.clone(share(id_))
+        self.assertRaises(
+            base.FileChanged,
+            self.engine.adopt,
+            clone,
+            "volume",
+            volume("clone"),
+        )
+
+    # -- delete
+
+    def test_delete_of_anything_twice(self):
+        id_ = self.make_share()
+        self.client.plant_directory(share(id_), "made by a client")
+        kept = self.make_snapshot(id_)
+        for _ in range(2):
+            self.engine.delete_share(id_)
+            self.assertFalse(self.engine.exists(share(id_)))
+        self.assertTrue(self.engine.exists(snapshot(kept)))
+        for _ in range(2):
+            self.engine.delete_snapshot(kept)
+            self.assertFalse(self.engine.exists(snapshot(kept)))
+
+    def test_questions_about_a_missing_share(self):
+        missing = new_id()
+        self.assertFalse(self.engine.file_intact(missing, "volume"))
+        self.assertIsNone(self.engine.used_bytes(missing, "volume"))
+
+    # -- many at once
+
+    def test_shares_are_changed_side_by_side(self):
+        source = self.make_share()
+        self.client.write(share(source), "volume", 0, b"s" * BLOCK)
+        kept = self.make_snapshot(source)
+        clones = [new_id() for _ in range(12)]
+        errors = []
+
+        def work(id_):
+            try:
+                self.engine.clone_share(snapshot(kept), id_)
+                self.engine.adopt(id_, "volume", volume(f"v-{id_}"))
+                self.engine.sync()
+            except Exception as error:
+                errors.append(error)
+
+        threads = [
+            threading.Thread(target=work, args=(id_,)) for id_ in clones
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        self.assertEqual([], errors)
+        self.assertEqual({source, *clones}, self.engine.ids(base.Kind.SHARE))
+        for id_ in clones:
+            self.assertEqual(
+                b"s" * BLOCK,
+                self.client.read(share(id_), f"v-{id_}", 0, BLOCK),
+            )
