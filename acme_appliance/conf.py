@@ -33,7 +33,7 @@ from oslo_config import types
 DEFAULT_FILE: Final = "/etc/acme-appliance/acme-appliance.conf"
 PROG: Final = "acme-appliance"
 
-_POOL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+POOL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
 DEFAULT_OPTS: Final = [
     cfg.StrOpt(
@@ -63,7 +63,7 @@ DEFAULT_OPTS: Final = [
     cfg.ListOpt(
         "enabled_pools",
         default=[],
-        item_type=types.String(regex=_POOL_NAME),
+        item_type=types.String(regex=POOL_NAME),
         help="The pools, each configured in its own group [pool:NAME]; the"
         " first is where shares go that name none. acme-appliance init adds"
         " one.",
@@ -283,11 +283,6 @@ POOL_OPTS: Final = [
         " nothing is mounted there. Leave it out where /etc/fstab or a"
         " systemd mount unit does that.",
     ),
-    cfg.StrOpt(
-        "mount_options",
-        default="noatime",
-        help="Options of that mount.",
-    ),
 ]
 
 GROUPS: Final[dict[str, Sequence[cfg.Opt]]] = {
@@ -313,7 +308,6 @@ class Pool:
     engine: str
     path: str
     device: str | None
-    mount_options: str
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
@@ -332,16 +326,19 @@ def load(
     arguments: Sequence[str],
     cli_options: Iterable[cfg.Opt] = (),
     *,
-    version: str | None = None,
+    conf: cfg.ConfigOpts | None = None,
+    description: str | None = None,
+    epilog: str | None = None,
     default_files: Sequence[str] | None = None,
 ) -> cfg.ConfigOpts:
     """Parse a command line and the configuration files it names.
 
+    :param conf: with more options registered; default: a new one.
     :param default_files: where to look when it names none.
     :raises ConfigurationError: a file cannot be read or parsed, or an
         option has a value that it cannot have.
     """
-    conf = cfg.ConfigOpts()
+    conf = conf or cfg.ConfigOpts()
     register(conf)
     conf.register_cli_opts(list(cli_options))
     if default_files is None:
@@ -351,7 +348,8 @@ def load(
             list(arguments),
             project=PROG,
             prog=PROG,
-            version=version,
+            description=description,
+            epilog=epilog,
             default_config_files=list(default_files),
             default_config_dirs=[],
         )
@@ -434,7 +432,6 @@ def pools(conf: cfg.ConfigOpts) -> list[Pool]:
             engine=conf[f"pool:{name}"].engine,
             path=(conf[f"pool:{name}"].path or "").rstrip("/"),
             device=conf[f"pool:{name}"].device,
-            mount_options=conf[f"pool:{name}"].mount_options,
         )
         for name in conf.enabled_pools
     ]

@@ -69,7 +69,7 @@ def certificate_names(
     names = ["localhost", "127.0.0.1", "::1", host, socket.getfqdn()]
     addresses = list(listen)
     if not _WILDCARDS.isdisjoint(addresses):
-        addresses += _own_addresses(host)
+        addresses += own_addresses(host)
     names += [a for a in addresses if a not in _WILDCARDS]
     names += [*portals, *extra]
     return list(dict.fromkeys(_canonical(name) for name in names if name))
@@ -82,7 +82,8 @@ def _canonical(name: str) -> str:
         return name.lower()
 
 
-def _own_addresses(host: str) -> list[str]:
+def own_addresses(host: str) -> list[str]:
+    """This machine's, as far as its name and its routes tell."""
     found = []
     try:
         found = [str(i[4][0]) for i in socket.getaddrinfo(host, None)]

@@ -17,6 +17,7 @@ import logging
 import os
 import pathlib
 
+from acme_appliance.engines import base
 from acme_appliance.engines import btrfs
 from acme_appliance.host import commands
 from acme_appliance.host import filesystem
@@ -68,7 +69,7 @@ def set_up(plan: Plan) -> list[str]:
             done += _set_up_mounted(plan, plan.source)
         os.makedirs(plan.path, mode=0o755, exist_ok=True)
         btrfs.prepare(plan.path)
-    except (OSError, commands.CommandError) as error:
+    except (OSError, commands.CommandError, base.EngineError) as error:
         raise PoolError(f"pool {plan.name}: {error}") from error
     done.append(f"pool {plan.name} is ready in {plan.path}")
     return done

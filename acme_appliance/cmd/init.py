@@ -1,0 +1,387 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``acme-appliance init``."""
+
+import argparse
+import dataclasses
+import ipaddress
+import os
+import pathlib
+import re
+import socket
+import textwrap
+from typing import Any
+from typing import Final
+
+from oslo_config import cfg
+
+from acme_appliance import conf as options
+from acme_appliance.cmd import nfsconf
+from acme_appliance.cmd.common import CommandError
+from acme_appliance.cmd.common import Exit
+from acme_appliance.cmd.common import parse_size
+
+_STATE_PATH: Final = "/var/lib/acme-appliance"
+
+_DESCRIPTION: Final = (
+    "Make a pool for shares and write a configuration that works. The pool"
+    " is on a block device, which is formatted, in an image file, which is"
+    " made, or in a directory on btrfs. Nothing that holds data is formatted"
+    " without --force. May be run again: what is done already stays."
+)
+_EXAMPLES: Final = """\
+examples:
+  acme-appliance init --device /dev/vdb --portal 192.0.2.10
+  acme-appliance init --image /var/lib/acme-appliance/gold.img --size 20G
+  acme-appliance init --directory /srv/gold --pool gold
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "init",
+        help="make a pool and write the configuration",
+        description=textwrap.fill(_DESCRIPTION, 78),
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--device", metavar="DEV", help="block device to format with btrfs"
+    )
+    where.add_argument(
+        "--image", metavar="FILE", help="image file, made with --size"
+    )
+    where.add_argument("--directory", metavar="DIR", help="directory on btrfs")
+    parser.add_argument(
+        "--size", metavar="SIZE", help="of a new image: 500M, 20G, 1T"
+    )
+    parser.add_argument(
+        "--pool",
+        default="gold",
+        metavar="NAME",
+        help="the pool's name (default: gold)",
+    )
+    parser.add_argument(
+        "--path",
+        metavar="DIR",
+        help="where a device or image is mounted (default:"
+        " STATE_PATH/pools/NAME)",
+    )
+    parser.add_argument(
+        "--portal",
+        action="append",
+        metavar="IP",
+        help="address of this machine by which clients mount; may be given"
+        " several times, the preferred one first (default: the address of"
+        " the default route)",
+    )
+    parser.add_argument(
+        "--listen",
+        action="append",
+        metavar="IP",
+        help="address of the REST API (default: all)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8443,
+        metavar="N",
+        help="port of the REST API (default: 8443)",
+    )
+    parser.add_argument(
+        "--state-path",
+        default=_STATE_PATH,
+        metavar="DIR",
+        help=f"for database and certificate (default: {_STATE_PATH})",
+    )
+    parser.add_argument(
+        "--output",
+        default=options.DEFAULT_FILE,
+        metavar="FILE",
+        help=f"configuration to write (default: {options.DEFAULT_FILE})",
+    )
+    parser.add_argument(
+        "--nfs-root",
+        metavar="DIR",
+        help="directory that NFS clients see as / (default: the pool); /"
+        " leaves /etc/nfs.conf.d alone",
+    )
+    parser.add_argument(
+        "--nfs-conf",
+        default=nfsconf.DEFAULT_FILE,
+        metavar="FILE",
+        help=f"where that is told to the NFS server (default:"
+        f" {nfsconf.DEFAULT_FILE})",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="format a device or image that holds data, which is then lost",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """The command line, checked and with its defaults."""
+
+    pool: str
+    path: str
+    device: str | None
+    image: str | None
+    image_bytes: int | None
+    force: bool
+    portals: list[str]
+    listen: list[str]
+    port: int
+    state_path: str
+    output: pathlib.Path
+    nfs_root: str
+    nfs_conf: pathlib.Path
+
+
+def run(conf: cfg.ConfigOpts) -> int:
+    from acme_appliance.host import poolsetup
+
+    wanted = _check(conf.command)
+    if os.geteuid() != 0:
+        raise CommandError("init formats and mounts: run it as root")
+    merged = _configuration(wanted)
+    nfsconf.check(wanted.nfs_conf, wanted.nfs_root)
+    try:
+        done = poolsetup.set_up(
+            poolsetup.Plan(
+                name=wanted.pool,
+                path=wanted.path,
+                device=wanted.device,
+                image=wanted.image,
+                image_bytes=wanted.image_bytes,
+                force=wanted.force,
+            )
+        )
+        done += _write(wanted, merged)
+    except poolsetup.PoolError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(
+            f"{error.filename or wanted.output}: {error.strerror}"
+        ) from error
+    for line in done:
+        print(f"- {line}")
+    print(_next_steps(wanted))
+    return Exit.OK
+
+
+def _check(command: Any) -> _Wanted:
+    if not re.fullmatch(options.POOL_NAME, command.pool):
+        raise CommandError(
+            f"--pool {command.pool!r}: letters, digits and ._- only, at most"
+            " 63, the first a letter or digit",
+            Exit.USAGE,
+        )
+    state_path = os.path.abspath(command.state_path)
+    path = command.directory or command.path
+    path = os.path.abspath(path or f"{state_path}/pools/{command.pool}")
+    size = None
+    if command.size is not None:
+        if command.image is None:
+            raise CommandError("--size goes with --image", Exit.USAGE)
+        try:
+            size = parse_size(command.size)
+        except ValueError as error:
+            raise CommandError(
+                f"--size {command.size} is not a size: 500M, 20G or 1T are",
+                Exit.USAGE,
+            ) from error
+    if not 1 <= command.port <= 65535:
+        raise CommandError("--port is from 1 to 65535", Exit.USAGE)
+    return _Wanted(
+        pool=command.pool,
+        path=path,
+        device=command.device,
+        image=command.image and os.path.abspath(command.image),
+        image_bytes=size,
+        force=command.force,
+        portals=_addresses("--portal", command.portal) or _own_portal(),
+        listen=_addresses("--listen", command.listen) or ["0.0.0.0"],  # noqa: S104
+        port=command.port,
+        state_path=state_path,
+        output=pathlib.Path(os.path.abspath(command.output)),
+        nfs_root=os.path.abspath(command.nfs_root or path),
+        nfs_conf=pathlib.Path(os.path.abspath(command.nfs_conf)),
+    )
+
+
+def _addresses(option: str, given: list[str] | None) -> list[str]:
+    for address in given or ():
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise CommandError(
+                f"{option} {address} is not an IP address", Exit.USAGE
+            ) from error
+    return list(given or ())
+
+
+def _own_portal() -> list[str]:
+    from acme_appliance import tls
+
+    for address in reversed(tls.own_addresses(socket.gethostname())):
+        if not ipaddress.ip_address(address).is_loopback:
+            return [address]
+    raise CommandError(
+        "no address of this machine was found by which clients could mount:"
+        " give one with --portal"
+    )
+
+
+def _configuration(wanted: _Wanted) -> str | None:
+    """The configuration's new text; None: it says all this already.
+
+    :raises CommandError: there is one that says something else.
+    """
+    if not wanted.output.exists():
+        return _text(wanted)
+    try:
+        found = options.load(["--config-file", str(wanted.output)])
+        pools = {pool.name: pool for pool in options.pools(found)}
+        root = options.export_root(found) if pools else wanted.nfs_root
+    except options.ConfigurationError as error:
+        raise CommandError(
+            f"{wanted.output} cannot be read: {error}. Mend or move it",
+            Exit.CONFIGURATION,
+        ) from error
+    if wanted.pool in pools:
+        there = pools[wanted.pool].path
+        if there == wanted.path:
+            return None
+        raise CommandError(
+            f"{wanted.output} has a pool {wanted.pool} in {there} already:"
+            " choose another --pool, or --path and --directory as there",
+            Exit.CONFIGURATION,
+        )
+    return _with_pool(wanted, pools, root)
+
+
+def _with_pool(
+    wanted: _Wanted, pools: dict[str, options.Pool], root: str
+) -> str:
+    text = wanted.output.read_text()
+    line = re.search(r"(?m)^enabled_pools\s*=.*$", text)
+    explicit = re.search(r"(?m)^root\s*=", text)
+    if line is None or (explicit is None and root != "/"):
+        raise CommandError(
+            f"{wanted.output} has the pools {', '.join(pools) or '(none)'},"
+            " and a further one would change the paths by which their shares"
+            " are mounted. While nothing is mounted, set [nfs] root to a"
+            " directory above all pools, the same as rootdir in"
+            f" {wanted.nfs_conf}, restart the NFS server, and repeat",
+            Exit.CONFIGURATION,
+        )
+    if not f"{wanted.path}/".startswith(f"{root.rstrip('/')}/"):
+        raise CommandError(
+            f"{wanted.path} is not below {root}, which is [nfs] root in"
+            f" {wanted.output}: choose a --path below it",
+            Exit.CONFIGURATION,
+        )
+    names = ", ".join([*pools, wanted.pool])
+    text = text.replace(line[0], f"enabled_pools = {names}")
+    return text.rstrip("\n") + "\n\n" + _pool_text(wanted)
+
+
+def _write(wanted: _Wanted, merged: str | None) -> list[str]:
+    from acme_appliance.host import filesystem
+
+    done = []
+    os.makedirs(wanted.state_path, mode=0o750, exist_ok=True)
+    if merged is None:
+        done.append(f"{wanted.output} is as it should be")
+    else:
+        os.makedirs(wanted.output.parent, mode=0o755, exist_ok=True)
+        filesystem.write_durably(wanted.output, merged, 0o640)
+        done.append(f"wrote {wanted.output}")
+    if nfsconf.write(wanted.nfs_conf, wanted.nfs_root):
+        done.append(f"wrote {wanted.nfs_conf}")
+    return done
+
+
+def _text(wanted: _Wanted) -> str:
+    return f"""\
+# The configuration of the NFS share appliance, made by acme-appliance init.
+# All options: acme-appliance.conf.sample.
+
+[DEFAULT]
+# Database, certificate and locks.
+state_path = {wanted.state_path}
+
+# The REST API. Clients need {wanted.state_path}/tls/server.crt
+# as their CA file, and a token: acme-appliance token create --help
+listen_addresses = {",".join(wanted.listen)}
+port = {wanted.port}
+
+# Each is configured in a group [pool:NAME]. Shares that name no pool go to
+# the first.
+enabled_pools = {wanted.pool}
+
+[nfs]
+# Addresses of this machine by which clients mount, the preferred one first.
+portals = {",".join(wanted.portals)}
+
+# What clients see as /. The same is told to the NFS server as rootdir in
+# {wanted.nfs_conf}; never change it while shares are mounted.
+root = {wanted.nfs_root}
+
+{_pool_text(wanted)}"""
+
+
+def _pool_text(wanted: _Wanted) -> str:
+    text = f"""\
+[pool:{wanted.pool}]
+engine = btrfs
+path = {wanted.path}
+"""
+    source = wanted.device or wanted.image
+    if source:
+        text += f"""
+# Mounted at path by acme-appliance serve, where nothing else has.
+device = {_stable_name(source)}
+"""
+    return text
+
+
+def _stable_name(source: str) -> str:
+    """/dev/vdb may be another disk after the next boot."""
+    if not source.startswith("/dev/"):
+        return source
+    links = pathlib.Path("/dev/disk/by-id")
+    if not links.is_dir():
+        return source
+    target = os.path.realpath(source)
+    found = [
+        str(link)
+        for link in sorted(links.iterdir())
+        if os.path.realpath(link) == target
+    ]
+    return found[0] if found else source
+
+
+def _next_steps(wanted: _Wanted) -> str:
+    program = options.PROG
+    if str(wanted.output) != options.DEFAULT_FILE:
+        program += f" --config-file {wanted.output}"
+    return f"""
+Next:
+  systemctl restart nfs-server
+  systemctl enable --now acme-appliance     (or: {program} serve)
+  {program} token create cinder-a --scope driver:cinder-a
+  {program} status"""

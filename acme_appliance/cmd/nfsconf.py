@@ -1,0 +1,92 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The NFS server's own configuration, as far as ``init`` touches it."""
+
+import pathlib
+import shutil
+from typing import Final
+
+from acme_appliance.cmd.common import CommandError
+from acme_appliance.host import commands
+from acme_appliance.host import filesystem
+
+DEFAULT_FILE: Final = "/etc/nfs.conf.d/acme-appliance.conf"
+
+_EXPORTS: Final = pathlib.Path("/etc/exports")
+_EXPORTS_DIR: Final = pathlib.Path("/etc/exports.d")
+
+
+def check(file: pathlib.Path, root: str) -> None:
+    """:raises CommandError: setting ``rootdir`` would break something."""
+    if root == "/" or _text(root) == _read(file):
+        return
+    others = [
+        path
+        for path in [_EXPORTS, *sorted(_EXPORTS_DIR.glob("*.exports"))]
+        if not path.name.startswith("acme-") and _has_entries(path)
+    ]
+    if others:
+        raise CommandError(
+            f"{', '.join(map(str, others))} exports other directories, and"
+            f" [exports] rootdir = {root} would move them all. Remove those"
+            " exports, or give --nfs-root / : shares are then mounted by"
+            " their full path"
+        )
+    present = _present_root()
+    if present not in ("", root) and not file.exists():
+        raise CommandError(
+            f"the NFS server has [exports] rootdir = {present} already (see"
+            f" nfsconf --dump): give --nfs-root {present}, with a pool below"
+            " it"
+        )
+
+
+def write(file: pathlib.Path, root: str) -> bool:
+    """Tell the NFS server; whether the file had to be written."""
+    if root == "/" or _text(root) == _read(file):
+        return False
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    filesystem.write_durably(file, _text(root))
+    return True
+
+
+def _text(root: str) -> str:
+    return (
+        "# Made by acme-appliance init: what NFS clients see as /. The same\n"
+        "# as [nfs] root of the appliance's configuration.\n"
+        f"[exports]\nrootdir = {root}\n"
+    )
+
+
+def _read(file: pathlib.Path) -> str | None:
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _has_entries(path: pathlib.Path) -> bool:
+    lines = (_read(path) or "").splitlines()
+    return any(line.strip() and line.strip()[0] != "#" for line in lines)
+
+
+def _present_root() -> str:
+    """What the NFS server's configuration says now; empty: nothing."""
+    if shutil.which("nfsconf", path="/usr/sbin:/sbin:/usr/bin") is None:
+        return ""
+    try:
+        return commands.run(["nfsconf", "--get", "exports", "rootdir"]).strip()
+    except commands.CommandError as error:
+        if error.status == 1:  # nfsconf: it is not set
+            return ""
+        raise CommandError(str(error)) from error

@@ -1,0 +1,122 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``acme-appliance reconcile``."""
+
+import json
+from typing import Any
+from typing import Final
+
+from oslo_config import cfg
+
+from acme_appliance import locks
+from acme_appliance.cmd.common import CommandError
+from acme_appliance.cmd.common import Exit
+
+_TITLES: Final = {
+    "unusable_pools": "Pools that cannot be looked at",
+    "open_jobs": "Changes that were cut off; the next start finishes them",
+    "missing_shares": "Shares whose data is gone",
+    "missing_snapshots": "Snapshots whose data is gone",
+    "damaged_shares": "Shares whose volume file is not as it should be",
+    "unknown_shares": "Subvolumes that no share owns; never deleted by this"
+    " program",
+    "unknown_snapshots": "Subvolumes that no snapshot owns; never deleted by"
+    " this program",
+    "export_differences": "Exports that are not as they should be",
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "reconcile",
+        help="compare database, pools and exports",
+        description="Compare what the database says with what is in the"
+        " pools and in the export table. Without --apply nothing is changed,"
+        " and while the appliance serves, changes under way may show up."
+        " Ends with 4 if there are differences that were not repaired.",
+    )
+    parser.add_argument(
+        "--apply",
+        action="store_true",
+        help="repair exports and states of shares; the appliance must not be"
+        " serving, and does the same at each start",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(conf: cfg.ConfigOpts) -> int:
+    from acme_appliance import composition
+    from acme_appliance import problems
+    from acme_appliance.cmd import stores
+
+    apply = conf.command.apply
+    lock = locks.Lock(composition.ensure_state_path(conf) / "serve.lock")
+    if apply:
+        try:
+            lock.take()
+        except locks.Held as error:
+            raise CommandError(
+                f"the appliance is serving, as process {error.pid}. Stop it"
+                " first (systemctl stop acme-appliance); or just restart it:"
+                " it repairs the same at each start."
+            ) from error
+    try:
+        with stores.open_service(conf) as service:
+            report = service.reconcile(apply)
+    except problems.Problem as problem:
+        raise CommandError(problem.detail) from problem
+    finally:
+        lock.leave()
+    if conf.command.json:
+        print(json.dumps(report, indent=2, sort_keys=True))
+    else:
+        _print(report)
+    return Exit.DIFFERENCES if _left(report, apply) else Exit.OK
+
+
+def _left(report: dict[str, Any], apply: bool) -> bool:
+    """Whether something is still not as it should be."""
+    repaired = {"export_differences"} if apply else set()
+    return any(report[name] for name in _TITLES if name not in repaired)
+
+
+def _print(report: dict[str, Any]) -> None:
+    clean = True
+    for name, title in _TITLES.items():
+        found = report[name]
+        if not found:
+            continue
+        clean = False
+        note = ""
+        if name == "export_differences" and report["applied"]:
+            note = " (repaired)"
+        print(f"{title}{note}:")
+        if isinstance(found, dict):
+            found = [f"{key}: {value}" for key, value in found.items()]
+        for each in found:
+            print(f"  {_line(each)}")
+    if clean:
+        print("Database, pools and exports agree.")
+
+
+def _line(entry: Any) -> str:
+    if isinstance(entry, dict) and "share_id" in entry:
+        return (
+            f"{entry['share_id']}: wanted {_clients(entry['wanted'])}, found"
+            f" {_clients(entry['found'])}"
+        )
+    return str(entry)
+
+
+def _clients(clients: dict[str, str]) -> str:
+    return ", ".join(f"{c} ({v})" for c, v in clients.items()) or "nobody"

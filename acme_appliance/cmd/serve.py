@@ -1,0 +1,113 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``acme-appliance serve``."""
+
+import logging
+from typing import Any
+
+from oslo_config import cfg
+
+from acme_appliance import conf as options
+from acme_appliance import locks
+from acme_appliance.cmd.common import CommandError
+from acme_appliance.cmd.common import Exit
+
+LOG = logging.getLogger(__name__)
+
+_DESCRIPTION = (
+    "Serve the REST API until SIGTERM. Mounts the pools that have a device"
+    " and are not mounted, makes a TLS certificate at the first start,"
+    " finishes what a crash has cut off, and then accepts changes"
+    " (GET /readyz says 200)."
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    subparsers.add_parser(
+        "serve", help="serve the REST API", description=_DESCRIPTION
+    )
+
+
+def run(conf: cfg.ConfigOpts) -> int:
+    _check(conf)
+    _set_up_logging(conf)
+    from acme_appliance import composition
+    from acme_appliance import server
+    from acme_appliance import tls
+
+    try:
+        state_path = composition.ensure_state_path(conf)
+    except OSError as error:
+        raise CommandError(
+            f"the state directory {conf.state_path} cannot be made or used:"
+            f" {error}. Run as root, or set [DEFAULT] state_path."
+        ) from error
+    lock = locks.Lock(state_path / "serve.lock")
+    try:
+        lock.take()
+    except locks.Held as error:
+        raise CommandError(
+            f"an appliance already serves from {state_path}, as process"
+            f" {error.pid}. Stop it first (systemctl stop acme-appliance),"
+            " or give this one another [DEFAULT] state_path."
+        ) from error
+    _mount_pools(conf)
+    try:
+        certificate = composition.find_certificate(conf)
+        application = server.Server(conf, certificate, lock)
+    except tls.TlsError as error:
+        raise CommandError(str(error), Exit.CONFIGURATION) from error
+    if certificate is not None:
+        LOG.info(
+            "TLS certificate %s, SHA-256 %s",
+            certificate.certificate_file,
+            certificate.fingerprint,
+        )
+    application.run()
+    return Exit.OK
+
+
+def _check(conf: cfg.ConfigOpts) -> None:
+    try:
+        options.check(conf)
+    except options.ConfigurationError as error:
+        found = ", ".join(conf.config_file or ()) or (
+            f"there is no {options.DEFAULT_FILE}; give --config-file FILE,"
+            " or let acme-appliance init write one"
+        )
+        raise CommandError(
+            f"the configuration is not complete ({found}):\n{error}",
+            Exit.CONFIGURATION,
+        ) from error
+
+
+def _set_up_logging(conf: cfg.ConfigOpts) -> None:
+    from oslo_log import log
+
+    from acme_appliance.api import middleware
+
+    log.setup(conf, options.PROG)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(middleware.MaskSecrets())
+
+
+def _mount_pools(conf: cfg.ConfigOpts) -> None:
+    from acme_appliance.host import poolsetup
+
+    for pool in options.pools(conf):
+        if pool.engine != "memory" and pool.device:
+            try:
+                poolsetup.ensure_mounted(pool.device, pool.path)
+            except poolsetup.PoolError as error:
+                # Served all the same: reads work, and changes say why not.
+                LOG.error("Pool %s is not mounted: %s", pool.name, error)

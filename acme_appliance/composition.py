@@ -1,0 +1,169 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The composition root: from a configuration to the parts that run.
+
+What only some configurations need is imported where it is made.
+"""
+
+from collections.abc import Mapping
+import contextlib
+import importlib.metadata
+import os
+import pathlib
+import uuid
+
+from oslo_config import cfg
+
+from acme_appliance import conf as options
+from acme_appliance import tls
+from acme_appliance.api.calls import ApiSettings
+from acme_appliance.db.session import Database
+from acme_appliance.engines import base as engines
+from acme_appliance.exporters import base as exporters
+from acme_appliance.service import Service
+from acme_appliance.service import types
+
+
+def version() -> str:
+    """The installed release; ``unknown`` where run from a bare checkout."""
+    try:
+        return importlib.metadata.version("acme-cinder")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def ensure_state_path(conf: cfg.ConfigOpts) -> pathlib.Path:
+    """The state directory, readable by its owner and group only."""
+    path = options.state_path(conf)
+    path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    return path
+
+
+def system_id(state_path: pathlib.Path) -> str:
+    """The appliance's id, made at its first start and kept."""
+    file = state_path / "system-id"
+    with contextlib.suppress(FileExistsError):
+        temporary = state_path / f"system-id.{uuid.uuid4()}"
+        temporary.write_text(f"{uuid.uuid4()}\n")
+        try:
+            # Whoever links first decides, and nobody sees half an id.
+            os.link(temporary, file)
+        finally:
+            temporary.unlink()
+    return str(uuid.UUID(file.read_text().strip()))
+
+
+def build_database(conf: cfg.ConfigOpts) -> Database:
+    """The database, with the tables of this release."""
+    ensure_state_path(conf)
+    # It holds hashes of tokens and who may mount what.
+    old_mask = os.umask(0o027)
+    try:
+        database = Database(options.database_url(conf))
+        database.upgrade()
+    finally:
+        os.umask(old_mask)
+    return database
+
+
+def build_engines(conf: cfg.ConfigOpts) -> dict[str, engines.Engine]:
+    return {pool.name: _engine(pool) for pool in options.pools(conf)}
+
+
+def _engine(pool: options.Pool) -> engines.Engine:
+    if pool.engine == "memory":
+        from acme_appliance.engines.memory import MemoryEngine
+
+        return MemoryEngine(root=pool.path or f"/memory/{pool.name}")
+    from acme_appliance.engines.btrfs import BtrfsEngine
+
+    return BtrfsEngine(pool.path)
+
+
+def build_exporter(conf: cfg.ConfigOpts) -> exporters.Exporter:
+    root = options.export_root(conf)
+    if conf.nfs.exporter == "memory":
+        from acme_appliance.exporters.memory import MemoryExporter
+
+        return MemoryExporter(root=root)
+    from acme_appliance.exporters.kernel import KernelExporter
+
+    return KernelExporter(
+        root=root, exports_dir=conf.nfs.exports_dir, squash=conf.nfs.squash
+    )
+
+
+def build_settings(conf: cfg.ConfigOpts) -> types.Settings:
+    portals = conf.nfs.portals
+    return types.Settings(
+        system_id=system_id(ensure_state_path(conf)),
+        system_name=conf.system_name,
+        version=version(),
+        portals=tuple(
+            types.Portal(address, preferred=address == portals[0])
+            for address in portals
+        ),
+        nfs_versions=tuple(conf.nfs.versions),
+        limits=types.Limits(
+            max_shares=conf.limits.max_shares,
+            max_snapshots_per_share=conf.limits.max_snapshots_per_share,
+            max_access_rules_per_share=conf.limits.max_access_rules_per_share,
+            max_share_bytes=conf.limits.max_share_bytes,
+        ),
+        file_defaults=types.FileDefaults(
+            uid=conf.nfs.owner_uid, gid=conf.nfs.owner_gid
+        ),
+        volume_file=conf.features.volume_file,
+        workers=conf.workers,
+        job_retention_days=conf.job_retention_days,
+        event_retention_days=conf.event_retention_days,
+    )
+
+
+def build_service(
+    conf: cfg.ConfigOpts,
+    database: Database,
+    pools: Mapping[str, engines.Engine] | None = None,
+) -> Service:
+    """The service, not started."""
+    return Service(
+        database,
+        build_engines(conf) if pools is None else pools,
+        build_exporter(conf),
+        build_settings(conf),
+    )
+
+
+def build_api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
+    return ApiSettings(**options.api_members(conf))
+
+
+def find_certificate(conf: cfg.ConfigOpts) -> tls.Certificate | None:
+    """The certificate to serve with, made now if it is ours and new.
+
+    None: TLS is off.
+    :raises tls.TlsError: a configured one cannot be used.
+    """
+    if not conf.tls.enabled:
+        return None
+    if conf.tls.certificate_file:
+        return tls.read_certificate(
+            pathlib.Path(conf.tls.certificate_file),
+            pathlib.Path(conf.tls.key_file),
+        )
+    return tls.ensure_certificate(
+        ensure_state_path(conf) / "tls",
+        tls.certificate_names(
+            conf.listen_addresses, conf.nfs.portals, conf.tls.names
+        ),
+    )
