@@ -48,6 +48,7 @@ def normalise(address: str) -> str:
     shown = f"[{host}]" if ":" in host else host
     url = f"{parts.scheme}://{shown}:{port}"
     try:
+        host.encode("idna")
         requests.Request("GET", url).prepare()
     except (ValueError, requests.RequestException) as exc:
         raise _bad(address) from exc

@@ -310,6 +310,7 @@ _NEVER_SENT = (
     requests.exceptions.ConnectTimeout,
     urllib3.exceptions.ClosedPoolError,
     urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.LocationValueError,
     urllib3.exceptions.NewConnectionError,
 )
 

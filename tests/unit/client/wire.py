@@ -180,7 +180,11 @@ class _Server(http.server.ThreadingHTTPServer):
             except OSError:
                 return  # the client refused our certificate
         self.stub.track(request)
-        super().finish_request(request, client_address)
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            # The one that the base class closes was wrapped meanwhile.
+            request.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Broken connections are what this server is for."""
@@ -192,6 +196,7 @@ class _Server6(_Server):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Server
     nth = 0  # there is one handler for each connection
 

@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The names that users of the client rely on; changing one breaks them."""
+
+import dataclasses
+import inspect
+import unittest
+
+from acme_cinder import client
+
+NAMES = """
+    AccessRule AlreadyExists ApiError AuthenticationFailed BadRequest
+    BasicLogin BearerToken Busy Client ConfigurationError Conflict Degraded
+    Event EventPage ExportLocation FieldError Forbidden HasSnapshots InUse
+    InternalError InvalidArgument Job JobFailed JobUnfinished LimitReached
+    NoSpace NotFound NotSent OutcomeUnknown Pool PreconditionFailed
+    ProblemError ProtocolError RateLimited Share ShrinkRefused Snapshot
+    Source Stats System TlsError TransportError Unavailable VolumeFile
+    VolumeFileSpec WrongState
+""".split()
+
+METHODS = {
+    "close": "(self) -> None",
+    "create_share": (
+        "(self, share_id: str, *, name: str, size_bytes: int | None = None,"
+        " pool: str | None = None,"
+        " file: VolumeFileSpec | None = None,"
+        " source: Source | None = None,"
+        " labels: Mapping[str, str] | None = None) -> Share"
+    ),
+    "create_snapshot": (
+        "(self, snapshot_id: str, share_id: str, *,"
+        " name: str | None = None,"
+        " labels: Mapping[str, str] | None = None) -> Snapshot"
+    ),
+    "delete_share": "(self, share_id: str, *, cascade: bool = False) -> None",
+    "delete_snapshot": "(self, snapshot_id: str) -> None",
+    "find_share": "(self, share_id: str) -> Share | None",
+    "find_snapshot": "(self, snapshot_id: str) -> Snapshot | None",
+    "get_access": "(self, share_id: str, holder: str) -> AccessRule",
+    "get_job": "(self, job_id: str, wait_seconds: int = 0) -> Job",
+    "get_pool": "(self, name: str) -> Pool",
+    "get_share": "(self, share_id: str) -> Share",
+    "get_snapshot": "(self, snapshot_id: str) -> Snapshot",
+    "get_stats": "(self) -> Stats",
+    "get_system": "(self) -> System",
+    "grant_access": (
+        "(self, share_id: str, holder: str, clients: Sequence[str],"
+        " level: str) -> AccessRule"
+    ),
+    "list_events": (
+        "(self, after: int = 0, wait_seconds: int = 0) -> EventPage"
+    ),
+    "list_pools": "(self) -> tuple[Pool, ...]",
+    "list_shares": (
+        "(self, *, name: str | None = None, pool: str | None = None,"
+        " group_id: str | None = None, origin_id: str | None = None,"
+        " state: str | None = None,"
+        " labels: Mapping[str, str] | None = None) -> Iterator[Share]"
+    ),
+    "list_snapshots": (
+        "(self, *, share_id: str | None = None, name: str | None = None,"
+        " state: str | None = None,"
+        " labels: Mapping[str, str] | None = None) -> Iterator[Snapshot]"
+    ),
+    "revoke_access": "(self, share_id: str, holder: str) -> None",
+    "update_share": (
+        "(self, share_id: str, *, name: str | None = None,"
+        " size_bytes: int | None = None,"
+        " labels: Mapping[str, str | None] | None = None,"
+        " file_name: str | None = None,"
+        " if_match: int | None = None) -> Share"
+    ),
+    "update_snapshot": (
+        "(self, snapshot_id: str, *, name: str | None = None,"
+        " labels: Mapping[str, str | None] | None = None,"
+        " if_match: int | None = None) -> Snapshot"
+    ),
+    "with_deadline": "(self, deadline_seconds: float) -> Client",
+}
+
+PARENTS = {
+    "NotSent": "TransportError",
+    "TlsError": "NotSent",
+    "OutcomeUnknown": "TransportError",
+    "JobUnfinished": "OutcomeUnknown",
+    "TransportError": "ApiError",
+    "ProtocolError": "ApiError",
+    "ProblemError": "ApiError",
+    "BadRequest": "ProblemError",
+    "AuthenticationFailed": "ProblemError",
+    "Forbidden": "ProblemError",
+    "NotFound": "ProblemError",
+    "Conflict": "ProblemError",
+    "AlreadyExists": "Conflict",
+    "HasSnapshots": "Conflict",
+    "InUse": "Conflict",
+    "ShrinkRefused": "Conflict",
+    "WrongState": "Conflict",
+    "Degraded": "Conflict",
+    "Busy": "Conflict",
+    "PreconditionFailed": "ProblemError",
+    "NoSpace": "ProblemError",
+    "LimitReached": "ProblemError",
+    "RateLimited": "ProblemError",
+    "Unavailable": "ProblemError",
+    "InternalError": "ProblemError",
+    "JobFailed": "ProblemError",
+    "InvalidArgument": "ApiError",
+    "ConfigurationError": "ApiError",
+}
+
+
+def plain(signature: inspect.Signature) -> str:
+    """Without the modules that the names come from."""
+    text = str(signature).replace("'", "")
+    for module in (
+        "collections.abc.",
+        "acme_cinder.client.models.",
+        "acme_cinder.client.client.",
+    ):
+        text = text.replace(module, "")
+    return text
+
+
+class PublicNamesTest(unittest.TestCase):
+    def test_names(self):
+        self.assertEqual(sorted(NAMES), sorted(client.__all__))
+        for name in NAMES:
+            self.assertTrue(inspect.isclass(getattr(client, name)), name)
+
+    def test_methods(self):
+        found = {
+            name: plain(inspect.signature(member))
+            for name, member in inspect.getmembers(client.Client)
+            if inspect.isfunction(member) and not name.startswith("_")
+        }
+        self.assertEqual(METHODS, found)
+
+    def test_constructor(self):
+        self.assertEqual(
+            [
+                "self",
+                "addresses",
+                "credentials",
+                "verify",
+                "connect_timeout_seconds",
+                "read_timeout_seconds",
+                "deadline_seconds",
+                "request_id",
+                "pool_size",
+                "max_reply_bytes",
+                "ca_option",
+                "adapter_factory",
+                "sleep",
+                "clock",
+                "new_backoff",
+            ],
+            list(inspect.signature(client.Client.__init__).parameters),
+        )
+
+    def test_tree_of_errors(self):
+        found = {
+            name: getattr(client, name).__bases__[0].__name__
+            for name in NAMES
+            if issubclass(getattr(client, name), client.ApiError)
+            and name != "ApiError"
+        }
+        self.assertEqual(PARENTS, found)
+
+    def test_models_cannot_be_changed(self):
+        for name in NAMES:
+            member = getattr(client, name)
+            if not issubclass(member, Exception) and name != "Client":
+                self.assertTrue(dataclasses.is_dataclass(member), name)
+                self.assertTrue(member.__dataclass_params__.frozen, name)
+
+    def test_every_public_method_is_documented(self):
+        undocumented = [
+            name
+            for name in METHODS
+            if not inspect.getdoc(getattr(client.Client, name))
+        ]
+        # Their names and types say it all.
+        self.assertEqual(
+            ["find_share", "find_snapshot", "get_system", "list_pools"],
+            undocumented,
+        )
