@@ -151,7 +151,7 @@ class _Wanted:
 
 
 def run(conf: cfg.ConfigOpts) -> int:
-    from acme_appliance.host import poolsetup
+    from acme_appliance import poolsetup
 
     wanted = _check(conf.command)
     if os.geteuid() != 0:

@@ -102,7 +102,7 @@ def _set_up_logging(conf: cfg.ConfigOpts) -> None:
 
 
 def _mount_pools(conf: cfg.ConfigOpts) -> None:
-    from acme_appliance.host import poolsetup
+    from acme_appliance import poolsetup
 
     for pool in options.pools(conf):
         if pool.engine != "memory" and pool.device:

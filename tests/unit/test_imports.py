@@ -1,0 +1,135 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Imports only ever go down: what each layer may know of the others."""
+
+import ast
+from collections.abc import Iterator
+import pathlib
+import unittest
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+#: From the top to the bottom: a layer imports those to its right, and
+#: itself. Engines and exporters are beside each other.
+_APPLIANCE_LAYERS = ("cmd", "api", "service", "db", "engines", "host")
+_MAY_RUN_COMMANDS = ("acme_appliance.host",)
+
+
+def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
+    """Name and syntax of every module below ``package``."""
+    for path in sorted((_ROOT / package.replace(".", "/")).rglob("*.py")):
+        parts = path.relative_to(_ROOT).with_suffix("").parts
+        name = ".".join(parts).removesuffix(".__init__")
+        yield name, ast.parse(path.read_text(), str(path))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Full names of all that is imported, anywhere in the module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def is_below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+class ImportsTest(unittest.TestCase):
+    def refuse(self, package: str, *forbidden: str) -> None:
+        """No module of ``package`` imports anything ``forbidden``."""
+        found = list(modules(package))
+        self.assertTrue(found, f"{package} is empty")
+        wrong = [
+            f"{name} imports {imported}"
+            for name, tree in found
+            for imported in imports(tree)
+            for below in forbidden
+            if is_below(imported, below)
+        ]
+        self.assertEqual([], wrong)
+
+    def test_client_knows_no_cinder(self):
+        self.refuse(
+            "acme_cinder.client",
+            "cinder",
+            "os_brick",
+            "oslo_config",
+            "acme_appliance",
+            "eventlet",
+        )
+
+    def test_client_knows_nothing_above_it(self):
+        for name, tree in modules("acme_cinder.client"):
+            for imported in imports(tree):
+                if is_below(imported, "acme_cinder"):
+                    self.assertTrue(
+                        is_below(imported, "acme_cinder.client"),
+                        f"{name} imports {imported}",
+                    )
+
+    def test_driver_knows_no_appliance_and_no_eventlet(self):
+        self.refuse("acme_cinder", "acme_appliance", "eventlet")
+
+    def test_driver_uses_only_the_public_names_of_the_client(self):
+        from acme_cinder import client
+
+        public = {f"acme_cinder.client.{name}" for name in client.__all__}
+        wrong = [
+            f"{name} imports {imported}"
+            for name, tree in modules("acme_cinder")
+            if not is_below(name, "acme_cinder.client")
+            for imported in imports(tree)
+            if imported.startswith("acme_cinder.client.")
+            and imported not in public
+        ]
+        self.assertEqual([], wrong)
+
+    def test_appliance_knows_no_cinder(self):
+        self.refuse("acme_appliance", "cinder", "os_brick", "acme_cinder")
+
+    def test_layers_of_the_appliance_go_down(self):
+        packages = [f"acme_appliance.{name}" for name in _APPLIANCE_LAYERS]
+        for place, package in enumerate(packages):
+            if place:
+                self.refuse(package, *packages[:place])
+        self.refuse("acme_appliance.exporters", *packages[:4])
+        self.refuse("acme_appliance.exporters", "acme_appliance.engines")
+        self.refuse("acme_appliance.engines", "acme_appliance.exporters")
+        self.refuse(
+            "acme_appliance.host",
+            "acme_appliance.exporters",
+            "acme_appliance.poolsetup",
+        )
+        self.refuse(
+            "acme_appliance.db",
+            "acme_appliance.engines",
+            "acme_appliance.exporters",
+        )
+
+    def test_only_the_host_layer_runs_commands(self):
+        runners = {"subprocess", "pty", "fcntl.ioctl", "ctypes", "os.system"}
+        for package in ("acme_appliance", "acme_cinder.client"):
+            for name, tree in modules(package):
+                if any(is_below(name, ok) for ok in _MAY_RUN_COMMANDS):
+                    continue
+                found = {
+                    imported
+                    for imported in imports(tree)
+                    for runner in runners
+                    if is_below(imported, runner)
+                }
+                self.assertEqual(set(), found, name)
