@@ -42,14 +42,13 @@ class Appliance:
         *,
         export_root: pathlib.Path,
         address: str = "127.0.0.1",
-        options: tuple[str, ...] = (),
+        options: str = "",
     ) -> None:
         self.url = f"https://127.0.0.1:{PORT}"
         self.pool = export_root / "gold"
         self.ca_file = folder / "state" / "tls" / "server.crt"
         self._command = command
         self._folder = folder
-        self._root = export_root
         self._address = address
         self._options = options
         self._config = folder / "acme-appliance.conf"
@@ -65,7 +64,9 @@ class Appliance:
 
         :raises NotReady: it failed
         """
-        command = [self._command, "--config-file", str(self._config)]
+        command = [self._command]
+        if arguments[0] != "init":
+            command += ["--config-file", str(self._config)]
         done = subprocess.run(
             [*command, *arguments],
             capture_output=True,
@@ -85,32 +86,20 @@ class Appliance:
     def init(self, pool_bytes: int) -> None:
         """Make the configuration and a btrfs pool in a loop file."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._config.write_text(
-            "\n".join(
-                (
-                    "[DEFAULT]",
-                    f"state_path = {self._folder / 'state'}",
-                    "listen_addresses = 127.0.0.1",
-                    f"port = {PORT}",
-                    "[nfs]",
-                    f"portals = {self._address}",
-                    f"root = {self._root}",
-                    *self._options,
-                    "",
-                )
-            )
-        )
         self._run(
             "init",
-            "--pool",
-            "gold",
-            "--loop",
-            str(self._folder / "gold.img"),
-            "--size",
-            str(pool_bytes),
-            "--mount",
-            str(self.pool),
+            *("--image", str(self._folder / "gold.img")),
+            *("--size", str(pool_bytes)),
+            *("--pool", self.pool.name),
+            *("--path", str(self.pool)),
+            *("--nfs-root", str(self.pool.parent)),
+            *("--portal", self._address),
+            *("--listen", "127.0.0.1"),
+            *("--state-path", str(self._folder / "state")),
+            *("--output", str(self._config)),
         )
+        with self._config.open("a") as config:
+            config.write(self._options)
 
     def token(self, name: str, scope: str) -> str:
         """A new token, as an operator makes one."""

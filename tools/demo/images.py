@@ -23,6 +23,7 @@ Run it: ``python -m tools.demo.images PORT FOLDER``.
 from collections.abc import Iterator
 import datetime
 import hashlib
+import html
 import http.server
 import json
 import pathlib
@@ -102,7 +103,7 @@ class Store:
         image: dict[str, Any] = json.loads(text)
         return image
 
-    def list(self) -> list[dict[str, Any]]:
+    def all(self) -> list[dict[str, Any]]:
         paths = sorted(self._folder.glob("*.json"))
         return [json.loads(path.read_text()) for path in paths]
 
@@ -231,12 +232,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _refuse(self, status: int, message: str) -> None:
         # The rest of the request may not have been read.
         self.close_connection = True
-        self._json(status, {"message": message})
+        data = html.escape(message).encode()
+        self._reply(status, "text/html; charset=UTF-8", data)
 
     def _json(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
+        self._reply(status, "application/json", json.dumps(body).encode())
+
+    def _reply(self, status: int, kind: str, data: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -277,7 +281,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._json(200, SCHEMA)
 
     def _index(self) -> None:
-        images = [] if "marker=" in self.path else self.store.list()
+        images = [] if "marker=" in self.path else self.store.all()
         self._json(
             200,
             {

@@ -89,7 +89,7 @@ class Stack:
         *,
         export_root: pathlib.Path,
         address: str = "127.0.0.1",
-        appliance_options: tuple[str, ...] = (),
+        appliance_options: str = "",
         cinder_options: str = "",
         backend_options: str = "",
     ) -> None:
