@@ -26,7 +26,6 @@ sudo cp -r "$here" /opt/stack/acme-cinder
 {
     cat "$here/devstack/samples/all-in-one.conf"
     cat <<'CONF'
-ENABLE_VOLUME_MULTIATTACH=True
 LOGFILE=/opt/stack/logs/stack.sh.log
 GIT_DEPTH=1
 disable_service dstat horizon

@@ -51,7 +51,10 @@ mkdir -p "$DEST" "$DATA_DIR"
 source "$TOP_DIR/lib/database"
 # shellcheck source=/dev/null
 source "$TOP_DIR/lib/rpc_backend"
-[[ $mode == stack ]] && fetch_plugins
+if [[ $mode == stack ]]; then
+    async_init
+    fetch_plugins
+fi
 run_phase override_defaults
 for library in apache tls infra libraries lvm horizon keystone glance nova \
         placement cinder swift neutron; do
@@ -74,6 +77,10 @@ function phase {
 
 function stack_it {
     phase source run_phase source
+    # Tempest's functions have come in with it.
+    stand_in
+    # As stack.sh does: whatever is not meant for a log has to see to it.
+    set -o xtrace
     # shellcheck disable=SC2046
     install_package $(get_plugin_packages)
     phase pre-install run_phase stack pre-install
@@ -83,7 +90,6 @@ function stack_it {
     phase post-config run_phase stack post-config
     merge_config_group "$TOP_DIR/local.conf" post-config
     phase extra run_phase stack extra
-    mkdir -p "$TEMPEST_CONFIG_DIR"
     phase test-config run_phase stack test-config
     merge_config_group "$TOP_DIR/local.conf" test-config
 }

@@ -68,9 +68,10 @@ class Scratch:
             symlinks=True,
             ignore=shutil.ignore_patterns(".git", "doc", "local*"),
         )
-        for folder in ("bin", "stack", "systemd", "etc/cinder", "cinder/etc"):
+        for folder in ("bin", "stack/logs", "systemd", "etc/cinder"):
             (self.path / folder).mkdir(parents=True)
         (self.path / "stack" / "acme-cinder").symlink_to(PROJECT)
+        (self.path / "cinder" / "etc").mkdir(parents=True)
         (self.path / "cinder" / "etc" / "cinder").symlink_to(
             pathlib.Path(sys.prefix) / "etc" / "cinder"
         )
@@ -102,6 +103,8 @@ class Scratch:
             "STACK_USER": "root",
             "OFFLINE": "True",
             "GLOBAL_VENV": "False",
+            "DEVSTACK_PARALLEL": "False",
+            "NEUTRON_CREATE_INITIAL_NETWORKS": "False",
             "ENABLED_SERVICES": "key,mysql,rabbit,c-api,c-sch,c-vol,tempest",
         }
         header = "[[local|localrc]]\n"
