@@ -16,6 +16,7 @@ A pool is a directory on btrfs::
 
     POOL/shares/ID      a share, a subvolume
     POOL/snapshots/ID   a snapshot, a read-only subvolume
+    POOL/commit         an empty subvolume, see btrfsutil.commit
 
 Making, cloning and deleting a subvolume take the same few milliseconds
 whatever is in it, and none depends on another afterwards. There are no
@@ -32,6 +33,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from typing import ClassVar
 
 from acme_appliance.engines import base
@@ -42,6 +44,7 @@ _FOLDERS = {base.Kind.SHARE: "shares", base.Kind.SNAPSHOT: "snapshots"}
 #: An NFSv4 client walks to its share through the folder, as nobody: it may
 #: pass, and not look around. Snapshots are not walked to.
 _MODES = {base.Kind.SHARE: 0o711, base.Kind.SNAPSHOT: 0o700}
+_COMMIT = "commit"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -53,6 +56,7 @@ class BtrfsEngine(base.Engine):
 
     def __init__(self, directory: str) -> None:
         self.root = os.path.realpath(directory)
+        self._committing = threading.Lock()
 
     def check(self) -> list[str]:
         missing = btrfsutil.available()
@@ -63,7 +67,7 @@ class BtrfsEngine(base.Engine):
                 return [f"{self.root} is not on btrfs; is the pool mounted?"]
             if filesystem.is_read_only(self.root):
                 return [f"{self.root} is mounted read-only"]
-            for folder in _FOLDERS.values():
+            for folder in (*_FOLDERS.values(), _COMMIT):
                 os.stat(os.path.join(self.root, folder))
         except OSError as error:
             return [f"{error.filename}: {error.strerror}"]
@@ -158,8 +162,16 @@ class BtrfsEngine(base.Engine):
         return self._stat(share_id, name) is not None
 
     def sync(self) -> None:
-        with _translated(self.root), self._folder(base.Kind.SHARE) as folder:
-            btrfsutil.sync(folder)
+        path = os.path.join(self.root, _COMMIT)
+        with _translated(path), self._committing:
+            try:
+                fd = os.open(path, _DIRECTORY)
+            except FileNotFoundError as error:
+                raise base.Unavailable(f"{path} is missing") from error
+            try:
+                btrfsutil.commit(fd)
+            finally:
+                os.close(fd)
 
     # -- helpers
 
@@ -236,7 +248,10 @@ def prepare(directory: str) -> None:
                 os.mkdir(path, _MODES[kind])
             with _opened(path) as fd:
                 os.fchmod(fd, _MODES[kind])
-                os.fsync(fd)
+        with _opened(directory) as fd:
+            with contextlib.suppress(FileExistsError):
+                btrfsutil.create_subvolume(fd, _COMMIT)
+    BtrfsEngine(directory).sync()
 
 
 def _find(folder: int, name: str) -> os.stat_result | None:

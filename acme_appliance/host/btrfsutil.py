@@ -50,8 +50,11 @@ def _library() -> ctypes.CDLL:
             nothing,
         ],
         "btrfs_util_delete_subvolume_fd": [integer, name, integer],
-        "btrfs_util_start_sync_fd": [integer, number],
-        "btrfs_util_wait_sync_fd": [integer, ctypes.c_uint64],
+        "btrfs_util_get_subvolume_read_only_fd": [
+            integer,
+            ctypes.POINTER(ctypes.c_bool),
+        ],
+        "btrfs_util_set_subvolume_read_only_fd": [integer, ctypes.c_bool],
     }
     for function, arguments in signatures.items():
         getattr(library, function).argtypes = arguments
@@ -110,16 +113,22 @@ def delete_subvolume(parent_fd: int, name: str) -> None:
     _call("delete_subvolume_fd", name, parent_fd, name.encode(), 0)
 
 
-def sync(fd: int) -> None:
-    """Commit the file system's current transaction, and wait for it.
+def commit(fd: int) -> None:
+    """Commit the file system's transaction, by way of an open subvolume
+    that is kept for this: what names, sizes and subvolumes are is on disk
+    then. Two callers must not use one subvolume at a time.
 
-    What namespace and sizes are is on disk then. It does not wait for
-    file data that clients have written and not asked to be synced, as
-    syncfs would, for seconds.
+    Setting the read-only flag of a subvolume is the one call that commits
+    at once and commits only that. BTRFS_IOC_SYNC and syncfs first write all
+    that clients have cached: 200 MB of it took 1.2 s against 2 ms. And
+    BTRFS_IOC_START_SYNC only wakes a thread of the kernel, which sleeps on
+    for 30 s if it is woken in the wrong moment, as other commits make it.
+
+    :raises OSError: EROFS, EIO, ...
     """
-    transaction = ctypes.c_uint64()
-    _call("start_sync_fd", "", fd, ctypes.byref(transaction))
-    _call("wait_sync_fd", "", fd, transaction)
+    flag = ctypes.c_bool()
+    _call("get_subvolume_read_only_fd", "", fd, ctypes.byref(flag))
+    _call("set_subvolume_read_only_fd", "", fd, not flag.value)
 
 
 def _call(function: str, name: str, *arguments: object) -> None:

@@ -189,6 +189,8 @@ class TestPoolThatIsNotThere(PoolCase):
 class TestPowerCut(PoolCase):
     """A copy of the image, taken after a sync, is what a cut would leave."""
 
+    size_bytes = 256 << 20
+
     def test_synced_changes_survive(self):
         kept, deleted = suite.new_id(), suite.new_id()
         for id_ in (kept, deleted):
