@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 60.0
 
 #: Where a service without a login finds administration tools.
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class CommandError(Exception):
@@ -57,7 +57,7 @@ def run(
             errors="replace",
             timeout=timeout_seconds,
             check=False,
-            env={**os.environ, "LC_ALL": "C", "PATH": _PATH},
+            env={**os.environ, "LC_ALL": "C", "PATH": PATH},
         )
     except subprocess.TimeoutExpired as error:
         reason = f"killed after {timeout_seconds:.0f} s"
