@@ -69,6 +69,9 @@ def load(arguments: Sequence[str]) -> cfg.ConfigOpts:
 
     conf = cfg.ConfigOpts()
     log.register_options(conf)
+    log.set_defaults(
+        default_log_levels=[*log.get_default_log_levels(), "alembic=WARN"]
+    )
     try:
         return options.load(
             arguments,

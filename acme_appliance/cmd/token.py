@@ -42,7 +42,12 @@ def add_parser(subparsers: Any) -> None:
         help="make a token and print it",
         description=f"Make a token and print it, once. {_SCOPES}",
     )
-    create.add_argument("name", help="whose it is, for example cinder-a")
+    create.add_argument(
+        # Not "name": oslo.config keeps the subcommand's there.
+        "credential",
+        metavar="NAME",
+        help="whose it is, for example cinder-a",
+    )
     create.add_argument(
         "--scope",
         required=True,
@@ -93,7 +98,7 @@ def _create(conf: cfg.ConfigOpts, store: Any) -> None:
     lifetime = datetime.timedelta(days=days) if days else None
     try:
         secret, credential = store.create(
-            conf.command.name, scope, namespace, lifetime=lifetime
+            conf.command.credential, scope, namespace, lifetime=lifetime
         )
     except Exception:
         if file is not None:
