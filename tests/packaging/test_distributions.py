@@ -16,6 +16,7 @@ Every build and installation is a real one: pip, an environment of its own,
 Cinder beside it. That takes minutes, so the environments are made once.
 """
 
+import json
 import os
 from pathlib import Path
 import subprocess
@@ -28,7 +29,18 @@ import zipfile
 from tests.fixtures import appliance
 
 TOP = Path(__file__).resolve().parents[2]
-CREATE_A_VOLUME = Path(__file__).with_name("create_a_volume.py")
+LOAD_DRIVER = TOP / "tests" / "fixtures" / "load_driver.py"
+CINDER_CONF = """\
+[DEFAULT]
+enabled_backends = acme-1
+[acme-1]
+volume_driver = acme_cinder.driver.acmeNfsDriver
+volume_backend_name = acme-1
+acme_api_addresses = {box.url}
+acme_api_token = {box.token}
+acme_api_ca_file = {box.ca_file}
+nfs_mount_point_base = {mounts}
+"""
 PACKAGES = ("acme_cinder", "acme_appliance")
 
 
@@ -89,9 +101,7 @@ class Distributions(unittest.TestCase):
                 name.partition(".data/data/share/acme-cinder/")[2]
                 for name in wheel.namelist()
             }
-        expected = {
-            name.removeprefix("etc/") for name in tracked_files("etc")
-        }
+        expected = {name.removeprefix("etc/") for name in tracked_files("etc")}
         self.assertEqual(expected, shared - {""})
 
     def test_the_sdist_holds_what_git_does(self) -> None:
@@ -141,16 +151,19 @@ class Installed(unittest.TestCase):
 
     def create_a_volume(self) -> str:
         with appliance.RunningAppliance() as box:
-            made = run(
+            file = self.folder / "cinder.conf"
+            file.write_text(
+                CINDER_CONF.format(box=box, mounts=self.folder / "mnt")
+            )
+            run(
                 self.bin / "python",
-                CREATE_A_VOLUME,
-                box.url,
-                box.token,
-                box.ca_file or "",
+                LOAD_DRIVER,
+                file,
                 self.folder,
                 cwd=self.folder,
             )
-        return made.strip()
+            found = json.loads((self.folder / "found.json").read_text())
+        return str(found["acme-1"]["created"])
 
     def installed(self) -> set[str]:
         lines = run(self.bin / "pip", "list", "--format=freeze")
