@@ -12,6 +12,8 @@
 
 """Letting hosts in and out: one access rule per volume and host."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 import time
 from typing import Any

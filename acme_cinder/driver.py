@@ -12,6 +12,8 @@
 
 """Cinder's volume driver; one method for each of Cinder's calls."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from cinder import exception
@@ -81,21 +83,35 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     def do_setup(self, context: Any) -> None:
         """Read the configuration; asks nobody anything yet."""
-        self._settings = options.read(self.configuration)
-        self._api = startup.new_client(self._settings, _request_id)
-        self._mounts = startup.new_mounts(self._settings)
-        self._shares = shares.Shares(self._api, self._settings, self._mounts)
+        settings = options.read(self.configuration)
+        self.assemble(
+            settings,
+            startup.new_client(settings, _request_id),
+            startup.new_mounts(settings),
+        )
+
+    def assemble(
+        self,
+        settings: options.Settings,
+        api: client.Client,
+        mounts: mount.Mounts,
+    ) -> None:
+        """Put the parts together; tests bring some of their own."""
+        self._settings = settings
+        self._api = api
+        self._mounts = mounts
+        self._shares = shares.Shares(api, settings, mounts)
         self._images = images.Images(
             self._shares,
             execute=self._execute,
-            as_root=not self._settings.secure_operations,
+            as_root=not settings.secure_operations,
             blocksize=self.configuration.volume_dd_blocksize,
         )
         self._attachments = attachments.Attachments(
-            self._settings, self._shares, self._mounts
+            settings, self._shares, mounts
         )
         self._reaper = reaper.Reaper(
-            self._api, self._mounts, self._settings.reap_interval_seconds
+            api, mounts, settings.reap_interval_seconds
         )
 
     def check_for_setup_error(self) -> None:

@@ -20,6 +20,8 @@ and are left alone; and a rule of ours that outlived its reason (the reply
 to a grant was lost, the service was killed) can be told from theirs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses

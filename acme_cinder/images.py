@@ -17,6 +17,8 @@ leaves the mount behind, checks the file as root, and whose LUKS encryptor
 replaces the volume's file by a symbolic link.
 """
 
+from __future__ import annotations
+
 import binascii
 from collections.abc import Iterator
 import contextlib

@@ -17,6 +17,8 @@ driver promises beyond the minimum. Where the installed Cinder still has
 one, it is used.
 """
 
+from __future__ import annotations
+
 import abc
 from typing import Any
 

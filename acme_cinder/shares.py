@@ -17,6 +17,8 @@ grows the file and each operation is one request. Where it has not, the
 share is mounted for the moment, and the file made here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
