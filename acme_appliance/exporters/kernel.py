@@ -66,7 +66,7 @@ _Target = dict[str, tuple[base.ExportedShare, base.Clients]]
 
 class KernelExporter(base.Exporter):
     """:param root: nfs.conf's rootdir; all pools are below it.
-    :param folder: where the export files are; ``exportfs -a`` reads it.
+    :param exports_dir: where the export files are; ``exportfs -a`` reads it.
     """
 
     def __init__(
@@ -74,21 +74,21 @@ class KernelExporter(base.Exporter):
         root: str,
         *,
         squash: str = SQUASH_ALL,
-        folder: str = "/etc/exports.d",
+        exports_dir: str = "/etc/exports.d",
         table: exportfs.ExportTable | None = None,
     ) -> None:
         if squash not in _SQUASH:
             raise ValueError(f"unknown squash: {squash!r}")
         self.root = os.path.realpath(root)
-        self.folder = pathlib.Path(folder)
+        self.exports_dir = pathlib.Path(exports_dir)
         self._squash = _SQUASH[squash]
         self._table = table or exportfs.ExportTable()
 
     def check(self) -> list[str]:
         if shutil.which("exportfs", path=commands.PATH) is None:
             return ["exportfs is not installed"]
-        if not self.folder.is_dir():
-            return [f"{self.folder} is not a directory"]
+        if not self.exports_dir.is_dir():
+            return [f"{self.exports_dir} is not a directory"]
         if not exportfs.server_is_running():
             return ["the NFS server is not running"]
         try:
@@ -216,11 +216,13 @@ class KernelExporter(base.Exporter):
     # -- the files
 
     def _file(self, share_id: str) -> pathlib.Path:
-        return self.folder / f"acme-{share_id}.exports"
+        return self.exports_dir / f"acme-{share_id}.exports"
 
     def _files(self) -> set[str]:
         """The shares that have a file."""
-        matches = (_FILE.fullmatch(name) for name in os.listdir(self.folder))
+        matches = (
+            _FILE.fullmatch(name) for name in os.listdir(self.exports_dir)
+        )
         return {match[1] for match in matches if match is not None}
 
     def _write_file(

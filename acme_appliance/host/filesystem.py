@@ -132,22 +132,6 @@ def is_block_device(path: str) -> bool:
     return stat.S_ISBLK(os.stat(path).st_mode)
 
 
-def has_signature(path: str) -> str | None:
-    """The file system or partition table that a device already has.
-
-    :raises commands.CommandError: it cannot be read.
-    """
-    try:
-        found = commands.run(
-            ["blkid", "--probe", "--output", "value", "--", path]
-        )
-    except commands.CommandError as error:
-        if error.status == 2:  # blkid: nothing was found
-            return None
-        raise
-    return " ".join(found.split()) or None
-
-
 def create_image(path: str, size_bytes: int) -> None:
     """Make a sparse file to hold a pool. :raises OSError: EEXIST too."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,0 +1,244 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The exporter for the kernel's NFS server, with a real server and client.
+
+Loud about it where there is none: run it by tools/sandbox.sh.
+"""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+from unittest import mock
+import uuid
+
+from acme_appliance.engines import base as engines
+from acme_appliance.engines import btrfs
+from acme_appliance.exporters import base
+from acme_appliance.exporters import kernel
+from acme_appliance.host import commands
+from acme_appliance.host import exportfs
+from tests.functional import machine
+from tests.unit.appliance import exporter_suite as suite
+
+LOOPBACK = "127.0.0.1"
+RW, RO = suite.RW, suite.RO
+
+
+class CountingTable(exportfs.ExportTable):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def grant(self, exports, options):
+        self.count += 1
+        super().grant(exports, options)
+
+    def revoke(self, exports):
+        self.count += 1
+        super().revoke(exports)
+
+    def load_files(self):
+        self.count += 1
+        super().load_files()
+
+
+class NfsCase(unittest.TestCase):
+    """A pool below the server's root, and an exporter for it."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        machine.require_nfsd()
+        cls.root = exportfs.configured_root()
+        cls.pool = machine.Pool(512 << 20, parent=cls.root)
+        cls.addClassCleanup(cls.pool.close)
+
+    def setUp(self):
+        super().setUp()
+        self.engine = btrfs.BtrfsEngine(str(self.pool.directory))
+        self.table = CountingTable()
+        self.exporter = self.restarted()
+        self.addCleanup(self.empty)
+
+    def restarted(self):
+        return kernel.KernelExporter(self.root, table=self.table)
+
+    def empty(self):
+        self.exporter.reconcile([], apply=True)
+        for id_ in self.engine.ids(engines.Kind.SHARE):
+            self.engine.delete_share(id_)
+
+    def make_share(self):
+        id_ = str(uuid.uuid4())
+        self.engine.create_share(id_, engines.Owner(64061, 64062))
+        self.engine.ensure_file(
+            id_,
+            engines.VolumeFile(
+                "volume", 1 << 20, "sparse", engines.Owner(64061, 64062), 0o660
+            ),
+        )
+        return base.ExportedShare(
+            id_, self.engine.directory(id_), 64061, 64062
+        )
+
+
+class TestKernelExporter(suite.ExporterSuite, NfsCase):
+    def changes(self):
+        return self.table.count
+
+    def tamper(self, share, clients):
+        path = self.exporter.path(share.directory)
+        subprocess.run(["exportfs", "-ua"], check=True)
+        for client, level in clients.items():
+            self.table.grant([(path, client)], f"{level},fsid={share.id}")
+
+    def test_path_is_below_the_root(self):
+        share = self.make_share()
+        self.assertEqual(
+            "/" + os.path.relpath(share.directory, self.root),
+            self.exporter.path(share.directory),
+        )
+
+    def test_server_is_ready(self):
+        self.assertEqual([], self.exporter.check())
+
+    def test_other_root_is_noticed(self):
+        other = kernel.KernelExporter("/elsewhere")
+        self.assertRegex(other.check()[0], "rootdir")
+
+    def test_files_make_the_same_table(self):
+        share = self.make_share()
+        clients = {suite.ONE: RW, suite.NET: RO, suite.SIX: RO}
+        self.exporter.apply(share, clients)
+        before = self.table.entries(share.id)
+        subprocess.run(["exportfs", "-r"], check=True)
+        self.assertEqual(
+            sorted(map(repr, before)),
+            sorted(map(repr, self.table.entries(share.id))),
+        )
+        self.assertEqual({share.id: clients}, self.exporter.exported())
+
+
+class TestMounts(NfsCase):
+    """What a client gets; this machine is the client."""
+
+    def setUp(self):
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.mount_point = pathlib.Path(folder.name)
+
+    def mount(self, share):
+        path = self.exporter.path(share.directory)
+        commands.run(
+            [
+                "mount",
+                "-t",
+                "nfs",
+                "-o",
+                "vers=4.2,soft,timeo=50,retrans=1,retry=0",
+                f"{LOOPBACK}:{path}",
+                str(self.mount_point),
+            ]
+        )
+        self.addCleanup(self.unmount)
+
+    def unmount(self):
+        if os.path.ismount(self.mount_point):
+            commands.run(["umount", "-f", "-l", str(self.mount_point)])
+
+    def test_granted_client_reads_and_writes_as_the_owner(self):
+        share = self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.mount(share)
+        volume = self.mount_point / "volume"
+        self.assertEqual(1 << 20, volume.stat().st_size)
+        with open(volume, "r+b") as file:
+            file.write(b"written over NFS")
+        (self.mount_point / "new").write_text("x")
+        found = os.stat(f"{share.directory}/new")
+        self.assertEqual((64061, 64062), (found.st_uid, found.st_gid))
+        data = pathlib.Path(share.directory, "volume").read_bytes()
+        self.assertEqual(b"written over NFS", data[:16])
+
+    def test_read_only_client_cannot_write(self):
+        share = self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RO})
+        self.mount(share)
+        self.assertEqual(["volume"], os.listdir(self.mount_point))
+        with self.assertRaisesRegex(OSError, "Read-only"):
+            open(self.mount_point / "volume", "r+b").close()
+
+    def test_nobody_mounts_what_is_not_granted(self):
+        share, other = self.make_share(), self.make_share()
+        for clients in ({}, {suite.ONE: RW}):
+            self.exporter.apply(share, clients)
+            self.exporter.apply(other, {LOOPBACK: RW})
+            self.assertRaises(commands.CommandError, self.mount, share)
+
+    def test_share_is_all_that_a_client_reaches(self):
+        share, other = self.make_share(), self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.exporter.apply(other, {suite.ONE: RW})
+        self.mount(share)
+        up = self.mount_point / ".." / other.id
+        self.assertFalse(up.exists())
+
+    def test_revoked_client_has_an_error_and_no_hang(self):
+        share = self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.mount(share)
+        self.exporter.apply(share, {})
+        with self.assertRaises(OSError):
+            os.listdir(self.mount_point)
+            (self.mount_point / "late").write_text("x")
+        self.exporter.apply(share, {LOOPBACK: RW})
+        (self.mount_point / "again").write_text("granted again")
+
+    def test_exported_share_can_be_deleted_once_withdrawn(self):
+        share = self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.mount(share)
+        self.exporter.withdraw(share.id)
+        self.engine.delete_share(share.id)
+        self.assertFalse(os.path.exists(share.directory))
+
+    def test_grown_file_is_seen_by_a_mounted_client(self):
+        share = self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.mount(share)
+        with open(self.mount_point / "volume", "r+b") as file:
+            file.write(b"before")
+            file.flush()
+            self.engine.grow_file(share.id, "volume", 2 << 20, "sparse")
+            os.fsync(file.fileno())
+            file.seek(0, os.SEEK_END)
+            # Past the attribute cache of an open file.
+            self.assertEqual(
+                2 << 20, os.stat(share.directory + "/volume").st_size
+            )
+            file.write(b"after")
+        self.assertEqual(
+            b"before",
+            pathlib.Path(share.directory, "volume").read_bytes()[:6],
+        )
+
+
+class TestCheck(NfsCase):
+    def test_stopped_server_is_noticed(self):
+        with mock.patch.object(exportfs, "THREADS", "/nonexistent"):
+            self.assertEqual(
+                ["the NFS server is not running"], self.exporter.check()
+            )

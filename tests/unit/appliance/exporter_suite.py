@@ -1,0 +1,175 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What every exporter must do, whatever serves the shares.
+
+A test class derives from :class:`ExporterSuite` and from ``TestCase``, and
+says how to make an exporter, and again after a restart.
+"""
+
+import uuid
+
+from acme_appliance.exporters import base
+
+RW, RO = "rw", "ro"
+ONE, TWO, NET = "192.0.2.51", "192.0.2.52", "198.51.100.0/24"
+SIX, SIX_NET = "2001:db8::51", "2001:db8:1::/48"
+
+
+class ExporterSuite:
+    """The tests. ``self.exporter`` serves nothing yet."""
+
+    exporter: base.Exporter
+
+    def restarted(self):
+        """Another exporter for the same server, as after a restart."""
+        raise NotImplementedError
+
+    def changes(self):
+        """How often the server was told something so far."""
+        raise NotImplementedError
+
+    def tamper(self, share, clients):
+        """Export a share behind the exporter's back."""
+        raise NotImplementedError
+
+    def make_share(self):
+        id_ = str(uuid.uuid4())
+        return base.ExportedShare(
+            id_, f"{self.exporter.root}/shares/{id_}", 64061, 64062
+        )
+
+    # -- one share
+
+    def test_nothing_is_exported_by_itself(self):
+        self.assertEqual({}, self.exporter.exported())
+
+    def test_path_is_below_the_root(self):
+        share = self.make_share()
+        self.assertEqual(
+            f"/shares/{share.id}", self.exporter.path(share.directory)
+        )
+        for outside in (self.exporter.root, "/elsewhere/x"):
+            self.assertRaises(ValueError, self.exporter.path, outside)
+
+    def test_apply_exports_to_these_and_nobody_else(self):
+        share = self.make_share()
+        for clients in (
+            {ONE: RW},
+            {ONE: RW, TWO: RO, NET: RO},
+            {ONE: RO, NET: RW},
+            {SIX: RW, SIX_NET: RO, TWO: RW},
+            {TWO: RO},
+        ):
+            with self.subTest(clients):
+                self.exporter.apply(share, clients)
+                self.assertEqual({share.id: clients}, self.exporter.exported())
+
+    def test_no_clients_is_no_export(self):
+        share = self.make_share()
+        self.exporter.apply(share, {})
+        self.assertEqual({}, self.exporter.exported())
+        self.exporter.apply(share, {ONE: RW})
+        self.exporter.apply(share, {})
+        self.assertEqual({}, self.exporter.exported())
+
+    def test_apply_again_costs_nothing(self):
+        share = self.make_share()
+        clients = {ONE: RW, TWO: RO}
+        self.exporter.apply(share, clients)
+        before = self.changes()
+        self.exporter.apply(share, clients)
+        self.restarted().apply(share, clients)
+        self.assertEqual(before, self.changes())
+
+    def test_shares_are_apart(self):
+        one, two = self.make_share(), self.make_share()
+        self.exporter.apply(one, {ONE: RW})
+        self.exporter.apply(two, {ONE: RO, TWO: RW})
+        self.exporter.withdraw(one.id)
+        self.assertEqual(
+            {two.id: {ONE: RO, TWO: RW}}, self.exporter.exported()
+        )
+
+    def test_withdraw_of_what_is_not_exported(self):
+        share = self.make_share()
+        self.exporter.withdraw(share.id)
+        self.exporter.apply(share, {ONE: RW})
+        for _ in range(2):
+            self.exporter.withdraw(share.id)
+            self.assertEqual({}, self.exporter.exported())
+
+    def test_apply_repairs(self):
+        share = self.make_share()
+        self.exporter.apply(share, {ONE: RW, TWO: RO})
+        self.tamper(share, {NET: RW, TWO: RO})
+        self.exporter.apply(share, {ONE: RW, TWO: RO})
+        self.assertEqual(
+            {share.id: {ONE: RW, TWO: RO}}, self.exporter.exported()
+        )
+
+    def test_restart_finds_what_was_exported(self):
+        share = self.make_share()
+        self.exporter.apply(share, {ONE: RW, SIX: RO})
+        self.assertEqual(
+            {share.id: {ONE: RW, SIX: RO}}, self.restarted().exported()
+        )
+
+    # -- all of them
+
+    def test_reconcile_of_what_agrees(self):
+        share = self.make_share()
+        self.exporter.apply(share, {ONE: RW})
+        before = self.changes()
+        for apply in (False, True):
+            self.assertEqual(
+                [],
+                self.exporter.reconcile([(share, {ONE: RW})], apply=apply),
+            )
+        self.assertEqual(before, self.changes())
+
+    def test_reconcile_tells_and_then_repairs(self):
+        shares = [self.make_share() for _ in range(4)]
+        missing, surplus, wrong, silent = shares
+        self.exporter.apply(surplus, {ONE: RW})
+        self.exporter.apply(wrong, {ONE: RO, TWO: RO})
+        wanted = [(missing, {ONE: RW}), (wrong, {ONE: RW}), (silent, {})]
+        expected = {
+            missing.id: ({ONE: RW}, {}),
+            surplus.id: ({}, {ONE: RW}),
+            wrong.id: ({ONE: RW}, {ONE: RO, TWO: RO}),
+        }
+        before = self.exporter.exported()
+        for apply in (False, True):
+            found = self.exporter.reconcile(iter(wanted), apply=apply)
+            self.assertEqual(
+                expected,
+                {each.share_id: (each.wanted, each.found) for each in found},
+            )
+            if not apply:
+                self.assertEqual(before, self.exporter.exported())
+        self.assertEqual(
+            {missing.id: {ONE: RW}, wrong.id: {ONE: RW}},
+            self.exporter.exported(),
+        )
+        self.assertEqual([], self.exporter.reconcile(wanted, apply=True))
+
+    def test_reconcile_of_many(self):
+        wanted = [(self.make_share(), {ONE: RW, NET: RO}) for _ in range(30)]
+        stale = self.make_share()
+        self.exporter.apply(stale, {TWO: RW})
+        self.assertEqual(31, len(self.exporter.reconcile(wanted, apply=True)))
+        self.assertEqual(
+            {share.id: clients for share, clients in wanted},
+            self.exporter.exported(),
+        )
+        self.assertEqual([], self.restarted().reconcile(wanted, apply=False))

@@ -1,0 +1,364 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The exporters: what clients are, and the common suite."""
+
+import pathlib
+import tempfile
+import unittest
+
+import ddt
+
+from acme_appliance.exporters import base
+from acme_appliance.exporters import kernel
+from acme_appliance.exporters import memory
+from acme_appliance.host import commands
+from acme_appliance.host import exportfs
+from tests.unit.appliance import exporter_suite as suite
+
+RW, RO = suite.RW, suite.RO
+
+
+@ddt.ddt
+class TestClients(unittest.TestCase):
+    @ddt.data(
+        ("192.0.2.51", "192.0.2.51"),
+        ("192.0.2.51/32", "192.0.2.51"),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("2001:DB8:0:0::51", "2001:db8::51"),
+        ("2001:db8::51/128", "2001:db8::51"),
+        ("2001:db8::/32", "2001:db8::/32"),
+    )
+    @ddt.unpack
+    def test_one_spelling(self, text, expected):
+        self.assertEqual(expected, base.canonical_client(text))
+
+    @ddt.data(
+        "",
+        "*",
+        "host.example.org",
+        "@netgroup",
+        "192.0.2.51 ",
+        "192.0.2.51(rw)",
+        "192.0.2.1/24",
+        "192.0.2.256",
+        "192.0.2.010",
+        "0.0.0.0",  # noqa: S104
+        "0.0.0.0/0",
+        "0.0.0.0/32",
+        "10.0.0.0/7",
+        "::",
+        "::/0",
+        "2001::/31",
+        "::ffff:192.0.2.51",
+        "fe80::1%eth0",
+        "192.0.2.0/255.255.255.0/1",
+    )
+    def test_no_client(self, text):
+        self.assertRaises(ValueError, base.canonical_client, text)
+
+    @ddt.data(
+        ([], {}),
+        ([(["192.0.2.1"], RO)], {"192.0.2.1": RO}),
+        (
+            [(["192.0.2.1"], RO), (["192.0.2.1"], RW)],
+            {"192.0.2.1": RW},
+        ),
+        (
+            [(["192.0.2.1"], RW), (["192.0.2.1"], RO)],
+            {"192.0.2.1": RW},
+        ),
+        (
+            [(["192.0.2.1", "192.0.2.2"], RO), (["192.0.2.2"], RW)],
+            {"192.0.2.1": RO, "192.0.2.2": RW},
+        ),
+        # A member of a network that may write may write.
+        (
+            [(["192.0.2.0/24"], RW), (["192.0.2.1"], RO)],
+            {"192.0.2.0/24": RW, "192.0.2.1": RW},
+        ),
+        (
+            [(["192.0.2.0/24"], RO), (["192.0.2.1"], RW)],
+            {"192.0.2.0/24": RO, "192.0.2.1": RW},
+        ),
+        (
+            [(["2001:db8::/32"], RW), (["2001:db8::1"], RO)],
+            {"2001:db8::/32": RW, "2001:db8::1": RW},
+        ),
+        (
+            [(["192.0.2.0/24"], RW), (["2001:db8::1"], RO)],
+            {"192.0.2.0/24": RW, "2001:db8::1": RO},
+        ),
+    )
+    @ddt.unpack
+    def test_merged(self, rules, expected):
+        self.assertEqual(expected, base.merge_clients(rules))
+
+    def test_export_path(self):
+        self.assertEqual("/a/b", base.export_path("/pool/a/b", "/pool"))
+        self.assertEqual("/pool/a", base.export_path("/pool/a", "/"))
+        for directory in ("/pool", "/", "/poolx/a", "/pool/../a"):
+            self.assertRaises(ValueError, base.export_path, directory, "/pool")
+
+
+class TestMemoryExporter(suite.ExporterSuite, unittest.TestCase):
+    def setUp(self):
+        self.exporter = memory.MemoryExporter()
+
+    def restarted(self):
+        return self.exporter
+
+    def changes(self):
+        return self.exporter.change_count
+
+    def tamper(self, share, clients):
+        self.exporter.apply(share, clients)
+
+    def test_failing_server(self):
+        self.exporter.reasons = ["the server is gone"]
+        self.assertEqual(["the server is gone"], self.exporter.check())
+        self.assertRaises(
+            base.ExporterError,
+            self.exporter.apply,
+            self.make_share(),
+            {suite.ONE: RW},
+        )
+
+
+class FakeTable(exportfs.ExportTable):
+    """nfs-utils without a kernel: the same table, and calls are counted."""
+
+    def __init__(self, exports_dir):
+        super().__init__(etab="/nonexistent")
+        self.exports_dir = pathlib.Path(exports_dir)
+        self.rows = {}
+        self.calls = []
+
+    def entries(self, part=""):
+        return [
+            exportfs.Entry(path, client, frozenset(options))
+            for (path, client), options in self.rows.items()
+            if part in path
+        ]
+
+    def grant(self, exports, options):
+        exports = list(exports)
+        self.calls.append(("grant", exports, options))
+        for export in exports:
+            self.rows[export] = options.split(",")
+
+    def revoke(self, exports):
+        exports = list(exports)
+        self.calls.append(("revoke", exports))
+        for export in exports:
+            del self.rows[export]
+
+    def load_files(self):
+        self.calls.append(("load",))
+        for file in self.exports_dir.glob("*.exports"):
+            for line in file.read_text().splitlines():
+                if line.startswith("#"):
+                    continue
+                path, *clients = line.split()
+                for client in clients:
+                    name, _, options = client.rstrip(")").partition("(")
+                    self.rows[path.strip('"'), name] = options.split(",")
+
+
+class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
+    """The common suite, with the table of nfs-utils replaced."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.table = FakeTable(self.folder)
+        self.exporter = self.restarted()
+
+    def restarted(self):
+        return kernel.KernelExporter(
+            "/pool", exports_dir=str(self.folder), table=self.table
+        )
+
+    def changes(self):
+        return len(self.table.calls)
+
+    def tamper(self, share, clients):
+        path = f"/shares/{share.id}"
+        self.table.rows = {
+            (path, client): [level, f"fsid={share.id}"]
+            for client, level in clients.items()
+        }
+
+    def test_file_and_table_say_the_same(self):
+        share = self.make_share()
+        self.exporter.apply(share, {suite.ONE: RW, suite.SIX: RO})
+        common = (
+            f"sync,no_subtree_check,fsid={share.id},sec=sys,"
+            "all_squash,anonuid=64061,anongid=64062"
+        )
+        file = self.folder / f"acme-{share.id}.exports"
+        self.assertEqual(
+            f'"/shares/{share.id}" {suite.ONE}(rw,{common})'
+            f" {suite.SIX}(ro,{common})",
+            file.read_text().splitlines()[-1],
+        )
+        self.assertEqual(0o644, file.stat().st_mode & 0o777)
+        self.assertEqual([file], list(self.folder.iterdir()))
+        before = dict(self.table.rows)
+        self.table.rows.clear()
+        self.table.load_files()
+        self.assertEqual(before, self.table.rows)
+        self.exporter.apply(share, {})
+        self.assertEqual([], list(self.folder.iterdir()))
+
+    def test_one_process_for_one_kind_of_change(self):
+        share = self.make_share()
+        for clients, processes in (
+            ({suite.ONE: RW}, 1),
+            ({suite.ONE: RW, suite.TWO: RW, suite.NET: RW}, 1),
+            ({suite.ONE: RW, suite.TWO: RO, suite.NET: RO}, 1),
+            ({suite.ONE: RW}, 1),
+            ({suite.TWO: RO, suite.NET: RW}, 3),
+            ({}, 1),
+            ({}, 0),
+        ):
+            before = self.changes()
+            self.exporter.apply(share, clients)
+            self.assertEqual(processes, self.changes() - before, clients)
+
+    def test_many_differences_load_all_files_at_once(self):
+        wanted = [(self.make_share(), {suite.ONE: RW}) for _ in range(50)]
+        self.exporter.reconcile(wanted, apply=True)
+        self.assertEqual([("load",)], self.table.calls)
+
+    def test_exports_of_others_are_left_alone(self):
+        self.table.rows[("/srv/other", "*")] = ["rw", "fsid=0"]
+        other = self.folder / "other.exports"
+        other.write_text("/srv/other *(rw,fsid=0)\n")
+        share = self.make_share()
+        self.exporter.apply(share, {suite.ONE: RW})
+        self.exporter.reconcile([], apply=True)
+        self.assertEqual({("/srv/other", "*")}, self.table.rows.keys())
+        self.assertEqual([other], list(self.folder.iterdir()))
+
+    def test_stale_file_goes_with_reconcile(self):
+        share = self.make_share()
+        self.exporter.apply(share, {suite.ONE: RW})
+        self.table.rows.clear()
+        self.exporter.reconcile([], apply=True)
+        self.assertEqual([], list(self.folder.iterdir()))
+
+    def test_changed_options_are_repaired(self):
+        share = self.make_share()
+        self.exporter.apply(share, {suite.ONE: RW})
+        self.table.rows[f"/shares/{share.id}", suite.ONE].remove("all_squash")
+        found = self.exporter.reconcile([(share, {suite.ONE: RW})], apply=True)
+        self.assertEqual([share.id], [each.share_id for each in found])
+        self.assertIn(
+            "all_squash",
+            self.table.rows[f"/shares/{share.id}", suite.ONE],
+        )
+
+    def test_squash(self):
+        share = self.make_share()
+        for squash, expected in (
+            ("all", "all_squash,anonuid=64061,anongid=64062"),
+            ("root", "root_squash"),
+            ("none", "no_root_squash"),
+        ):
+            exporter = kernel.KernelExporter(
+                "/pool",
+                squash=squash,
+                exports_dir=str(self.folder),
+                table=self.table,
+            )
+            exporter.apply(share, {suite.ONE: RW})
+            self.assertTrue(self.table.calls[-1][2].endswith(expected))
+        self.assertRaises(
+            ValueError, kernel.KernelExporter, "/pool", squash="some"
+        )
+
+    def test_failing_command(self):
+        def fail(exports, options):
+            raise commands.CommandError(["exportfs"], "no")
+
+        self.table.grant = fail
+        with self.assertRaisesRegex(base.ExporterError, "exportfs: no"):
+            self.exporter.apply(self.make_share(), {suite.ONE: RW})
+
+    def test_folder_that_is_not_there(self):
+        exporter = kernel.KernelExporter(
+            "/pool", exports_dir="/nonexistent", table=self.table
+        )
+        self.assertEqual(1, len(exporter.check()))
+        self.assertRaises(
+            base.ExporterError,
+            exporter.apply,
+            self.make_share(),
+            {suite.ONE: RW},
+        )
+
+
+class TestExportTable(unittest.TestCase):
+    """Reading what exportfs writes."""
+
+    LINES = (
+        "/shares/a\t192.0.2.51(rw,sync,fsid=a,anonuid=65534)\n"
+        "/with\\040blank\t2001:db8::/32(ro,sec=sys)\n"
+        "not an entry\n"
+    )
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.etab = pathlib.Path(folder.name, "etab")
+        self.table = exportfs.ExportTable(str(self.etab))
+
+    def test_absent_is_empty(self):
+        self.assertEqual([], self.table.entries())
+
+    def test_entries(self):
+        self.etab.write_text(self.LINES)
+        self.assertEqual(
+            [
+                exportfs.Entry(
+                    "/shares/a",
+                    "192.0.2.51",
+                    frozenset({"rw", "sync", "fsid=a", "anonuid=65534"}),
+                ),
+                exportfs.Entry(
+                    "/with blank",
+                    "2001:db8::/32",
+                    frozenset({"ro", "sec=sys"}),
+                ),
+            ],
+            self.table.entries(),
+        )
+        self.assertEqual(1, len(self.table.entries("fsid=a")))
+
+    def test_new_table_is_noticed(self):
+        self.etab.write_text(self.LINES)
+        self.assertEqual(2, len(self.table.entries()))
+        new = self.etab.with_name("new")
+        new.write_text(self.LINES.replace("/a", "/b"))
+        new.rename(self.etab)
+        self.assertEqual("/shares/b", self.table.entries()[0].path)
+
+    def test_argument(self):
+        self.assertEqual(
+            "192.0.2.0/24:/a", exportfs.argument("/a", "192.0.2.0/24")
+        )
+        self.assertEqual(
+            "[2001:db8::1]:/a", exportfs.argument("/a", "2001:db8::1")
+        )
