@@ -195,10 +195,8 @@ class Requester:
         started = time.monotonic()
         outcome = "no reply"
         try:
-            # A time-out of zero would be refused; the deadline was looked
-            # at before the pause.
             reply = self._transport.send(
-                state.address, request, max(remaining, 0.001)
+                state.address, request, state.call.deadline
             )
             outcome = str(reply.status)
             return reply

@@ -31,10 +31,11 @@ import requests.adapters
 import urllib3.exceptions
 
 from acme_cinder.client import errors
+from acme_cinder.client import timing
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
-_CHUNK_BYTES = 64 * 1024
+_CHUNK_BYTES = 16 * 1024
 
 #: OpenSSL's words for a handshake that cannot succeed. Other TLS failures
 #: may happen in the middle of a reply: those are lost connections.
@@ -187,17 +188,19 @@ class Transport:
         self._session.mount("http://", self._adapter)
 
     def send(
-        self, address: str, request: Request, timeout_seconds: float
+        self, address: str, request: Request, deadline: timing.Deadline
     ) -> Reply:
         """Send once and read the whole reply.
 
-        :param timeout_seconds: what is left for the whole call; the own
-            time-outs are cut to it.
+        :param deadline: of the whole call; the own time-outs are cut to
+            what is left of it.
         :raises Lost: no reply, or none that could be read to its end.
         :raises errors.TlsError: no trusted connection.
         :raises errors.ProtocolError: a reply that is none of this API.
         """
         prepared = self._prepare(address, request)
+        # A time-out of zero would be refused by requests.
+        left = max(deadline.remaining(), 0.001)
         try:
             with self._session.send(
                 prepared,
@@ -206,11 +209,11 @@ class Transport:
                 proxies={},
                 allow_redirects=False,
                 timeout=(
-                    min(self._connect_timeout_seconds, timeout_seconds),
-                    min(self.read_timeout_seconds, timeout_seconds),
+                    min(self._connect_timeout_seconds, left),
+                    min(self.read_timeout_seconds, left),
                 ),
             ) as response:
-                return self._read(response, address)
+                return self._read(response, address, deadline)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
             # The request in it has the credential in its headers.
             if isinstance(e, requests.RequestException):
@@ -241,7 +244,12 @@ class Transport:
                 f"{request.method} {request.path} cannot be sent: {exc}"
             ) from exc
 
-    def _read(self, response: requests.Response, address: str) -> Reply:
+    def _read(
+        self,
+        response: requests.Response,
+        address: str,
+        deadline: timing.Deadline,
+    ) -> Reply:
         _refuse_redirect(response, address)
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
@@ -258,6 +266,13 @@ class Transport:
                     f"{address} sent more than {self._max_reply_bytes} "
                     "bytes in one reply",
                     status=response.status_code,
+                )
+            if deadline.passed:
+                raise Lost(
+                    errors.OutcomeUnknown(
+                        f"the reply of {address} came too slowly to end "
+                        f"within {deadline.seconds:.0f} s"
+                    )
                 )
         return Reply(response.status_code, response.headers, bytes(body))
 

@@ -289,6 +289,25 @@ class RetryAfterTest(base.ClientTestCase):
         # It doubles up to ten seconds, and stays there.
         self.assertEqual(10.0, max(self.clock.sleeps))
 
+    def test_reply_that_does_not_end(self):
+        """As endless as it is, the deadline and the limit are not."""
+
+        def a_second_passes():
+            self.clock.now += 1
+
+        server = self.serve(
+            lambda seen: wire.Trickle(before_each=a_second_passes)
+        )
+        api = self.client(server.address, deadline_seconds=10)
+        with self.assertRaises(client.OutcomeUnknown) as caught:
+            api.get_share(base.SHARE_ID)
+        self.assertIn("too slowly", str(caught.exception))
+        self.assertEqual(1, len(server.seen))
+        with self.assertRaises(client.ProtocolError):
+            self.client(
+                server.address, deadline_seconds=10**6, max_reply_bytes=10**6
+            ).get_share(base.SHARE_ID)
+
     def test_jitter_spreads_the_pauses(self):
         server = self.serve(
             lambda seen: wire.problem(503, "system.starting", retryable=True)

@@ -82,8 +82,16 @@ class Partial:
     promised: int = 100
 
 
-Behaviour = Reply | Drop | Reset | Stall | Partial
-Respond = Callable[[Seen], Behaviour]
+@dataclasses.dataclass(frozen=True)
+class Trickle:
+    """A reply without end, a chunk at a time."""
+
+    chunk: bytes = b" " * 20_000
+    before_each: Callable[[], None] = lambda: None
+
+
+Behaviour = Reply | Drop | Reset | Stall | Partial | Trickle
+Respond = Callable[["Seen"], Behaviour]
 
 
 def reply(body: Any, status: int = 200, **headers: str) -> Reply:
@@ -213,6 +221,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             stub.closing.wait(STALL_SECONDS)
         elif isinstance(behaviour, Partial):
             self._send_partial(behaviour)
+        elif isinstance(behaviour, Trickle):
+            self._trickle(behaviour)
         elif isinstance(behaviour, Reset):
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(
@@ -253,6 +263,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.body)
         self.wfile.flush()
+
+    def _trickle(self, answer: Trickle) -> None:
+        self.send_response(200)
+        self.end_headers()
+        while not self.server.stub.closing.is_set():
+            answer.before_each()
+            self.wfile.write(answer.chunk)
 
     def log_message(self, *args: Any) -> None:
         """Not to the tests' output."""
