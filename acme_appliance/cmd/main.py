@@ -99,6 +99,17 @@ def run(arguments: Sequence[str]) -> int:
     except CommandError as error:
         print(f"acme-appliance: {error}", file=sys.stderr)
         return int(error.code)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("acme_appliance"):
+            raise
+        # The driver's own installation brings the command, but not what
+        # the appliance needs.
+        print(
+            f"acme-appliance: the Python module {error.name} is missing:"
+            " pip install 'acme-cinder[appliance]'",
+            file=sys.stderr,
+        )
+        return int(Exit.CONFIGURATION)
     except BrokenPipeError:
         # The reader, for instance head, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
