@@ -67,18 +67,11 @@ TEXT
 }
 
 cd "$ACME_TOP"
-unset PYTHONDONTWRITEBYTECODE
-PYTHON=$ACME_WORK/venv/demo/bin/python
+ensure_demo "${KIND[@]}"
 LOGS=$ACME_WORK/demo-logs
-ensure_packages appliance test
-ensure_world "${KIND[@]}"
-ensure_venv "$ACME_WORK/venv/demo" constraints.txt requirements.txt \
-    pyproject.toml -- -c constraints.txt cinder python-cinderclient \
-    -e '.[appliance]'
-precompile "$PYTHON" || :
 rm -rf "$LOGS"
 mkdir -p "$LOGS"
-DEMO=("$PYTHON" -W ignore -m tools.demo.main --logs "$LOGS")
+DEMO=("$DEMO_PYTHON" -W ignore -m tools.demo.main --logs "$LOGS")
 KIND+=(--share "$LOGS")
 KIND_NAME=$(tools/sandbox.sh "${KIND[@]}" check 2>/dev/null)
 say "starting a machine with NFS ($KIND_NAME)"

@@ -192,3 +192,18 @@ precompile() {
     (cd "$ACME_TOP" && "$1" -m compileall -q acme_cinder acme_appliance \
         tools tests) >/dev/null 2>&1
 }
+
+# ensure_demo [--sandbox]: all that the demonstration and the measurement
+# need. Sets DEMO_PYTHON.
+ensure_demo() {
+    # Byte code is what makes the second start of a Python program fast.
+    unset PYTHONDONTWRITEBYTECODE
+    ensure_packages appliance test
+    ensure_world "$@"
+    ensure_venv "$ACME_WORK/venv/demo" constraints.txt requirements.txt \
+        pyproject.toml -- -c constraints.txt cinder python-cinderclient \
+        -e '.[appliance]'
+    # shellcheck disable=SC2034 # for whoever sources this
+    DEMO_PYTHON=$ACME_WORK/venv/demo/bin/python
+    precompile "$ACME_WORK/venv/demo/bin/python" || :
+}

@@ -43,6 +43,7 @@ class Appliance:
         export_root: pathlib.Path,
         address: str = "127.0.0.1",
         options: str = "",
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self.url = f"https://127.0.0.1:{PORT}"
         self.pool = export_root / "gold"
@@ -54,7 +55,7 @@ class Appliance:
         self._config = folder / "acme-appliance.conf"
         self.process = processes.Process(
             "appliance",
-            [command, "--config-file", str(self._config), "serve"],
+            [command, "--config-file", str(self._config), *arguments, "serve"],
             logs / "appliance.log",
         )
         self._log = logs / "appliance-setup.log"

@@ -92,6 +92,7 @@ class Stack:
         appliance_options: str = "",
         cinder_options: str = "",
         backend_options: str = "",
+        api_url: str | None = None,
     ) -> None:
         self.folder = folder
         self.logs = logs
@@ -113,6 +114,7 @@ class Stack:
             address=address,
             options=appliance_options,
         )
+        self._api_url = api_url or self.appliance.url
         here = pathlib.Path(__file__).parent
         self.cinder_process = processes.Process(
             "cinder",
@@ -173,7 +175,7 @@ class Stack:
                 helper=self._helper,
                 conf=self.conf,
                 backend=BACKEND,
-                url=self.appliance.url,
+                url=self._api_url,
                 token=token,
                 ca_file=self.appliance.ca_file,
                 mounts=self.mounts,

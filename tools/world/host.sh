@@ -46,15 +46,16 @@ uml_obstacle() {
 }
 
 # Moving between CPUs makes a guest 2 to 4 times slower; neighbouring guests
-# take different ones.
+# take different ones. This world's folder is there already.
 uml_cpu() {
-    local list cpus=() part first last
+    local list cpus=() worlds part first last
     list=$(taskset -pc $$ | sed 's/.*: //')
     for part in ${list//,/ }; do
         first=${part%-*} last=${part#*-}
         for ((; first <= last; first++)); do cpus+=("$first"); done
     done
-    echo "${cpus[$(($(pgrep -fc '^linux.uml ') % ${#cpus[@]}))]}"
+    worlds=("$WORLD_BASE"/*/)
+    echo "${cpus[$((${#worlds[@]} % ${#cpus[@]}))]}"
 }
 
 # Guest memory is a file: in /dev/shm where that is large enough, which it
@@ -74,7 +75,8 @@ world_create() {
     local dir=$1
     mkdir -p "$dir/jobs" && chmod 700 "$dir"
     {
-        declare -p WORLD_KIND WORLD_SHARES
+        echo "WORLD_KIND=$WORLD_KIND"
+        echo "WORLD_SHARES=(${WORLD_SHARES[*]@Q})"
         echo WORLD_SCRATCH=/run/scratch
         echo WORLD_EXPORT_ROOT=/run/export
     } >"$dir/settings"

@@ -1,0 +1,31 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The demonstration's scenario, with and without files by the appliance."""
+
+from tests.e2e import base
+
+
+class ScenarioTestCase(base.E2ETestCase):
+    """What tools/demo.sh shows."""
+
+    def test_every_step_holds_and_nothing_is_left(self) -> None:
+        for step in self.new_scenario().steps():
+            with self.subTest(step.title):
+                step.act()
+        self.assert_nothing_left()
+
+
+class MinimalVendorTestCase(ScenarioTestCase):
+    """An appliance that knows nothing of files: the driver makes them."""
+
+    appliance_options = "[features]\nvolume_file = False\n"
