@@ -159,10 +159,14 @@ class Requester:
     def _perform(self, state: _Round) -> transport.Reply:
         try:
             return self._go_round(state)
-        except errors.NotSent as exc:
+        except errors.ApiError as exc:
             if state.lost_replies == 0:
                 raise
-            # The last sending never arrived, but an earlier one may have.
+            # Whatever became of the last sending: an earlier one may have
+            # been carried out.
+            exc.may_have_been_applied = True
+            if not isinstance(exc, errors.NotSent):
+                raise
             raise errors.OutcomeUnknown(
                 f"an earlier reply was lost, and now: {exc.message}",
                 request_id=exc.request_id,
@@ -308,8 +312,6 @@ class Requester:
             error.retry_after_seconds = asked
         if error.may_have_been_applied:
             state.lost_replies += 1
-        elif state.lost_replies > 0:
-            error.may_have_been_applied = True
         return error
 
     def _cleaned(self, error: Any) -> Any:
@@ -341,18 +343,23 @@ class Requester:
         return True
 
     def _log_in(self, call: timing.Call) -> str:
-        """A new session's token, by the same loop."""
+        """A new session's token, by the same loop.
+
+        Its errors are those of a call of which nothing was sent.
+        """
         request = transport.Request("POST", TOKENS_PATH).with_headers(
             Authorization=self._proof.authorization
         )
-        state = self._start(request, call, None)
-        reply = self._perform(state)
         try:
+            reply = self._perform(self._start(request, call, None))
             token = credentials.BearerToken(reply.json()["token"]).token
+        except errors.OutcomeUnknown as exc:
+            raise errors.NotSent(f"not logged in: {exc.message}") from exc
+        except (errors.ProblemError, errors.ProtocolError) as exc:
+            exc.may_have_been_applied = False
+            raise
         except (KeyError, TypeError, ValueError) as exc:
-            raise errors.ProtocolError(
-                f"{state.address} answered a log-in without a token"
-            ) from exc
+            raise _no_token() from exc
         self._redactor.replace(self._session_token, token)
         self._session_token = token
         return token
@@ -371,3 +378,9 @@ class Requester:
         except errors.ApiError as exc:
             # It expires by itself; closing must not fail for it.
             LOG.warning("The API session was not given back: %s", exc)
+
+
+def _no_token() -> errors.ProtocolError:
+    error = errors.ProtocolError("a log-in was answered without a token")
+    error.may_have_been_applied = False
+    return error

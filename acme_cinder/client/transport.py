@@ -206,7 +206,6 @@ class Transport:
                 prepared,
                 stream=True,
                 verify=self._verify,
-                proxies={},
                 allow_redirects=False,
                 timeout=(
                     min(self._connect_timeout_seconds, left),

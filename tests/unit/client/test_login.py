@@ -123,8 +123,26 @@ class LoginTest(LoginTestCase):
         api = self.client(
             server.address, credentials=client.BasicLogin("a", "b" * 9)
         )
-        with self.assertRaises(client.ProtocolError):
+        with self.assertRaises(client.ProtocolError) as caught:
             api.get_share(base.SHARE_ID)
+        self.assertFalse(caught.exception.may_have_been_applied)
+
+    def test_lost_log_in_has_changed_nothing(self):
+        api = self.log_in_client(
+            faults=[transports.ReplyLost()] * 9, deadline_seconds=1
+        )
+        with self.assertRaises(client.NotSent) as caught:
+            api.delete_share(base.SHARE_ID)
+        self.assertFalse(caught.exception.may_have_been_applied)
+
+    def test_lost_reply_and_then_a_refused_log_in(self):
+        api = self.log_in_client()
+        api.get_share(base.SHARE_ID)
+        self.sessions.refuse = True
+        self.adapter.add(transports.ReplyLost(), transports.unauthorised())
+        with self.assertRaises(client.AuthenticationFailed) as caught:
+            api.delete_share(base.SHARE_ID)
+        self.assertTrue(caught.exception.may_have_been_applied)
 
     def test_bearer_token_is_not_renewed(self):
         server = self.serve(lambda seen: wire.problem(401, "auth.expired"))

@@ -181,6 +181,11 @@ class ForeignReplyTest(base.ClientTestCase):
         self.assertIn("redirect", str(error))
         self.assertEqual((), other.seen)
 
+    def test_body_of_a_redirect_is_not_even_read(self):
+        self.protocol_error(
+            wire.Trickle(status=302, headers=(("Location", "/elsewhere"),))
+        )
+
     def test_size_of_a_reply_is_bounded(self):
         error = self.protocol_error(
             wire.Reply(200, b" " * 200_000), max_reply_bytes=100_000

@@ -88,6 +88,8 @@ class Trickle:
 
     chunk: bytes = b" " * 20_000
     before_each: Callable[[], None] = lambda: None
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Behaviour = Reply | Drop | Reset | Stall | Partial | Trickle
@@ -265,7 +267,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _trickle(self, answer: Trickle) -> None:
-        self.send_response(200)
+        self.send_response(answer.status)
+        for name, value in answer.headers:
+            self.send_header(name, value)
         self.end_headers()
         while not self.server.stub.closing.is_set():
             answer.before_each()
