@@ -94,6 +94,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--port",
+        # Neither may be called as an option of the configuration is.
+        dest="api_port",
         type=int,
         default=8443,
         metavar="N",
@@ -101,6 +103,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--state-path",
+        dest="state_directory",
         default=_STATE_PATH,
         metavar="DIR",
         help=f"for database and certificate (default: {_STATE_PATH})",
@@ -189,7 +192,7 @@ def _check(command: Any) -> _Wanted:
             " 63, the first a letter or digit",
             Exit.USAGE,
         )
-    state_path = os.path.abspath(command.state_path)
+    state_path = os.path.abspath(command.state_directory)
     path = command.directory or command.path
     path = os.path.abspath(path or f"{state_path}/pools/{command.pool}")
     size = None
@@ -203,7 +206,7 @@ def _check(command: Any) -> _Wanted:
                 f"--size {command.size} is not a size: 500M, 20G or 1T are",
                 Exit.USAGE,
             ) from error
-    if not 1 <= command.port <= 65535:
+    if not 1 <= command.api_port <= 65535:
         raise CommandError("--port is from 1 to 65535", Exit.USAGE)
     return _Wanted(
         pool=command.pool,
@@ -214,7 +217,7 @@ def _check(command: Any) -> _Wanted:
         force=command.force,
         portals=_addresses("--portal", command.portal) or _own_portal(),
         listen=_addresses("--listen", command.listen) or ["0.0.0.0"],  # noqa: S104
-        port=command.port,
+        port=command.api_port,
         state_path=state_path,
         output=pathlib.Path(os.path.abspath(command.output)),
         nfs_root=os.path.abspath(command.nfs_root or path),
