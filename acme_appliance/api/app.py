@@ -217,7 +217,8 @@ def _resources(api: Api) -> dict[str, _Resource]:
     for path, resource in resources.items():
         # Or Falcon would answer OPTIONS by itself, to anybody.
         refuse = _refuse_method(methods[path])
-        setattr(resource, "on_options", refuse)  # noqa: B010
+        for method in set(falcon.HTTP_METHODS) - set(methods[path]):
+            setattr(resource, f"on_{method.lower()}", refuse)
     return resources
 
 
