@@ -155,8 +155,8 @@ def _make_image(plan: Plan, source: str) -> list[str]:
         raise PoolError(f"{source} does not exist: give --size to make it")
     if plan.image_bytes < _MIN_BYTES:
         raise PoolError(
-            f"--size must be at least {_MIN_BYTES >> 20} MiB, which is the"
-            " least that btrfs needs"
+            f"--size must be at least {_MIN_BYTES >> 20} MiB: btrfs needs"
+            " about that much for itself"
         )
     os.makedirs(os.path.dirname(source) or ".", mode=0o755, exist_ok=True)
     filesystem.create_image(source, plan.image_bytes)

@@ -313,6 +313,8 @@ def _write(wanted: _Wanted, merged: str | None) -> list[str]:
         os.makedirs(wanted.output.parent, mode=0o755, exist_ok=True)
         filesystem.write_durably(wanted.output, merged, 0o640)
         done.append(f"wrote {wanted.output}")
+    if nfsconf.ensure_exports_directory():
+        done.append(f"made {nfsconf.EXPORTS_DIR}")
     if nfsconf.write(wanted.nfs_conf, wanted.nfs_root):
         done.append(f"wrote {wanted.nfs_conf}")
     return done

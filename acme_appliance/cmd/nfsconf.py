@@ -23,7 +23,7 @@ from acme_appliance.host import filesystem
 DEFAULT_FILE: Final = "/etc/nfs.conf.d/acme-appliance.conf"
 
 _EXPORTS: Final = pathlib.Path("/etc/exports")
-_EXPORTS_DIR: Final = pathlib.Path("/etc/exports.d")
+EXPORTS_DIR: Final = pathlib.Path("/etc/exports.d")
 
 
 def check(file: pathlib.Path, root: str) -> None:
@@ -32,7 +32,7 @@ def check(file: pathlib.Path, root: str) -> None:
         return
     others = [
         path
-        for path in [_EXPORTS, *sorted(_EXPORTS_DIR.glob("*.exports"))]
+        for path in [_EXPORTS, *sorted(EXPORTS_DIR.glob("*.exports"))]
         if not path.name.startswith("acme-") and _has_entries(path)
     ]
     if others:
@@ -57,6 +57,14 @@ def write(file: pathlib.Path, root: str) -> bool:
         return False
     file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     filesystem.write_durably(file, _text(root))
+    return True
+
+
+def ensure_exports_directory() -> bool:
+    """Debian's NFS server reads it, but does not bring it."""
+    if EXPORTS_DIR.is_dir():
+        return False
+    EXPORTS_DIR.mkdir(mode=0o755)
     return True
 
 
