@@ -27,7 +27,7 @@ import requests
 from tools.demo import processes
 
 PORT = 8443
-START_SECONDS = 60
+START_SECONDS = 30
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -59,6 +59,7 @@ class Appliance:
             logs / "appliance.log",
         )
         self._log = logs / "appliance-setup.log"
+        self._reason = ""
 
     def _run(self, *arguments: str) -> str:
         """One command of the appliance; its output is logged.
@@ -112,8 +113,14 @@ class Appliance:
 
     def start(self) -> None:
         """Serve, and wait until writes are possible."""
+        self._reason = "no answer"
         self.process.start()
-        self.process.wait_ready(self._is_ready, timeout_seconds=START_SECONDS)
+        try:
+            self.process.wait_ready(
+                self._is_ready, timeout_seconds=START_SECONDS
+            )
+        except processes.NotReady as error:
+            raise processes.NotReady(f"{error}: {self._reason}") from None
 
     def _is_ready(self) -> bool:
         try:
@@ -122,6 +129,7 @@ class Appliance:
             )
         except (requests.RequestException, OSError):
             return False
+        self._reason = reply.text
         return reply.ok
 
     def unmount(self) -> None:

@@ -35,7 +35,7 @@ PROJECT_ID = "acdec0de" * 4
 #: The newest API that is in Cinder 27 as well.
 MICROVERSION = "3.71"
 POOL_BYTES = 8 << 30
-START_SECONDS = 120
+START_SECONDS = 60
 
 _CINDER_CONF = """\
 [DEFAULT]
