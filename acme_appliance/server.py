@@ -42,7 +42,7 @@ from acme_appliance import tls
 LOG = logging.getLogger(__name__)
 
 #: A new worker waits so long for an old one to finish its requests.
-_HANDOVER_SECONDS: Final = 90
+HANDOVER_SECONDS: Final = 90
 #: A worker that shows no sign of life for so long is killed; the main loop
 #: shows one each second, but a machine may be very slow at its start.
 _SILENCE_SECONDS: Final = 300
@@ -51,6 +51,11 @@ _STALL_SECONDS: Final = 30
 _KEEPALIVE_SECONDS: Final = 75
 _CONNECTIONS: Final = 1000
 _RETRY_SECONDS: Final = (1, 2, 5, 10, 30)
+
+
+def worker_lock(conf: cfg.ConfigOpts) -> locks.Lock:
+    """Held by the process that has the service."""
+    return locks.Lock(options.state_path(conf) / "worker.lock")
 
 
 class _Logger(glogging.Logger):  # type: ignore[misc] # no types
@@ -65,6 +70,13 @@ class _Logger(glogging.Logger):  # type: ignore[misc] # no types
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc] # no types
     """Answers HTTP that is no HTTP the way the API answers."""
+
+    #: SIGTERM has come; a plain flag, as signal handlers take no locks.
+    stopping = False
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        Worker.stopping = True
+        super().handle_exit(sig, frame)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Any) -> None:
         LOG.info(
@@ -112,9 +124,7 @@ class Server(base.BaseApplication):  # type: ignore[misc] # no types
         self._conf = conf
         self._certificate = certificate
         self._lock = lock
-        self._worker_lock = locks.Lock(
-            options.state_path(conf) / "worker.lock"
-        )
+        self._worker_lock = worker_lock(conf)
         self._starter: _Starter | None = None
         super().__init__(prog=options.PROG)
 
@@ -167,7 +177,7 @@ class Server(base.BaseApplication):  # type: ignore[misc] # no types
         from acme_appliance.service import tokens
 
         try:
-            self._worker_lock.take(_HANDOVER_SECONDS)
+            self._worker_lock.take(HANDOVER_SECONDS)
             database = composition.build_database(self._conf)
             service = composition.build_service(self._conf, database)
         except locks.Held as error:
@@ -181,6 +191,7 @@ class Server(base.BaseApplication):  # type: ignore[misc] # no types
             service,
             tokens.TokenStore(database),
             composition.build_api_settings(self._conf),
+            lambda: Worker.stopping,
         )
 
     def _start_service(self, worker: Any) -> None:

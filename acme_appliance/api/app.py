@@ -63,7 +63,9 @@ class Api:
         service: "Service",
         store: "tokens.TokenStore",
         settings: ApiSettings,
+        is_stopping: Callable[[], bool],
     ) -> None:
+        self.is_stopping = is_stopping
         self.service = service
         self.tokens = store
         self.settings = settings
@@ -142,6 +144,7 @@ class Api:
             body=bodies.read(operation, req, self.settings.max_body_bytes),
             if_match=_generation(headers.get("If-Match")),
             wait_seconds=self._wait_seconds(headers.get("Prefer")),
+            is_stopping=self.is_stopping,
         )
 
     def _wait_seconds(self, prefer: str | None) -> int:
@@ -183,13 +186,18 @@ def create_app(
     service: "Service",
     store: "tokens.TokenStore",
     settings: ApiSettings | None = None,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> falcon.App[falcon.Request, falcon.Response]:
-    """The whole API over one service; needs no server to be called."""
+    """The whole API over one service; needs no server to be called.
+
+    :param is_stopping: asked now and then by long polls, which end early
+        when it says so.
+    """
     app = falcon.App(middleware=[middleware.RequestLog()])
     app.add_error_handler(Exception, _on_unexpected)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(problems.Problem, _on_problem)
-    api = Api(service, store, settings or ApiSettings())
+    api = Api(service, store, settings or ApiSettings(), is_stopping)
     for path, resource in _resources(api).items():
         app.add_route(path, resource)
     return app

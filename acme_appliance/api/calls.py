@@ -12,6 +12,7 @@
 
 """What a handler is given and what it gives back."""
 
+from collections.abc import Callable
 import dataclasses
 import datetime
 import json
@@ -22,7 +23,8 @@ from acme_appliance.service import types
 
 if TYPE_CHECKING:
     from acme_appliance.service import Service
-    from acme_appliance.service import tokens
+    from acme_appliance.service.tokens import Credential
+    from acme_appliance.service.tokens import TokenStore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +55,10 @@ class Call:
     """
 
     service: "Service"
-    tokens: "tokens.TokenStore"
+    tokens: "TokenStore"
     settings: ApiSettings
     caller: types.Caller
-    credential: "tokens.Credential | None"
+    credential: "Credential | None"
     url: str
     path: dict[str, str]
     query: dict[str, Any]
@@ -65,6 +67,8 @@ class Call:
     if_match: int | None
     #: How long a change may be waited for.
     wait_seconds: int
+    #: Whether the server is going down: nobody is to wait then.
+    is_stopping: Callable[[], bool]
 
 
 @dataclasses.dataclass

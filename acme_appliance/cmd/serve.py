@@ -61,6 +61,7 @@ def run(conf: cfg.ConfigOpts) -> int:
             f" {error.pid}. Stop it first (systemctl stop acme-appliance),"
             " or give this one another [DEFAULT] state_path."
         ) from error
+    _wait_for_old_worker(server.worker_lock(conf), server.HANDOVER_SECONDS)
     _mount_pools(conf)
     try:
         certificate = composition.find_certificate(conf)
@@ -75,6 +76,24 @@ def run(conf: cfg.ConfigOpts) -> int:
         )
     application.run()
     return Exit.OK
+
+
+def _wait_for_old_worker(lock: locks.Lock, seconds: int) -> None:
+    """One whose master was killed still has the port, and the service."""
+    if lock.is_held():
+        LOG.warning(
+            "Waiting for process %s, which a killed appliance left behind",
+            lock.holder(),
+        )
+    try:
+        lock.take(seconds)
+    except locks.Held as error:
+        raise CommandError(
+            f"process {error.pid} of an appliance that was killed has not"
+            f" ended within {seconds} s: end it (kill {error.pid}), and"
+            " start again"
+        ) from error
+    lock.leave()
 
 
 def _check(conf: cfg.ConfigOpts) -> None:

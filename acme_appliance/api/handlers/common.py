@@ -12,14 +12,20 @@
 
 """What several resources' handlers have in common."""
 
+from collections.abc import Callable
 import hashlib
+import time
 from typing import Any
+from typing import Final
 import urllib.parse
 
 from acme_appliance.api.calls import Call
 from acme_appliance.api.calls import Reply
 from acme_appliance.api.calls import to_json
 from acme_appliance.service import types
+
+#: How late a long poll notices that the server stops.
+_SLICE_SECONDS: Final = 1.0
 
 
 def show(body: dict[str, Any], status: int = 200) -> Reply:
@@ -59,6 +65,23 @@ def page(call: Call, name: str, part: types.Page) -> Reply:
         link = f"{call.url}?{urllib.parse.urlencode(query)}"
         reply.headers["Link"] = f'<{link}>; rel="next"'
     return reply
+
+
+def poll(
+    call: Call,
+    ask: Callable[[float], dict[str, Any]],
+    is_news: Callable[[dict[str, Any]], bool],
+) -> dict[str, Any]:
+    """A long poll of the query's ``wait``, cut short by a stop.
+
+    :param ask: the service's answer, after at most so many seconds.
+    """
+    end = time.monotonic() + call.query["wait"]
+    while True:
+        left = max(0.0, end - time.monotonic())
+        answer = ask(min(left, _SLICE_SECONDS))
+        if is_news(answer) or call.is_stopping() or left <= _SLICE_SECONDS:
+            return answer
 
 
 def filters(call: Call) -> dict[str, Any]:

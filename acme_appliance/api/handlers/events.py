@@ -12,16 +12,17 @@
 
 """The change log."""
 
+from typing import Any
+
 from acme_appliance.api.calls import Call
 from acme_appliance.api.calls import Reply
+from acme_appliance.api.handlers import common
 
 
 def list_events(call: Call) -> Reply:
-    return Reply(
-        call.service.list_events(
-            call.caller,
-            call.query["after"],
-            call.query["wait"],
-            call.query["limit"],
+    def ask(seconds: float) -> dict[str, Any]:
+        return call.service.list_events(
+            call.caller, call.query["after"], seconds, call.query["limit"]
         )
-    )
+
+    return Reply(common.poll(call, ask, lambda found: bool(found["events"])))

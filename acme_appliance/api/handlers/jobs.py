@@ -12,6 +12,8 @@
 
 """Jobs."""
 
+from typing import Any
+
 from acme_appliance.api.calls import Call
 from acme_appliance.api.calls import Reply
 from acme_appliance.api.handlers import common
@@ -28,10 +30,11 @@ def list_jobs(call: Call) -> Reply:
 
 
 def get_job(call: Call) -> Reply:
+    def ask(seconds: float) -> dict[str, Any]:
+        return call.service.get_job(call.caller, call.path["job_id"], seconds)
+
     return Reply(
-        call.service.get_job(
-            call.caller, call.path["job_id"], call.query["wait"]
-        )
+        common.poll(call, ask, lambda job: job["finished_at"] is not None)
     )
 
 

@@ -25,6 +25,7 @@ from hypothesis import settings
 from hypothesis import strategies
 
 from acme_appliance import problems
+from acme_appliance.api import app
 from acme_appliance.api import contract
 from tests.fixtures.appliance import RunningAppliance
 from tests.unit.appliance.api import base
@@ -213,12 +214,13 @@ class RoomTest(base.ApiCase):
         self.expect(204, "DELETE", path)
 
     def test_a_long_poll_too_many_does_not_wait(self):
+        self.make_share()
         waits = []
         service = self.appliance.service
-        found = {"events": [], "next_after": 0}
+        found = self.expect(200, "GET", "/v1/events").json()
 
         def nested(caller, after, wait, limit):
-            waits.append(wait)
+            waits.append(wait > 0)
             if len(waits) == 1:
                 other = self.client_of(self.appliance.token)
                 other.call("GET", "/v1/events?wait=30")
@@ -229,7 +231,22 @@ class RoomTest(base.ApiCase):
         ):
             self.expect(200, "GET", "/v1/events?wait=30")
             self.expect(200, "GET", "/v1/events?wait=30")
-        self.assertEqual([30, 0, 30], waits)
+        self.assertEqual([True, False, True], waits)
+
+    def test_a_long_poll_ends_when_the_server_stops(self):
+        stopping = unittest.mock.Mock(side_effect=[False, True])
+        wsgi = app.create_app(
+            self.appliance.service,
+            self.appliance.tokens,
+            is_stopping=stopping,
+        )
+        reply = testing.TestClient(wsgi).simulate_get(
+            "/v1/events",
+            query_string="after=99999&wait=60",
+            headers={"Authorization": f"Bearer {self.appliance.token}"},
+        )
+        self.assertEqual([], reply.json["events"])
+        self.assertEqual(2, stopping.call_count)
 
 
 METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS")
