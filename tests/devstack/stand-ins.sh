@@ -48,13 +48,16 @@ function sudo {
 
 function check_paths {
     local word path
+    # Other words are options, or sed's own language.
+    local file='^(-*[a-z-]+=)?(/[A-Za-z0-9_.@/*-]*)$'
     for word in "$@"; do
-        path=${word#*=}
+        [[ "$word" =~ $file ]] || continue
+        path=${BASH_REMATCH[2]}
         # What clients see as / is no file that the appliance changes.
         if [[ "$path" == / && "$1" == "$scratch"/bin/acme-appliance ]]; then
             continue
         fi
-        if [[ "$path" == /* && "$path" != "$scratch"/* ]]; then
+        if [[ "$path" != "$scratch"/* ]]; then
             die $LINENO "sudo $*: $path is not in the scratch tree"
         fi
     done

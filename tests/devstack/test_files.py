@@ -71,7 +71,7 @@ class ShellTestCase(unittest.TestCase):
         self.assertIn("ACME_API_ADDRESSES", names)
         for name in set(names) - places:
             with self.subTest(name):
-                self.assertIn(f"``{name}``", page.read_text())
+                self.assertTrue(f"``{name}``" in page.read_text())
 
 
 class ContinuousIntegrationTestCase(unittest.TestCase):
@@ -87,9 +87,7 @@ class ContinuousIntegrationTestCase(unittest.TestCase):
         for pipeline in project.values():
             self.assertLessEqual(set(pipeline["jobs"]), jobs.keys())
         abstract = {n for n, j in jobs.items() if j.get("abstract")}
-        self.assertEqual(
-            jobs.keys() - abstract, set(project["check"]["jobs"])
-        )
+        self.assertEqual(jobs.keys() - abstract, set(project["check"]["jobs"]))
 
     def test_playbook_runs_the_test_command(self):
         play = (PROJECT / "playbooks" / "test" / "run.yaml").read_text()

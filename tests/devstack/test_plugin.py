@@ -65,11 +65,13 @@ class PluginTestCase(unittest.TestCase):
 
     def volume_service(self, tree, *backends):
         """A real cinder-volume's report on back ends of that tree."""
+        report = tree.path / "report.json"
         done = subprocess.run(
             [
                 sys.executable,
                 str(scratch.HERE / "volume_service.py"),
                 str(tree.cinder_conf),
+                str(report),
                 *backends,
             ],
             env={
@@ -78,13 +80,15 @@ class PluginTestCase(unittest.TestCase):
                 "/usr/sbin:/usr/bin:/sbin:/bin",
                 "PYTHONPATH": str(scratch.PROJECT),
             },
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             timeout=TIMEOUT_SECONDS,
         )
         if done.returncode:
-            self.fail(f"{done.stderr[-20000:]}\n{tree.unit_log()[-5000:]}")
-        return json.loads(done.stdout)
+            self.fail(f"{done.stdout[-20000:]}\n{tree.unit_log()[-5000:]}")
+        return json.loads(report.read_text())
 
     def assert_secret(self, secret, output):
         """That it is in no line of stack.sh's log."""

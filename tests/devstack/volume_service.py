@@ -12,12 +12,12 @@
 
 """Starts a real cinder-volume on a cinder.conf and says what it found.
 
-    python volume_service.py CINDER_CONF BACKEND...
+    python volume_service.py CINDER_CONF REPORT BACKEND...
 
 For each back end: cinder.service.Service, started as cinder-volume's own
 main() does, in this process; then one volume through the manager: created,
-grown, snapshotted, cloned, and all deleted again. Prints one JSON object,
-keyed by back end.
+grown, snapshotted, cloned, and all deleted again. REPORT is a JSON file, keyed
+by back end.
 """
 
 from cinder import monkey_patch
@@ -28,12 +28,12 @@ import json  # noqa: E402
 import shlex  # noqa: E402
 import sys  # noqa: E402
 
-from cinder.common import config  # noqa: E402, F401
-from cinder.common import constants  # noqa: E402
 from cinder import context  # noqa: E402
 from cinder import objects  # noqa: E402
 from cinder import service  # noqa: E402
 from cinder import utils  # noqa: E402
+from cinder.common import config  # noqa: E402, F401
+from cinder.common import constants  # noqa: E402
 import os_brick  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 from oslo_log import log as logging  # noqa: E402
@@ -129,7 +129,7 @@ def exercise(ctxt, server, pool):
     return created
 
 
-def main(path, *backends):
+def main(path, report_path, *backends):
     configure(path)
     ctxt = context.get_admin_context()
     report = {}
@@ -144,7 +144,8 @@ def main(path, *backends):
             },
         }
         server.stop()
-    print(json.dumps(report))
+    with open(report_path, "w") as file:
+        json.dump(report, file)
 
 
 if __name__ == "__main__":
