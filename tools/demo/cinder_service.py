@@ -62,24 +62,47 @@ def configure(arguments: list[str]) -> None:
     rpc.init(CONF)
 
 
-def start_services() -> list[service.Service | service.WSGIService]:
-    """Start one volume service per backend, the scheduler and the API.
+class SharedService(service.Service):
+    """A service that shares its process with others.
 
-    :returns: the services in the order in which they were started
+    Cinder keeps the id of *the* service of a process in a class attribute,
+    and says by it who is alive. Volumes being worked on are recorded with
+    it too: there it is to be the volume service's.
     """
-    started: list[service.Service | service.WSGIService] = []
+
+    def report_state(self) -> None:
+        usual = service.Service.service_id
+        service.Service.service_id = self.origin_service_id
+        try:
+            super().report_state()
+        finally:
+            service.Service.service_id = usual
+
+
+def start_services() -> list[service.Service | service.WSGIService]:
+    """Start the scheduler, one volume service per backend and the API.
+
+    The scheduler's start waits for the first statistics of a back end, and
+    makes nothing of those that were sent before it listened: it comes first,
+    and its wait is not waited for.
+
+    :returns: the services
+    """
+    scheduler = SharedService.create(binary="cinder-scheduler")
+    waiting = eventlet.spawn(scheduler.start)
+    eventlet.sleep(0)
+    started: list[service.Service | service.WSGIService] = [scheduler]
     for backend in CONF.enabled_backends:
-        started.append(
-            service.Service.create(
-                host=f"{CONF.host}@{backend}",
-                service_name=backend,
-                binary=constants.VOLUME_BINARY,
-                coordination=True,
-            )
+        volume = SharedService.create(
+            host=f"{CONF.host}@{backend}",
+            service_name=backend,
+            binary=constants.VOLUME_BINARY,
+            coordination=True,
         )
-    started.append(service.Service.create(binary="cinder-scheduler"))
-    for each in started:
-        each.start()
+        volume.start()
+        started.append(volume)
+    waiting.wait()
+    service.Service.service_id = started[-1].origin_service_id
     api = service.WSGIService("osapi_volume")
     api.start()
     started.append(api)
