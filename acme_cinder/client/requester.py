@@ -26,7 +26,6 @@ PATCH and DELETE of this API, and the log-in.
 """
 
 from collections.abc import Callable
-import copy
 import dataclasses
 import datetime
 import time
@@ -205,7 +204,8 @@ class Requester:
             outcome = str(reply.status)
             return reply
         except errors.ApiError as exc:
-            raise self._cleaned(exc) from exc.__cause__
+            self._mask(exc)
+            raise
         finally:
             LOG.debug(
                 "%(what)s at %(address)s, sending %(number)d: %(outcome)s "
@@ -223,7 +223,8 @@ class Requester:
     # -- decisions -------------------------------------------------------
 
     def _after_loss(self, state: _Round, lost: transport.Lost) -> _Again:
-        error = self._cleaned(lost.error)
+        error = lost.error
+        self._mask(error)
         error.request_id = state.call.request_id
         error.__cause__ = lost.__cause__
         if isinstance(error, errors.OutcomeUnknown):
@@ -314,12 +315,10 @@ class Requester:
             state.lost_replies += 1
         return error
 
-    def _cleaned(self, error: Any) -> Any:
-        """The same error with its message masked."""
-        cleaned = copy.copy(error)
-        cleaned.message = self._redactor.clean(error.message)
-        cleaned.args = (cleaned.message,)
-        return cleaned
+    def _mask(self, error: errors.ApiError) -> None:
+        """Take our secrets out of an error that is on its way up."""
+        error.message = self._redactor.clean(error.message)
+        error.args = (error.message,)
 
     # -- log-in ----------------------------------------------------------
 

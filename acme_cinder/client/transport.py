@@ -130,7 +130,7 @@ class Lost(Exception):
     """Internal: there was no reply; ``error`` says what that means."""
 
     def __init__(self, error: errors.TransportError):
-        super().__init__(str(error))
+        super().__init__()
         self.error = error
 
 

@@ -28,8 +28,10 @@ from tests.unit.client import wire
 
 PASSWORD = "hunter2-is-not-it"
 ENCODED = base64.b64encode(f"cinder:{PASSWORD}".encode()).decode()
-SESSION = "acme_" + "5e551on" * 6
-SECRETS = (base.TOKEN, PASSWORD, ENCODED, SESSION)
+# Nothing about these two looks like a credential.
+TOKEN = "an-opaque-token-of-another-vendor"
+SESSION = "a-session-of-another-vendor"
+SECRETS = (TOKEN, PASSWORD, ENCODED, SESSION)
 
 
 class Everything(logging.Handler):
@@ -94,14 +96,14 @@ class SecretsTest(base.ClientTestCase):
 
         server = self.serve(respond)
         for proof in (
-            client.BearerToken(base.TOKEN),
+            client.BearerToken(TOKEN),
             client.BasicLogin("cinder", PASSWORD),
         ):
             api = self.client(server.address, credentials=proof)
             with self.assertRaises(client.BadRequest) as caught:
                 api.get_share(base.SHARE_ID)
             texts = list(self.texts_of(caught.exception))
-            own = [base.TOKEN] if "Bearer" in repr(proof) else SECRETS[1:]
+            own = SECRETS[:1] if "Bearer" in repr(proof) else SECRETS[1:]
             for secret in own:
                 for text in (*texts, *self.handler.lines):
                     self.assertNotIn(secret, text)
@@ -123,7 +125,7 @@ class SecretsTest(base.ClientTestCase):
 
         server = self.serve(respond)
         for proof in (
-            client.BearerToken(base.TOKEN),
+            client.BearerToken(TOKEN),
             client.BasicLogin("cinder", PASSWORD),
         ):
             api = self.client(
@@ -138,18 +140,33 @@ class SecretsTest(base.ClientTestCase):
             self.assert_clean()
 
     def test_job_that_echoes(self):
-        problem = {"code": "internal", "detail": f"Bearer {base.TOKEN}"}
+        problem = {"code": "internal", "detail": f"{TOKEN} or Bearer {TOKEN}"}
         server = self.serve(
             lambda seen: wire.reply(base.job("failed", problem=problem), 202)
         )
+        api = self.client(
+            server.address, credentials=client.BearerToken(TOKEN)
+        )
         with self.assertRaises(client.InternalError) as caught:
-            self.client(server.address).delete_share(base.SHARE_ID)
+            api.delete_share(base.SHARE_ID)
+        self.assert_clean(*self.texts_of(caught.exception))
+
+    def test_header_that_echoes(self):
+        server = self.serve(
+            lambda seen: wire.Reply(headers=(("Content-Encoding", TOKEN),))
+        )
+        api = self.client(
+            server.address, credentials=client.BearerToken(TOKEN)
+        )
+        with self.assertRaises(client.ProtocolError) as caught:
+            api.get_share(base.SHARE_ID)
+        self.assertIn("***", str(caught.exception))
         self.assert_clean(*self.texts_of(caught.exception))
 
     def test_representations(self):
         api = self.client("https://a")
         shown = [
-            repr(client.BearerToken(base.TOKEN)),
+            repr(client.BearerToken(TOKEN)),
             repr(client.BasicLogin("cinder", PASSWORD)),
             repr(api),
             repr(api._calls),
