@@ -12,6 +12,7 @@
 
 """What functional tests need of the machine: root, btrfs, loop devices."""
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -29,7 +30,12 @@ _CLONE_NEWNS = 0x00020000
 
 @functools.cache
 def private_mounts():
-    """From here on, this process's mounts are its own, and go with it."""
+    """From here on, this process's mounts are its own, and go with it.
+
+    Not in a sandbox, which goes as a whole: its NFS server must see them.
+    """
+    if "WORLD_KIND" in os.environ:
+        return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0:
         number = ctypes.get_errno()
@@ -58,6 +64,24 @@ def require_nfsd():
         raise unittest.SkipTest("no NFS server is running in this kernel")
 
 
+@contextlib.contextmanager
+def nfs_server_paused():
+    """A running NFS server keeps what it has served busy for minutes."""
+    threads = pathlib.Path("/proc/fs/nfsd/threads")
+    count = threads.read_text().strip() if threads.exists() else "0"
+    if count == "0":
+        yield
+        return
+    subprocess.run(["rpc.nfsd", "0"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["rpc.nfsd", count], check=True)
+        # Nobody has anything to reclaim; else opens wait for that.
+        with contextlib.suppress(OSError):
+            pathlib.Path("/proc/fs/nfsd/v4_end_grace").write_text("Y")
+
+
 class Pool:
     """A btrfs in an image file, mounted; ``close`` leaves nothing."""
 
@@ -75,7 +99,8 @@ class Pool:
         filesystem.mount(str(self.image), str(self.directory), loop=True)
 
     def unmount(self):
-        filesystem.unmount(str(self.directory))
+        with nfs_server_paused():
+            filesystem.unmount(str(self.directory))
 
     def close(self):
         if filesystem.is_mount_point(str(self.directory)):
