@@ -88,10 +88,6 @@ def run(arguments: Sequence[str]) -> int:
     """What :func:`main` does, returning the exit code."""
     try:
         conf = load(arguments)
-        if conf.command.name is None:
-            raise CommandError(
-                "name a command: see acme-appliance --help", Exit.USAGE
-            )
         command: Callable[[cfg.ConfigOpts], int] = importlib.import_module(
             f"acme_appliance.cmd.{conf.command.name}"
         ).run

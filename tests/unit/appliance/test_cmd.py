@@ -1,0 +1,430 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The commands, in this process; nothing here needs root."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import tempfile
+import unittest
+import unittest.mock
+import uuid
+
+import ddt
+
+from acme_appliance import poolsetup
+from acme_appliance import problems
+from acme_appliance.cmd import common
+from acme_appliance.cmd import init
+from acme_appliance.cmd import main
+from acme_appliance.cmd import nfsconf
+from acme_appliance.service import Service
+
+CONFIGURATION = """\
+[DEFAULT]
+state_path = {directory}/state
+enabled_pools = gold
+[nfs]
+portals = 192.0.2.10
+exporter = memory
+[pool:gold]
+engine = memory
+"""
+
+
+class Case(unittest.TestCase):
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.directory = pathlib.Path(temporary.name)
+        self.file = self.directory / "a.conf"
+        self.file.write_text(CONFIGURATION.format(directory=self.directory))
+
+    def run_bare(self, *arguments: str) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main.run(arguments)
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return code, out.getvalue(), err.getvalue()
+
+    def run_command(self, *arguments: str) -> tuple[int, str, str]:
+        return self.run_bare("--config-file", str(self.file), *arguments)
+
+    def ok(self, *arguments: str) -> str:
+        code, out, err = self.run_command(*arguments)
+        self.assertEqual((0, ""), (code, err))
+        return out
+
+    def fails(self, wanted: int, text: str, *arguments: str) -> str:
+        code, _, err = self.run_command(*arguments)
+        self.assertEqual(wanted, code, err)
+        self.assertIn(text, " ".join(err.split()))
+        return err
+
+
+@ddt.ddt
+class HelpTest(Case):
+    @ddt.data(
+        (),
+        ("init",),
+        ("serve",),
+        ("token",),
+        ("token", "create"),
+        ("token", "list"),
+        ("token", "revoke"),
+        ("status",),
+        ("reconcile",),
+    )
+    def test_help(self, command):
+        code, out, _ = self.run_bare(*command, "--help")
+        self.assertEqual(0, code)
+        self.assertIn("usage: acme-appliance", out)
+
+    def test_no_command_and_no_such_command(self):
+        self.fails(2, "required: command")
+        self.fails(2, "invalid choice", "dance")
+
+    def test_no_such_file(self):
+        code, _, err = self.run_bare("--config-file", "/nowhere", "status")
+        self.assertEqual(3, code)
+        self.assertIn("/nowhere", err)
+
+    def test_an_incomplete_configuration(self):
+        self.file.write_text(f"[DEFAULT]\nstate_path = {self.directory}\n")
+        for command in ("serve", "status", "reconcile"):
+            self.fails(3, "enabled_pools is empty", command)
+
+
+class TokenTest(Case):
+    def test_from_create_to_revoke(self):
+        secret = self.ok("token", "create", "c", "--scope", "driver:a").strip()
+        self.assertTrue(secret.startswith("acme_"))
+        listed = self.ok("token", "list")
+        self.assertIn("driver:a", listed)
+        self.assertIn("| c ", listed)
+        self.assertNotIn(secret, listed)
+        self.assertIn("revoked", self.ok("token", "revoke", "c"))
+        self.assertIn("revoked", self.ok("token", "list"))
+        self.fails(1, "no token x", "token", "revoke", "x")
+
+    def test_into_a_file_of_its_owner(self):
+        file = self.directory / "token"
+        command = ("token", "create", "c", "--scope", "admin", "--output")
+        self.assertNotIn("acme_", self.ok(*command, str(file)))
+        self.assertRegex(file.read_text(), r"^acme_\S{43}\n$")
+        self.assertEqual(0o600, file.stat().st_mode & 0o777)
+        self.fails(1, "is there already", *command, str(file))
+        self.fails(1, "cannot be written", *command, "/nowhere/token")
+
+    def test_a_file_of_a_token_that_was_refused_is_gone(self):
+        file = self.directory / "token"
+        self.ok("token", "create", "c", "--scope", "driver:a")
+        self.fails(
+            1,
+            "another scope",
+            *("token", "create", "c", "--scope", "admin"),
+            *("--output", str(file)),
+        )
+        self.assertFalse(file.exists())
+
+    def test_what_is_wrong_is_said(self):
+        create = ("token", "create")
+        self.fails(2, "--scope", *create, "c")
+        self.fails(1, "driver:NAMESPACE", *create, "c", "--scope", "x")
+        self.fails(1, "not usable", *create, "a b", "--scope", "admin")
+        self.fails(
+            2, "--days", *create, "c", "--scope", "admin", "--days", "0"
+        )
+
+    def test_a_state_directory_that_cannot_be(self):
+        self.file.write_text("[DEFAULT]\nstate_path = /proc/nothing\n")
+        self.fails(1, "[DEFAULT] state_path", "token", "list")
+
+
+class StatusTest(Case):
+    def test_nothing_yet(self):
+        out = self.ok("status")
+        self.assertIn("server: not running", out)
+        self.assertIn("not made yet", out)
+        self.assertIn("| gold | up ", out)
+        self.assertIn("Shares: none", out)
+
+    def test_json(self):
+        status = json.loads(self.ok("status", "--json"))
+        self.assertIsNone(status["serving_pid"])
+        self.assertEqual("gold", status["pools"][0]["name"])
+
+    def test_what_there_is_to_see(self):
+        ids = [str(uuid.uuid4()) for _ in range(60)]
+        status = {
+            "system": {
+                "name": "n",
+                "id": "i",
+                "product": "p",
+                "version": "v",
+            },
+            "pools": [],
+            "share_states": {"available": 60, "error": 1},
+            "exports": {id_: {"192.0.2.1": "rw"} for id_ in ids},
+            "open_jobs": [
+                {
+                    "id": ids[0],
+                    "kind": "share.create",
+                    "state": "running",
+                    "share_id": ids[1],
+                    "snapshot_id": None,
+                    "undo": True,
+                    "created_at": "2026-01-01T00:00:00Z",
+                }
+            ],
+        }
+        with unittest.mock.patch.object(
+            Service, "status", return_value=status
+        ):
+            out = self.ok("status")
+        self.assertIn("60 available, 1 error", out)
+        self.assertIn("192.0.2.1 (rw)", out)
+        self.assertIn("10 more exported shares", out)
+        self.assertIn("being undone", out)
+
+    def test_a_failure_is_told(self):
+        problem = problems.Problem("engine.unavailable", "The disk is gone.")
+        with unittest.mock.patch.object(
+            Service, "status", side_effect=problem
+        ):
+            self.fails(1, "The disk is gone.", "status")
+
+
+class ReconcileTest(Case):
+    def report(self, **found):
+        empty = {
+            "missing_shares": [],
+            "missing_snapshots": [],
+            "damaged_shares": [],
+            "unknown_shares": [],
+            "unknown_snapshots": [],
+            "export_differences": [],
+            "open_jobs": [],
+            "unusable_pools": {},
+        }
+        return unittest.mock.patch.object(
+            Service,
+            "reconcile",
+            side_effect=lambda apply: empty | found | {"applied": apply},
+        )
+
+    def test_all_is_well(self):
+        self.assertIn("agree", self.ok("reconcile"))
+        self.assertIn("agree", self.ok("reconcile", "--apply"))
+        report = json.loads(self.ok("reconcile", "--json"))
+        self.assertEqual([], report["unknown_shares"])
+
+    def test_differences_are_shown_and_change_the_exit_code(self):
+        with self.report(
+            unknown_shares=["gold/x"], unusable_pools={"lead": "gone"}
+        ):
+            code, out, _ = self.run_command("reconcile")
+        self.assertEqual(4, code)
+        self.assertIn("gold/x", out)
+        self.assertIn("never deleted", out)
+        self.assertIn("lead: gone", out)
+
+    def test_repaired_exports_are_no_difference_any_more(self):
+        difference = {
+            "share_id": "s",
+            "wanted": {"192.0.2.1": "rw"},
+            "found": {},
+        }
+        with self.report(export_differences=[difference]):
+            self.assertEqual(4, self.run_command("reconcile")[0])
+            out = self.ok("reconcile", "--apply")
+        self.assertIn("(repaired)", out)
+        self.assertIn("wanted 192.0.2.1 (rw), found nobody", out)
+
+
+@ddt.ddt
+class SizeTest(unittest.TestCase):
+    @ddt.data(
+        ("1", 1),
+        ("500M", 500 << 20),
+        ("20G", 20 << 30),
+        ("20GiB", 20 << 30),
+        ("1.5t", 3 << 39),
+        ("4096B", 4096),
+    )
+    @ddt.unpack
+    def test_good(self, text, size):
+        self.assertEqual(size, common.parse_size(text))
+
+    @ddt.data("", "G", "x", "-1G", "0", "1E", "nan", "inf", "9999999P")
+    def test_bad(self, text):
+        with self.assertRaises(ValueError):
+            common.parse_size(text)
+
+    @ddt.data(
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (15 << 30, "15.0 GiB"),
+        (1 << 40, "1.00 TiB"),
+        (5000 << 50, "5000 PiB"),
+    )
+    @ddt.unpack
+    def test_human(self, size, text):
+        self.assertEqual(text, common.human_bytes(size))
+
+
+@ddt.ddt
+class InitTest(Case):
+    """Without the mkfs and mount, which need root and a disk."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.output = self.directory / "new.conf"
+        self.nfs_conf = self.directory / "nfs.conf.d" / "a.conf"
+        self.plans: list[poolsetup.Plan] = []
+        exports = self.directory / "exports"
+        for target, value in (
+            ("os.geteuid", lambda: 0),
+            ("acme_appliance.poolsetup.set_up", self.set_up),
+        ):
+            patch = unittest.mock.patch(target, value)
+            patch.start()
+            self.addCleanup(patch.stop)
+        for name, value in (
+            ("EXPORTS_DIR", self.directory / "exports.d"),
+            ("_EXPORTS", exports),
+            ("_present_root", lambda: ""),
+        ):
+            patch = unittest.mock.patch.object(nfsconf, name, value)
+            patch.start()
+            self.addCleanup(patch.stop)
+        self.exports = exports
+
+    def set_up(self, plan: poolsetup.Plan) -> list[str]:
+        self.plans.append(plan)
+        return ["made a pool"]
+
+    def init(self, *arguments: str) -> tuple[int, str, str]:
+        return self.run_bare(
+            "init",
+            *("--output", str(self.output)),
+            *("--nfs-conf", str(self.nfs_conf)),
+            *("--state-path", str(self.directory / "state")),
+            *arguments,
+        )
+
+    def test_it_writes_a_configuration_that_works(self):
+        image = ("--image", str(self.directory / "i"), "--size", "1G")
+        portal = ("--portal", "192.0.2.10", "--portal", "2001:db8::10")
+        code, out, err = self.init(*image, *portal, "--port", "9000")
+        self.assertEqual((0, ""), (code, err))
+        self.assertIn("token create cinder-a --scope driver:cinder-a", out)
+        self.assertEqual(1 << 30, self.plans[0].image_bytes)
+        from acme_appliance import conf as options
+
+        conf = options.load(["--config-file", str(self.output)])
+        options.check(conf)
+        self.assertEqual(9000, conf.port)
+        self.assertEqual(["192.0.2.10", "2001:db8::10"], conf.nfs.portals)
+        pool = options.pools(conf)[0]
+        self.assertEqual(str(self.directory / "state/pools/gold"), pool.path)
+        self.assertEqual(str(self.directory / "i"), pool.device)
+        self.assertEqual(pool.path, options.export_root(conf))
+        self.assertIn(f"rootdir = {pool.path}\n", self.nfs_conf.read_text())
+        self.assertEqual(0o640, self.output.stat().st_mode & 0o777)
+        before = self.output.read_text()
+        self.assertEqual(0, self.init(*image, *portal)[0])
+        self.assertEqual(before, self.output.read_text())
+
+    def test_a_further_pool_below_the_same_root(self):
+        root = ("--nfs-root", str(self.directory / "p"))
+        gold = ("--directory", str(self.directory / "p/gold"))
+        self.assertEqual(0, self.init(*gold, *root)[0])
+        silver = ("--directory", str(self.directory / "p/silver"))
+        code, _, err = self.init(*silver, "--pool", "silver", *root)
+        self.assertEqual((0, ""), (code, err))
+        from acme_appliance import conf as options
+
+        conf = options.load(["--config-file", str(self.output)])
+        options.check(conf)
+        self.assertEqual(["gold", "silver"], conf.enabled_pools)
+        self.assertEqual(root[1], options.export_root(conf))
+        code, _, err = self.init("--directory", "/q", "--pool", "q", *root)
+        self.assertEqual(3, code)
+        self.assertIn("not below", err)
+        code, _, err = self.init("--directory", "/q", *root)
+        self.assertEqual(3, code)
+        self.assertIn("choose another --pool", err)
+
+    def test_other_exports_are_not_moved(self):
+        self.exports.write_text("# none\n\n/home 192.0.2.0/24(rw)\n")
+        gold = ("--directory", str(self.directory / "gold"))
+        code, _, err = self.init(*gold)
+        self.assertEqual(1, code)
+        self.assertIn("--nfs-root /", err)
+        self.assertEqual([], self.plans)
+        code, _, err = self.init(*gold, "--nfs-root", "/")
+        self.assertEqual((0, ""), (code, err))
+        self.assertFalse(self.nfs_conf.exists())
+
+    def test_a_root_that_is_set_elsewhere(self):
+        with unittest.mock.patch.object(
+            nfsconf, "_present_root", lambda: "/srv"
+        ):
+            code, _, err = self.init("--directory", "/x/gold")
+        self.assertEqual(1, code)
+        self.assertIn("--nfs-root /srv", err)
+
+    @ddt.data(
+        ("--pool", "a/b"),
+        ("--portal", "nowhere"),
+        ("--listen", "nowhere"),
+        ("--port", "0"),
+        ("--size", "1G"),
+    )
+    def test_wrong_arguments(self, arguments):
+        code, _, err = self.init("--directory", "/x", *arguments)
+        self.assertEqual(2, code, err)
+        self.assertIn(arguments[0], err)
+        self.assertEqual([], self.plans)
+
+    def test_a_pool_that_cannot_be_leaves_no_configuration(self):
+        error = poolsetup.PoolError("/dev/vdb holds data")
+        with unittest.mock.patch.object(
+            poolsetup, "set_up", side_effect=error
+        ):
+            code, _, err = self.init("--device", "/dev/vdb")
+        self.assertEqual(1, code)
+        self.assertIn("/dev/vdb holds data", err)
+        self.assertFalse(self.output.exists())
+
+    def test_only_root_may(self):
+        with unittest.mock.patch("os.geteuid", lambda: 1000):
+            code, _, err = self.init("--directory", "/x")
+        self.assertEqual(1, code)
+        self.assertIn("run it as root", err)
+
+    def test_a_disk_is_named_as_it_will_be_after_the_next_boot(self):
+        links = pathlib.Path("/dev/disk/by-id")
+        expected = "/dev/null"
+        if links.is_dir():
+            for link in sorted(links.iterdir()):
+                if os.path.realpath(link) == expected:
+                    expected = str(link)
+        self.assertEqual(expected, init._stable_name("/dev/null"))
+        self.assertEqual("/srv/image", init._stable_name("/srv/image"))
