@@ -50,6 +50,19 @@ def write_pattern(path: str, seed: str) -> None:
         os.close(handle)
 
 
+def size(path: str) -> int:
+    """The size as whoever opens the file now sees it.
+
+    An NFS client believes what it knows of a file for some seconds; opening
+    it makes it ask the server.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return os.fstat(handle).st_size
+    finally:
+        os.close(handle)
+
+
 def _data_ranges(handle: int, end: int) -> Iterator[tuple[int, int]]:
     offset = 0
     while offset < end:

@@ -147,8 +147,8 @@ class Scenario:
         share = self._share(name)
         check_equal("its state", share["state"], "available")
         check_equal("its size", share["size_bytes"], size_gib * GIB)
-        path = self._box.volume_file(share)
-        check_equal("the file's size", path.stat().st_size, size_gib * GIB)
+        path = str(self._box.volume_file(share))
+        check_equal("the file's size", content.size(path), size_gib * GIB)
         return share
 
     def _check_closed(self, name: str) -> None:
@@ -179,7 +179,7 @@ class Scenario:
         kind = compute.mount_options_of(attached.path.parent)
         check(kind.startswith("nfs4 "), f"mounted as {kind}")
         check("vers=4.2" in kind, f"not NFS 4.2: {kind}")
-        check_equal("its size", attached.path.stat().st_size, GIB)
+        check_equal("its size", content.size(str(attached.path)), GIB)
         return f"{attached.export.partition(':')[0]} only, NFS 4.2"
 
     def _attach(self, name: str, mode: str = "rw") -> compute.Attached:
@@ -219,7 +219,7 @@ class Scenario:
         volume = self._wait(self._cinder.volumes, volume_id, "in-use")
         check_equal("Cinder's size", volume.size, 2)
         self._check_share("first", 2)
-        seen = pathlib.Path(path).stat().st_size
+        seen = content.size(path)
         check_equal("the size on the hypervisor", seen, 2 * GIB)
         check_equal("content", content.digest(path), self._digests["A"])
         return f"2 GiB seen through the mount, {self._short('A')}"
@@ -253,7 +253,7 @@ class Scenario:
         """Attach a volume, compare what is on it, detach it."""
         self._check_share(name, size_gib)
         attached = self._attach(name)
-        size = attached.path.stat().st_size
+        size = content.size(str(attached.path))
         check_equal("size through the mount", size, size_gib * GIB)
         seen = content.digest(str(attached.path))
         check_equal(f"content of {name}", seen, self._digests[digest])
