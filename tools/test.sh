@@ -69,6 +69,7 @@ stestr_run() {
     local folder=$1 results
     shift
     results=$ACME_WORK/stestr-${folder##*/}-$$
+    mkdir -p "$results"
     stestr --repo-url "$results" init &&
         stestr --test-path "$folder" --repo-url "$results" run "$@"
     local code=$?

@@ -9,3 +9,13 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
+
+"""Tests of the Cinder driver.
+
+Cinder's object classes exist only once they are registered, which its
+services do before they import anything else.
+"""
+
+from cinder import objects
+
+objects.register_all()
