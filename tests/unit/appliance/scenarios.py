@@ -1,0 +1,119 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One change of each kind, as something to be cut off and sent again.
+
+``prepare(world)`` makes what the change needs; ``request(world)`` is the
+change, which a client sends again until it has an answer. Both use fixed
+ids, so that the end states of two runs can be compared. A world is anything
+with the calls of ``tests.unit.appliance.world.World``.
+"""
+
+SHARE = "11111111-1111-4111-8111-111111111111"
+CLONE = "22222222-2222-4222-8222-222222222222"
+SNAPSHOT = "33333333-3333-4333-8333-333333333333"
+SECOND = "44444444-4444-4444-8444-444444444444"
+
+MIB = 1 << 20
+
+
+def _nothing(world):
+    return
+
+
+def _share(world):
+    world.put_share(SHARE, size_bytes=MIB)
+
+
+def _snapshot(world):
+    _share(world)
+    world.put_snapshot(SHARE, SNAPSHOT)
+
+
+def _two_snapshots(world):
+    _snapshot(world)
+    world.put_snapshot(SHARE, SECOND)
+
+
+def _granted(world):
+    _share(world)
+    world.put_access(SHARE, "cmp-1")
+    world.put_access(SHARE, "cmp-2", ("192.0.2.52",), "ro")
+
+
+SCENARIOS = {
+    "create": (
+        _nothing,
+        lambda world: world.put_share(
+            SHARE, size_bytes=3 * MIB, labels={"a": "b"}
+        ),
+    ),
+    "create full": (
+        _nothing,
+        lambda world: world.put_share(
+            SHARE,
+            size_bytes=2 * MIB,
+            file={"allocation": "full", "name": "data", "mode": "0600"},
+        ),
+    ),
+    "create from snapshot": (
+        _snapshot,
+        lambda world: world.clone(
+            "snapshot",
+            SNAPSHOT,
+            CLONE,
+            size_bytes=2 * MIB,
+            file={"name": "clone"},
+        ),
+    ),
+    "clone": (
+        _granted,
+        lambda world: world.clone(
+            "share", SHARE, CLONE, size_bytes=2 * MIB, file={"name": "clone"}
+        ),
+    ),
+    "extend and rename": (
+        _share,
+        lambda world: world.patch_share(
+            SHARE,
+            size_bytes=4 * MIB,
+            name="new",
+            file={"name": "renamed"},
+            labels={"x": "y"},
+        ),
+    ),
+    "rename share": (
+        _share,
+        lambda world: world.patch_share(SHARE, name="new"),
+    ),
+    "delete": (_share, lambda world: world.delete_share(SHARE)),
+    "delete with snapshots": (
+        _two_snapshots,
+        lambda world: world.delete_share(SHARE, "cascade"),
+    ),
+    "snapshot": (_share, lambda world: world.put_snapshot(SHARE, SNAPSHOT)),
+    "delete snapshot": (
+        _two_snapshots,
+        lambda world: world.delete_snapshot(SNAPSHOT),
+    ),
+    "grant": (
+        _share,
+        lambda world: world.put_access(SHARE, "cmp-1", ("192.0.2.0/24",)),
+    ),
+    "grant more": (
+        _granted,
+        lambda world: world.put_access(
+            SHARE, "cmp-2", ("192.0.2.52", "192.0.2.53"), "rw"
+        ),
+    ),
+    "revoke": (_granted, lambda world: world.delete_access(SHARE, "cmp-1")),
+}

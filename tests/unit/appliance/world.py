@@ -1,0 +1,283 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A service on a real database file, on storage and exports in memory.
+
+The engine and the exporter outlive a service, as a disk and a server do:
+:meth:`World.restart` makes a new service on them.
+"""
+
+import datetime
+import functools
+import pathlib
+import shutil
+import tempfile
+import threading
+import uuid
+
+from acme_appliance.db.session import Database
+from acme_appliance.engines import base as engines
+from acme_appliance.engines.memory import MemoryEngine
+from acme_appliance.exporters.memory import MemoryExporter
+from acme_appliance.service import Caller
+from acme_appliance.service import Done
+from acme_appliance.service import Portal
+from acme_appliance.service import Service
+from acme_appliance.service import Settings
+
+MIB = 1 << 20
+CALLER = Caller("cinder-a", "driver", "a", "req-a")
+OTHER = Caller("cinder-b", "driver", "b", "req-b")
+ADMIN = Caller("admin", "admin", None, "req-admin")
+WAIT = 30
+
+SYSTEM_ID = "6f2d5b58-9b80-4f6e-8d4c-0f6a1f3c7e11"
+
+
+def new_id():
+    return str(uuid.uuid4())
+
+
+def share(id_):
+    return engines.Reference(engines.Kind.SHARE, id_)
+
+
+def snapshot(id_):
+    return engines.Reference(engines.Kind.SNAPSHOT, id_)
+
+
+@functools.cache
+def _empty_database():
+    """Migrated once, then copied: a migration takes longer than a test."""
+    folder = tempfile.TemporaryDirectory()
+    path = pathlib.Path(folder.name, "empty.db")
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    database.close()
+    return folder, path
+
+
+class Crash(BaseException):
+    """The end of the process, as far as a test can have it."""
+
+
+class Steps:
+    """What ``on_step`` is: notes each step, and dies at a given one."""
+
+    def __init__(self, crash_at=None):
+        self.names = []
+        self.crash_at = crash_at
+        self.crashed = False
+        self.hooks = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, job_id, name):
+        with self._lock:
+            if self.crashed:
+                raise Crash(name)
+            self.names.append(name)
+            if len(self.names) - 1 == self.crash_at:
+                self.crashed = True
+                raise Crash(name)
+        hook = self.hooks.get(name)
+        if hook is not None:
+            hook()
+
+
+class Clock:
+    def __init__(self):
+        self.now = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, **by):
+        self.now += datetime.timedelta(**by)
+
+
+class World:
+    """See the module. ``settings`` are members of Settings."""
+
+    def __init__(self, case, *, pools=("gold",), start=True, **settings):
+        folder = tempfile.TemporaryDirectory()
+        case.addCleanup(folder.cleanup)
+        self.path = pathlib.Path(folder.name, "appliance.db")
+        shutil.copyfile(_empty_database()[1], self.path)
+        self.engines = {
+            name: MemoryEngine(root=f"/memory/{name}") for name in pools
+        }
+        self.engine = self.engines[pools[0]]
+        self.exporter = MemoryExporter()
+        self.clock = Clock()
+        self.settings = Settings(
+            system_id=SYSTEM_ID,
+            system_name="test",
+            portals=(Portal("192.0.2.10"), Portal("192.0.2.11", False)),
+            **settings,
+        )
+        self.steps = Steps()
+        self.database = None
+        self.service = None
+        case.addCleanup(self.close)
+        self.restart(start=start)
+
+    def close(self):
+        if self.service is not None:
+            self.service.stop()
+            self.database.close()
+
+    def restart(self, *, steps=None, start=True):
+        """A new process; the old one was stopped, or has crashed."""
+        self.close()
+        self.steps = steps or Steps()
+        self.database = Database(f"sqlite:///{self.path}")
+        self.service = Service(
+            self.database,
+            self.engines,
+            self.exporter,
+            self.settings,
+            clock=self.clock,
+            on_step=self.steps,
+        )
+        if start:
+            return self.service.start()
+        return None
+
+    # -- the calls of a driver, which succeed at once
+
+    def put_share(self, id_=None, caller=CALLER, **body):
+        id_ = id_ or new_id()
+        if "source" not in body:
+            body.setdefault("size_bytes", MIB)
+        body.setdefault("name", "volume")
+        return self._done(
+            self.service.put_share(caller, id_, body, wait_seconds=WAIT)
+        )
+
+    def clone(self, type_, source_id, id_=None, **body):
+        source = {"type": type_, "id": source_id}
+        return self.put_share(id_, source=source, **body)
+
+    def patch_share(self, id_, caller=CALLER, if_match=None, **patch):
+        return self._done(
+            self.service.patch_share(
+                caller, id_, patch, wait_seconds=WAIT, if_match=if_match
+            )
+        )
+
+    def delete_share(self, id_, snapshots="fail", caller=CALLER):
+        return self._done(
+            self.service.delete_share(
+                caller, id_, snapshots=snapshots, wait_seconds=WAIT
+            )
+        )
+
+    def put_snapshot(self, share_id, id_=None, caller=CALLER, **body):
+        id_ = id_ or new_id()
+        body = {"share_id": share_id, "name": "snapshot", **body}
+        return self._done(
+            self.service.put_snapshot(caller, id_, body, wait_seconds=WAIT)
+        )
+
+    def delete_snapshot(self, id_, caller=CALLER):
+        return self._done(
+            self.service.delete_snapshot(caller, id_, wait_seconds=WAIT)
+        )
+
+    def put_access(
+        self,
+        share_id,
+        holder="cmp-1",
+        clients=("192.0.2.51",),
+        level="rw",
+        caller=CALLER,
+    ):
+        return self._done(
+            self.service.put_access(
+                caller,
+                share_id,
+                holder,
+                {"clients": list(clients), "level": level},
+                wait_seconds=WAIT,
+            )
+        )
+
+    def delete_access(self, share_id, holder="cmp-1", caller=CALLER):
+        return self._done(
+            self.service.delete_access(
+                caller, share_id, holder, wait_seconds=WAIT
+            )
+        )
+
+    def events(self):
+        found = self.service.list_events(ADMIN, 0, 0, 1000)["events"]
+        return [event["type"] for event in found]
+
+    @staticmethod
+    def _done(outcome):
+        assert isinstance(outcome, Done), outcome
+        return outcome
+
+    # -- everything there is
+
+    def state(self):
+        """Database, storage and exports, for comparison with another's."""
+        return {
+            "shares": [
+                _settled(body)
+                for body in self.service.list_shares(
+                    ADMIN, {}, 1000, None
+                ).items
+            ],
+            "snapshots": [
+                _settled(body)
+                for body in self.service.list_snapshots(
+                    ADMIN, {}, 1000, None
+                ).items
+            ],
+            "storage": {
+                f"{pool} {kind} {id_}": _content(
+                    engine.root_of(engines.Reference(kind, id_))
+                )
+                for pool, engine in self.engines.items()
+                for kind in engines.Kind
+                for id_ in engine.ids(kind)
+            },
+            "exports": self.exporter.exported(),
+            "open_jobs": self.service.status()["open_jobs"],
+        }
+
+
+def _settled(body):
+    """Without what two runs of the same may differ in."""
+    return {
+        key: value
+        for key, value in body.items()
+        if key not in ("generation", "created_at", "updated_at")
+    }
+
+
+def _content(directory):
+    return (
+        directory.owner,
+        directory.mode,
+        {
+            name: (
+                entry.type,
+                entry.size_bytes,
+                entry.owner,
+                entry.mode,
+                entry.blocks,
+            )
+            for name, entry in directory.entries.items()
+        },
+    )
