@@ -75,11 +75,14 @@ class ComputeHost:
         )
 
     def attach(self, volume_id: str, mode: str = "rw") -> Attached:
-        """Create, connect and complete an attachment."""
+        """Create, connect and complete an attachment.
+
+        It names no server: before it deletes an attachment of one, Cinder
+        asks Nova, which there is none of here.
+        """
         attachment = self._cinder.attachments.create(
             volume_id,
             self._connector_properties(),
-            instance_id=str(uuid.uuid4()),
             mode=mode,
         )
         connection = attachment["connection_info"]
