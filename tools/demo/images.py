@@ -194,7 +194,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     _ROUTES: ClassVar[list[tuple[str, re.Pattern[str], str]]] = [
         (verb, re.compile(pattern), name)
         for verb, pattern, name in (
-            ("GET", r"/(?:v2/?)?", "versions"),
+            ("GET", r"/(?:versions|v2/?)?", "versions"),
             ("GET", r"/v2/schemas/image", "schema"),
             ("GET", r"/v2/images", "index"),
             ("POST", r"/v2/images", "create"),
@@ -275,7 +275,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "status": "CURRENT",
             "links": [{"rel": "self", "href": "/v2/"}],
         }
-        self._json(300, {"versions": [version]})
+        status = 200 if self.path == "/versions" else 300
+        self._json(status, {"versions": [version]})
 
     def _schema(self) -> None:
         self._json(200, SCHEMA)
