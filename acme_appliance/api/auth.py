@@ -16,6 +16,7 @@ import base64
 import binascii
 import collections
 from collections.abc import Callable
+import dataclasses
 import hashlib
 import ipaddress
 import logging
@@ -31,6 +32,9 @@ LOG = logging.getLogger(__name__)
 
 #: Addresses and good tokens that are remembered; the oldest is forgotten.
 _REMEMBERED: Final = 10_000
+#: For how long a token that was looked up is not looked up again. One that
+#: is revoked here ends at once; by another process, this much later.
+_TRUST_SECONDS: Final = 1.0
 
 
 class FailureLimit:
@@ -93,6 +97,15 @@ def _network(address: str) -> str:
     return str(network)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """A token that was good when the store had seen ``revocations``."""
+
+    credential: tokens.Credential
+    revocations: int
+    checked_at: float
+
+
 class Authenticator:
     """Turns an Authorization header into a credential.
 
@@ -103,11 +116,16 @@ class Authenticator:
     """
 
     def __init__(
-        self, store: tokens.TokenStore, failures: FailureLimit
+        self,
+        store: tokens.TokenStore,
+        failures: FailureLimit,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._failures = failures
-        self._good: collections.OrderedDict[str, None] = (
+        self._clock = clock
+        self._good: collections.OrderedDict[str, _Known] = (
             collections.OrderedDict()
         )
         self._lock = threading.Lock()
@@ -146,10 +164,15 @@ class Authenticator:
 
     def _check(self, secret: str, address: str) -> tokens.Credential:
         digest = hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
-        if digest not in self._good:
+        known = self._good.get(digest)
+        if known is None:
             self._refuse_guessing(address)
-        if not tokens.TOKEN_PATTERN.fullmatch(secret):
-            self._fail(address, "This is not a token.")
+            if not tokens.TOKEN_PATTERN.fullmatch(secret):
+                self._fail(address, "This is not a token.")
+        elif self._is_fresh(known):
+            return known.credential
+        # Before the look-up: what is revoked meanwhile must not be missed.
+        revocations, now = self._store.revocations, self._clock()
         try:
             credential = self._store.authenticate_hash(digest)
         except problems.Problem as problem:
@@ -157,8 +180,15 @@ class Authenticator:
             if problem.code == "auth.invalid":
                 self._fail(address, problem.detail)
             raise
-        self._remember(digest)
+        self._remember(digest, _Known(credential, revocations, now))
         return credential
+
+    def _is_fresh(self, known: "_Known") -> bool:
+        return (
+            known.revocations == self._store.revocations
+            and self._clock() - known.checked_at < _TRUST_SECONDS
+            and self._store.is_valid(known.credential)
+        )
 
     def _refuse_guessing(self, address: str) -> None:
         wait = self._failures.wait_seconds(address)
@@ -174,9 +204,9 @@ class Authenticator:
         LOG.warning("Log-in failed from %s (%d lately)", address, count)
         raise problems.Problem("auth.invalid", detail)
 
-    def _remember(self, digest: str) -> None:
+    def _remember(self, digest: str, known: "_Known") -> None:
         with self._lock:
-            self._good[digest] = None
+            self._good[digest] = known
             self._good.move_to_end(digest)
             while len(self._good) > _REMEMBERED:
                 self._good.popitem(last=False)

@@ -111,6 +111,8 @@ class TokenStore:
     ) -> None:
         self._database = database
         self._utcnow = utcnow
+        #: How often this process has revoked something.
+        self.revocations = 0
         table = models.Token.__table__
         self._by_hash = sa.select(*_columns(table)).where(
             table.c.hash == sa.bindparam("hash")
@@ -179,6 +181,10 @@ class TokenStore:
             raise problems.Problem("auth.invalid", "This token was revoked.")
         return credential
 
+    def is_valid(self, credential: Credential) -> bool:
+        """As far as the credential itself tells: it may be revoked."""
+        return _valid(credential, self._utcnow())
+
     def start_session(
         self, long: Credential, lifetime: datetime.timedelta
     ) -> tuple[str, Credential]:
@@ -203,6 +209,7 @@ class TokenStore:
         """Doing it again is fine."""
         with self._database.write() as writer:
             self._revoke(writer, models.Token.id == token_id)
+        self.revocations += 1
 
     def list_long(self) -> list[Credential]:
         """The long tokens, also the ended ones, by name and age."""
@@ -237,6 +244,7 @@ class TokenStore:
                 models.Token.name == found[0].name,
                 models.Token.kind == "session",
             )
+        self.revocations += 1
         return [credential for credential in found if _valid(credential, now)]
 
     def _long(

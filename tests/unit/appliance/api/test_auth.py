@@ -15,9 +15,12 @@
 import base64
 import datetime
 import unittest
+import unittest.mock
+import uuid
 
 import ddt
 
+from acme_appliance import problems
 from acme_appliance.api import auth
 from acme_appliance.api import contract
 from acme_appliance.api import middleware
@@ -211,6 +214,60 @@ class GuessingTest(base.ApiCase):
         reply = stranger.call("GET", "/v1/system")
         self.assertLessEqual(int(reply.headers["Retry-After"]), 61)
         self.expect(200, "GET", "/v1/system")
+
+
+class TrustTest(base.ApiCase):
+    """For how long a token that was good is believed to be."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 0.0
+        self.store = self.appliance.tokens
+        self.authenticator = auth.Authenticator(
+            self.store, auth.FailureLimit(5, 60), clock=lambda: self.now
+        )
+        self.name = f"t{uuid.uuid4().hex}"
+        self.secret, _ = self.store.create(self.name, "admin")
+
+    def check(self) -> str:
+        header = f"Bearer {self.secret}"
+        return self.authenticator.bearer(header, "192.0.2.1").name
+
+    def test_it_is_looked_up_once_a_second(self):
+        with unittest.mock.patch.object(
+            self.store, "authenticate_hash", wraps=self.store.authenticate_hash
+        ) as look_up:
+            for self.now in (0.0, 0.5, 0.9, 1.0, 1.5, 2.0):
+                self.assertEqual(self.name, self.check())
+        self.assertEqual(3, look_up.call_count)
+
+    def test_revoked_by_another_process(self):
+        self.check()
+        tokens.TokenStore(self.appliance.database).revoke(self.name)
+        self.now = 0.9
+        self.check()
+        self.now = 1.0
+        with self.assertRaises(problems.Problem) as caught:
+            self.check()
+        self.assertEqual("auth.invalid", caught.exception.code)
+
+    def test_revoked_here(self):
+        self.check()
+        self.store.revoke(self.name)
+        with self.assertRaises(problems.Problem):
+            self.check()
+
+    def test_expired_meanwhile(self):
+        self.secret, _ = self.store.create(
+            self.name, "admin", lifetime=datetime.timedelta(seconds=30)
+        )
+        self.check()
+        later = datetime.datetime.now(datetime.UTC)
+        later += datetime.timedelta(seconds=31)
+        with unittest.mock.patch.object(self.store, "_utcnow", lambda: later):
+            with self.assertRaises(problems.Problem) as caught:
+                self.check()
+        self.assertEqual("auth.expired", caught.exception.code)
 
 
 class FailureLimitTest(unittest.TestCase):
