@@ -21,12 +21,14 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 import datetime
+import hashlib
 import ipaddress
 import logging
 import os
 import pathlib
 import socket
 import ssl
+from typing import Any
 from typing import Final
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,10 @@ _LIFETIME: Final = datetime.timedelta(days=3650)
 _BACKDATE: Final = datetime.timedelta(days=1)
 _WARN_BEFORE: Final = datetime.timedelta(days=30)
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104
+
+
+_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_END: Final = "-----END CERTIFICATE-----"
 
 
 class TlsError(Exception):
@@ -132,35 +138,66 @@ def read_certificate(
     certificate_file: pathlib.Path, key_file: pathlib.Path
 ) -> Certificate:
     """:raises TlsError: a file is missing or is not what it should be."""
-    # Costly to import, and a server needs it only for this.
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-
+    # Python's own reader knows only authorities, which ours is one of; the
+    # other is costly to import.
     try:
-        parsed = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-        alternatives = parsed.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        ).value
+        pem = certificate_file.read_text("ascii")
+        # The first; openssl may have put a readable form before it.
+        pem = pem[pem.index(_BEGIN) : pem.index(_END) + len(_END)]
+        der = ssl.PEM_cert_to_DER_cert(pem)
+        found = _read_authority(der) or _read_any(der)
     except OSError as error:
         raise TlsError(
             f"the certificate {certificate_file} cannot be read: {error}"
         ) from error
-    except (ValueError, x509.ExtensionNotFound) as error:
+    except ValueError as error:
         raise TlsError(
             f"{certificate_file} is not a PEM certificate with subject"
             f" alternative names: {error}"
         ) from error
-    names = [
-        *alternatives.get_values_for_type(x509.DNSName),
-        *map(str, alternatives.get_values_for_type(x509.IPAddress)),
-    ]
+    names, expires_at = found
     return Certificate(
         certificate_file=certificate_file,
         key_file=key_file,
         names=tuple(names),
-        expires_at=parsed.not_valid_after_utc,
-        fingerprint=parsed.fingerprint(hashes.SHA256()).hex(":").upper(),
+        expires_at=expires_at,
+        fingerprint=hashlib.sha256(der).digest().hex(":").upper(),
     )
+
+
+_Contents = tuple[list[str], datetime.datetime]
+
+
+def _read_authority(der: bytes) -> _Contents | None:
+    """Names and end of an authority's certificate; None: it is none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=der)
+    except ssl.SSLError as error:
+        raise ValueError(str(error)) from error
+    for parsed in context.get_ca_certs():
+        alternatives: Any = parsed.get("subjectAltName", ())
+        end = ssl.cert_time_to_seconds(str(parsed["notAfter"]))
+        return (
+            [_canonical(value) for _, value in alternatives],
+            datetime.datetime.fromtimestamp(end, datetime.UTC),
+        )
+    return None
+
+
+def _read_any(der: bytes) -> _Contents:
+    from cryptography import x509
+
+    parsed = x509.load_der_x509_certificate(der)
+    try:
+        alternatives = parsed.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
+    except x509.ExtensionNotFound as error:
+        raise ValueError(str(error)) from error
+    addresses = alternatives.get_values_for_type(x509.IPAddress)
+    names = alternatives.get_values_for_type(x509.DNSName)
+    return [*names, *map(str, addresses)], parsed.not_valid_after_utc
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:

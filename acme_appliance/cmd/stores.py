@@ -34,9 +34,12 @@ def open_database(conf: cfg.ConfigOpts) -> "Iterator[Database]":
     import sqlalchemy.exc
 
     from acme_appliance import composition
+    from acme_appliance.db import session
 
     try:
         database = composition.build_database(conf)
+    except session.TooNew as error:
+        raise CommandError(str(error)) from error
     except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
         who = "" if os.geteuid() == 0 else " Are you root?"
         reason = str(error).splitlines()[0]

@@ -18,10 +18,6 @@ import pathlib
 import threading
 from typing import Any
 
-from alembic import command
-from alembic import config as alembic_config
-from alembic import migration
-from alembic import script
 import sqlalchemy as sa
 from sqlalchemy import orm
 
@@ -29,7 +25,14 @@ from sqlalchemy import orm
 #: holds the file, in milliseconds.
 BUSY_TIMEOUT_MS = 30_000
 
+#: The newest migration.
+REVISION = "0001"
+
 _WRITE = "acme_write"
+
+
+class TooNew(Exception):
+    """The tables are of a release later than this one."""
 
 
 class Database:
@@ -76,24 +79,39 @@ class Database:
             yield session
 
     def upgrade(self) -> None:
-        """Bring the tables to this release's; may be called every time."""
-        command.upgrade(self._alembic(), "head")
+        """Bring the tables to this release's; may be called every time.
+
+        :raises TooNew: a later release has been here.
+        """
+        # alembic is slow to import, and rarely needed.
+        if self.revision() == REVISION:
+            return
+        from alembic import command
+        from alembic import util
+
+        try:
+            command.upgrade(self._alembic(), REVISION)
+        except util.CommandError as error:
+            raise TooNew(
+                f"the database is at revision {self.revision()}, and this"
+                f" release knows those up to {REVISION}: install the release"
+                " that made it, or restore a backup"
+            ) from error
 
     def revision(self) -> str | None:
         """The migration that the tables are at; None: there are none."""
         with self.engine.connect() as connection:
-            context = migration.MigrationContext.configure(connection)
-            return context.get_current_revision()
-
-    def head(self) -> str | None:
-        """The migration that this release wants."""
-        directory = script.ScriptDirectory.from_config(self._alembic())
-        return directory.get_current_head()
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return None
+            query = sa.text("SELECT version_num FROM alembic_version")
+            return connection.execute(query).scalar()
 
     def close(self) -> None:
         self.engine.dispose()
 
-    def _alembic(self) -> alembic_config.Config:
+    def _alembic(self) -> Any:
+        from alembic import config as alembic_config
+
         config = alembic_config.Config()
         here = pathlib.Path(__file__).parent
         config.set_main_option("script_location", str(here / "migrations"))

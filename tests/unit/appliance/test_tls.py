@@ -13,6 +13,7 @@
 """The certificate works for those who verify, however strictly."""
 
 import datetime
+import hashlib
 import ipaddress
 import os
 import pathlib
@@ -21,7 +22,13 @@ import ssl
 import tempfile
 import threading
 import unittest
+import warnings
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import oid
 import requests
 
 from acme_appliance import tls
@@ -63,12 +70,30 @@ class CertificateTest(unittest.TestCase):
     def test_the_fingerprint_is_openssl_s(self):
         made = tls.ensure_certificate(self.directory, ["localhost"])
         der = ssl.PEM_cert_to_DER_cert(made.certificate_file.read_text())
-        import hashlib
-
         self.assertEqual(
             hashlib.sha256(der).hexdigest(),
             made.fingerprint.replace(":", "").lower(),
         )
+
+    def test_both_readers_read_the_same(self):
+        names = ["localhost", "::1", "192.0.2.1", "2001:db8::1"]
+        made = tls.ensure_certificate(self.directory, names)
+        der = ssl.PEM_cert_to_DER_cert(made.certificate_file.read_text())
+        authority = tls._read_authority(der)
+        self.assertEqual(set(names), set(authority[0]))
+        other = tls._read_any(der)
+        self.assertEqual(set(authority[0]), set(other[0]))
+        self.assertEqual(authority[1], other[1])
+
+    def test_one_that_an_authority_has_signed(self):
+        file = self.directory / "leaf.crt"
+        self.directory.mkdir()
+        file.write_bytes(
+            b"Certificate:\n" + _leaf("www.example.org") + _leaf("second")
+        )
+        found = tls.read_certificate(file, file)
+        self.assertEqual(("www.example.org",), found.names)
+        self.assertEqual(2030, found.expires_at.year)
 
     def test_files_that_are_no_certificate(self):
         self.directory.mkdir()
@@ -85,6 +110,27 @@ class CertificateTest(unittest.TestCase):
         made.key_file.write_bytes(other.key_file.read_bytes())
         with self.assertRaisesRegex(tls.TlsError, "cannot be used together"):
             tls.server_context(made)
+
+
+def _leaf(name: str) -> bytes:
+    """A certificate that is no authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(oid.NameOID.COMMON_NAME, name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.datetime(2025, 1, 1))
+        .not_valid_after(datetime.datetime(2030, 1, 1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name)]), False
+        )
+        .add_extension(x509.BasicConstraints(False, None), True)
+    )
+    signed = builder.sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM)
 
 
 class NamesTest(unittest.TestCase):
@@ -159,8 +205,10 @@ class VerifyTest(unittest.TestCase):
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         self.assertEqual("TLSv1.2", self.shake_hands(context, "localhost"))
         context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = ssl.TLSVersion.TLSv1_1
-        context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1_1
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
         with self.assertRaises((ssl.SSLError, ConnectionError)):
             self.shake_hands(context, "localhost")
 

@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Tables come from migrations, and migrations from the models."""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from alembic import autogenerate
+from alembic import migration
+from alembic import script
+import sqlalchemy as sa
+
+from acme_appliance.db import models
+from acme_appliance.db import session
+
+
+class MigrationTest(unittest.TestCase):
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        file = pathlib.Path(temporary.name) / "a.db"
+        self.database = session.Database(f"sqlite:///{file}")
+        self.addCleanup(self.database.close)
+
+    def test_the_newest_is_the_one_that_is_wanted(self):
+        directory = script.ScriptDirectory.from_config(
+            self.database._alembic()
+        )
+        self.assertEqual([session.REVISION], directory.get_heads())
+
+    def test_upgrading_once_and_again(self):
+        self.assertIsNone(self.database.revision())
+        self.database.upgrade()
+        self.assertEqual(session.REVISION, self.database.revision())
+        self.database.upgrade()
+
+    def test_the_migrations_make_what_the_models_say(self):
+        self.database.upgrade()
+        with self.database.engine.connect() as connection:
+            context = migration.MigrationContext.configure(connection)
+            self.assertEqual(
+                [],
+                autogenerate.compare_metadata(context, models.Base.metadata),
+            )
+
+    def test_a_database_of_a_later_release(self):
+        self.database.upgrade()
+        with self.database.write() as writer:
+            writer.execute(
+                sa.text("UPDATE alembic_version SET version_num = '9999'")
+            )
+        with self.assertRaisesRegex(session.TooNew, "9999"):
+            self.database.upgrade()
+
+    def test_what_is_slow_to_import_is_not_imported_to_serve(self):
+        self.database.upgrade()
+        program = (
+            "import sys\n"
+            "from acme_appliance import composition, server\n"
+            "from acme_appliance.api import app\n"
+            "from acme_appliance.db.session import Database\n"
+            f"Database({str(self.database.url)!r}).upgrade()\n"
+            "for name in ('alembic', 'cryptography', 'prettytable', 'mako'):\n"
+            "    assert name not in sys.modules, name\n"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
