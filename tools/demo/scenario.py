@@ -330,7 +330,7 @@ class Scenario:
     def upload(self) -> str:
         volume_id = self._volumes["from-raw"]
         _, body = self._cinder.volumes.upload_to_image(
-            volume_id, False, "uploaded", "bare", "qcow2"
+            volume_id, False, "uploaded", "bare", "qcow2", "shared", False
         )
         image_id = body["os-volume_upload_image"]["image_id"]
         self._images["uploaded"] = image_id

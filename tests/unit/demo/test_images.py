@@ -99,9 +99,7 @@ class ImagesTestCase(unittest.TestCase):
         out = io.BytesIO()
         service.download(ctxt, image["id"], out)
         self.assertEqual(b"content", out.getvalue())
-        self.assertEqual(
-            (None, None), service.get_location(ctxt, image["id"])
-        )
+        self.assertEqual((None, []), service.get_location(ctxt, image["id"]))
         shown = service.show(ctxt, image["id"])
         self.assertEqual("active", shown["status"])
         self.assertEqual("linux", shown["properties"]["os_type"])
