@@ -263,7 +263,7 @@ class Stack:
                 for base in (self.mounts, compute_mounts)
                 if base.exists()
                 for path in base.iterdir()
-                if path.is_dir()
+                if path.is_dir() and not path.name.startswith(".")
             ],
         }
 
