@@ -16,6 +16,8 @@ They are called as Cinder's volume manager calls them: with rows of a
 database, and with what they return saved to it.
 """
 
+from __future__ import annotations
+
 import pathlib
 from typing import Any
 
