@@ -12,10 +12,17 @@
 
 """Tests of the Cinder driver.
 
-Cinder's object classes exist only once they are registered, which its
-services do before they import anything else.
+The fixture comes first: Cinder imports eventlet, which puts versions of its
+own where nobody has imported ``http.server`` yet, and the appliance's must
+be one with threads. Then Cinder's object classes, which its services
+register before they import anything else.
 """
 
+# isort: off
+from tests.fixtures import appliance
 from cinder import objects
+# isort: on
 
 objects.register_all()
+
+__all__ = ("appliance",)

@@ -1,0 +1,148 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Mounts that a crash left behind."""
+
+import os
+import socket
+import uuid
+
+from acme_cinder import holders
+from tests.unit.driver import base
+from tests.unit.driver import cinderworld
+
+
+class ReaperTest(base.DriverTestCase):
+    def setUp(self):
+        super().setUp()
+        self.volume = self.create()
+        self.own = holders.of_mounts(socket.gethostname())
+        self.local = holders.of_host(socket.gethostname())
+        self.log.clear()
+
+    def reap(self):
+        self.driver._reaper.run()
+
+    def crash(self):
+        """A service that died with a share mounted: the kernel drops its
+        locks, and that is all."""
+        user = self.driver._shares.mounted(self.volume)
+        user.__enter__()
+        opened = [
+            int(name)
+            for name in os.listdir("/proc/self/fd")
+            if _target(name).endswith(f"{self.volume.id}.use")
+        ]
+        self.assertEqual(1, len(opened))
+        os.close(opened[0])
+        # Its own end must not clean up behind the test's back.
+        self.crashed = user
+        self.assertIn(self.own, self.share(self.volume).access)
+
+    def brick_mount(self, export):
+        path = self.driver._mounts.path(export)
+        os.mkdir(path)
+        self.host.mount(export, path)
+
+    def grant(self, holder):
+        self.driver._api.grant_access(
+            self.volume.id, holder, ["127.0.0.1"], "rw"
+        )
+
+    def test_after_a_crash(self):
+        self.crash()
+        self.reap()
+        self.assert_unmounted()
+        self.assertEqual({}, dict(self.share(self.volume).access))
+
+    def test_at_the_start(self):
+        self.crash()
+        self.driver = self.new_driver()
+        self.assert_unmounted()
+
+    def test_periodically(self):
+        now = [0.0]
+        self.driver._reaper._clock = lambda: now[0]
+        self.driver._reaper._due_at = 300.0
+        self.crash()
+        self.driver.get_volume_stats(refresh=True)
+        self.assertEqual(1, len(self.host.table()))
+        now[0] = 300.0
+        self.driver.get_volume_stats(refresh=True)
+        self.assert_unmounted()
+
+    def test_what_is_in_use_stays(self):
+        with self.driver._shares.mounted(self.volume) as path:
+            self.reap()
+            self.assertTrue(os.path.isfile(path))
+        self.assert_unmounted()
+
+    def test_what_is_attached_here_stays(self):
+        volume = cinderworld.reloaded(self.volume)
+        info = self.driver.initialize_connection(volume, base.own_connector())
+        self.brick_mount(info["data"]["export"])
+        self.reap()
+        self.assertEqual(1, len(self.host.table()))
+
+    def test_attached_by_a_service_on_another_host(self):
+        """We have no file about it, but the appliance has the rule."""
+        self.grant(self.local)
+        self.brick_mount(self.volume.provider_location)
+        self.reap()
+        self.assertEqual(1, len(self.host.table()))
+        self.driver._api.revoke_access(self.volume.id, self.local)
+        self.reap()
+        self.assert_unmounted()
+
+    def test_of_a_deleted_share(self):
+        self.crash()
+        self.driver.delete_volume(self.volume)
+        self.reap()
+        self.assert_unmounted()
+
+    def test_mounts_of_other_drivers_stay(self):
+        others = [
+            "192.0.2.77:/exports/generic",
+            f"192.0.2.77:/exports/{uuid.uuid4()}",
+            f"192.0.2.77:/other/{self.volume.id}",
+        ]
+        for export in others:
+            path = self.driver._mounts.path(export)
+            os.mkdir(path)
+            self.host._mounted[path] = export
+        self.reap()
+        self.assertEqual(set(others), set(self.host.table().values()))
+
+    def test_the_appliance_is_down(self):
+        self.crash()
+        self.appliance.stop()
+        self.reap()
+        self.assertEqual(1, len(self.host.table()))
+
+    def test_nothing_to_do_costs_nothing(self):
+        self.reap()
+        self.assertEqual(0, self.log.total)
+        self.assertEqual(
+            [],
+            [
+                command
+                for command in self.host.commands
+                if command[0] != "mount"
+            ],
+        )
+
+
+def _target(name):
+    try:
+        return os.readlink(f"/proc/self/fd/{name}")
+    except OSError:
+        return ""
