@@ -61,8 +61,13 @@ class World:
         self.context = context.get_admin_context()
         self._type = volume_types.get_default_volume_type(self.context)
 
-    def backend(self, name: str, options: dict[str, Any]) -> "Backend":
-        """A driver, set up as cinder-volume sets it up."""
+    def backend(
+        self, name: str, pool: str, options: dict[str, Any]
+    ) -> Backend:
+        """A driver, set up as cinder-volume sets it up.
+
+        :param pool: where its volumes are scheduled to
+        """
         CONF.register_group(config.cfg.OptGroup(name))
         settings = configuration.Configuration(
             driver.volume_opts, config_group=name
@@ -83,13 +88,13 @@ class World:
         made.check_for_setup_error()
         made.init_capabilities()
         made.set_initialized()
-        return Backend(self, name, made)
+        return Backend(self, name, pool, made)
 
-    def new_volume(self, backend: str, size_gib: int) -> objects.Volume:
+    def new_volume(self, host: str, size_gib: int) -> objects.Volume:
         volume = objects.Volume(
             self.context,
             size=size_gib,
-            host=f"bench@{backend}#{backend}",
+            host=host,
             status="creating",
             attach_status=fields.VolumeAttachStatus.DETACHED,
             project_id=PROJECT_ID,
@@ -119,13 +124,14 @@ class World:
 class Backend:
     """One driver and its rows. Each method is one call of the driver."""
 
-    def __init__(self, world: World, name: str, made: Any) -> None:
+    def __init__(self, world: World, name: str, pool: str, made: Any) -> None:
         self.name = name
+        self._host = f"bench@{name}#{pool}"
         self.driver = made
         self._world = world
 
     def row(self, size_gib: int = 1) -> objects.Volume:
-        return self._world.new_volume(self.name, size_gib)
+        return self._world.new_volume(self._host, size_gib)
 
     def snapshot_row(self, volume: objects.Volume) -> objects.Snapshot:
         return self._world.new_snapshot(volume)

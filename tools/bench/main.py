@@ -250,6 +250,7 @@ def make_backends(
     world = backends.World(folder / "cinder")
     ours = world.backend(
         "ours",
+        box.pool.name,
         {
             "volume_driver": "acme_cinder.driver.acmeNfsDriver",
             "acme_api_addresses": [box.url],
@@ -261,6 +262,7 @@ def make_backends(
     shares = folder / "generic-shares"
     shares.write_text(f"{generic_share(box.pool, address)} -o vers=4.2\n")
     generic = world.backend(
+        "generic",
         "generic",
         {
             "volume_driver": "cinder.volume.drivers.nfs.NfsDriver",
