@@ -10,16 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-import io
 import os
 import pathlib
 import tempfile
 import unittest
-import unittest.mock
 
 import ddt
 from oslo_config import cfg
-from oslo_config import generator
 
 from acme_appliance import composition
 from acme_appliance import conf as options
@@ -149,30 +146,6 @@ class ConfigurationTest(Case):
 
 
 class SampleTest(Case):
-    def generate(self) -> str:
-        conf = cfg.ConfigOpts()
-        generator.register_cli_opts(conf)
-        conf(
-            ["--namespace", "acme_appliance", "--wrap-width", "79"],
-            default_config_files=[],
-        )
-        output = io.StringIO()
-        # What the entry point leads to, also where nothing is installed.
-        with unittest.mock.patch.object(
-            generator,
-            "_get_raw_opts_loaders",
-            return_value=[("acme_appliance", options.list_opts)],
-        ):
-            generator.generate(conf, output)
-        return output.getvalue()
-
-    def test_the_sample_is_current(self):
-        self.assertEqual(
-            self.generate(),
-            SAMPLE.read_text(),
-            "run tox -e genconfig and commit the result",
-        )
-
     def test_the_sample_is_a_configuration(self):
         conf = options.load(["--config-file", str(SAMPLE)])
         self.assertEqual(8443, conf.port)
