@@ -60,6 +60,7 @@ class TestCrashes(unittest.TestCase):
             with self.assertRaises(worlds.Crash):
                 request(world)
             yield world, world.steps.names[-1]
+            world.close()
 
     def check_same(self, world, expected):
         self.assertEqual(expected, world.state())
@@ -119,13 +120,14 @@ class TestCrashes(unittest.TestCase):
         """Where the client never comes back."""
         steps, expected = self.uncut(name)
         prepare, _ = scenarios.SCENARIOS[name]
-        before = worlds.World(self)
-        prepare(before)
+        world = worlds.World(self)
+        prepare(world)
+        before = world.state()
         for world, step in self.crashed_worlds(name, len(steps)):
             with self.subTest(step):
                 world.restart()
                 begun = step != "intent:before"
-                wanted = expected if begun else before.state()
+                wanted = expected if begun else before
                 self.check_same(world, wanted)
 
     @ddt.data(*NAMES)
@@ -177,7 +179,12 @@ class TestCrashes(unittest.TestCase):
         prepare, request = scenarios.SCENARIOS[name]
 
         def break_engine(world):
-            setattr(world.engine, method, fail(error))
+            def sync_and_fail(*arguments):
+                # Another share's change has everything synced just then.
+                world.engine.sync()
+                raise error
+
+            setattr(world.engine, method, sync_and_fail)
 
         world = worlds.World(self)
         prepare(world)

@@ -18,12 +18,13 @@ The engine and the exporter outlive a service, as a disk and a server do:
 
 import datetime
 import functools
+import os
 import pathlib
-import shutil
 import tempfile
 import threading
 import uuid
 
+from acme_appliance.db import models
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.engines.memory import MemoryEngine
@@ -55,15 +56,36 @@ def snapshot(id_):
     return engines.Reference(engines.Kind.SNAPSHOT, id_)
 
 
+class _Databases:
+    """Databases, migrated once and emptied for the next world: that, and
+    what SQLAlchemy compiles anew for each, takes longer than a test."""
+
+    def __init__(self):
+        # In memory where that can be: hundreds of worlds sync all the time.
+        fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._folder = tempfile.TemporaryDirectory(dir=fast)
+        self._free = []
+        self._count = 0
+
+    def take(self):
+        if self._free:
+            return self._free.pop()
+        self._count += 1
+        path = pathlib.Path(self._folder.name, f"{self._count}.db")
+        database = Database(f"sqlite:///{path}")
+        database.upgrade()
+        return database
+
+    def give_back(self, database):
+        with database.write() as session:
+            for table in reversed(models.Base.metadata.sorted_tables):
+                session.execute(table.delete())
+        self._free.append(database)
+
+
 @functools.cache
-def _empty_database():
-    """Migrated once, then copied: a migration takes longer than a test."""
-    folder = tempfile.TemporaryDirectory()
-    path = pathlib.Path(folder.name, "empty.db")
-    database = Database(f"sqlite:///{path}")
-    database.upgrade()
-    database.close()
-    return folder, path
+def _databases():
+    return _Databases()
 
 
 class Crash(BaseException):
@@ -108,10 +130,7 @@ class World:
     """See the module. ``settings`` are members of Settings."""
 
     def __init__(self, case, *, pools=("gold",), start=True, **settings):
-        folder = tempfile.TemporaryDirectory()
-        case.addCleanup(folder.cleanup)
-        self.path = pathlib.Path(folder.name, "appliance.db")
-        shutil.copyfile(_empty_database()[1], self.path)
+        self.database = _databases().take()
         self.engines = {
             name: MemoryEngine(root=f"/memory/{name}") for name in pools
         }
@@ -125,21 +144,22 @@ class World:
             **settings,
         )
         self.steps = Steps()
-        self.database = None
         self.service = None
         case.addCleanup(self.close)
         self.restart(start=start)
 
     def close(self):
-        if self.service is not None:
+        """The end; may be called early, where a test makes many worlds."""
+        if self.database is not None:
             self.service.stop()
-            self.database.close()
+            _databases().give_back(self.database)
+            self.database = None
 
     def restart(self, *, steps=None, start=True):
         """A new process; the old one was stopped, or has crashed."""
-        self.close()
+        if self.service is not None:
+            self.service.stop()
         self.steps = steps or Steps()
-        self.database = Database(f"sqlite:///{self.path}")
         self.service = Service(
             self.database,
             self.engines,
