@@ -22,6 +22,7 @@ import pathlib
 from typing import Any
 
 from cinder import context
+from cinder import coordination
 from cinder import objects
 from cinder import privsep
 from cinder.common import config
@@ -54,6 +55,8 @@ class World:
             CONF.set_override(option, str(value), group)
         os_brick.setup(CONF)
         migration.db_sync()
+        # Cinder's locks, which the generic driver takes, are files.
+        coordination.COORDINATOR.start()
         # This process is root already: what a privileged daemon does for a
         # service is done here, and its start is not measured.
         for each in (privsep.sys_admin_pctxt, privileged.default):
