@@ -300,7 +300,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             self._attachments.forget(volume)
 
     def initialize_connection(
-        self, volume: objects.Volume, connector: dict[str, Any]
+        self,
+        volume: objects.Volume,
+        connector: dict[str, Any],
+        **kwargs: Any,
     ) -> dict[str, Any]:
         with errors.operation(
             f"Gave host {connector.get('host')} access to", volume=volume

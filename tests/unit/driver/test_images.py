@@ -44,6 +44,7 @@ class Glance:
             "properties": {},
         }
         self.uploaded = None
+        self.temp_images = None
 
     def show(self, context, image_id):
         return dict(self.meta)
@@ -52,9 +53,7 @@ class Glance:
         data.write(self.data)
 
     def update(self, context, image_id, image_meta, data, **kwargs):
-        self.uploaded = b""
-        while chunk := data.read(MIB):
-            self.uploaded += chunk.rstrip(b"\0")
+        self.uploaded = data.read(MIB)
 
 
 class ImageTestCase(base.DriverTestCase):
@@ -307,7 +306,10 @@ class EncryptedTest(EncryptedCase):
 
 
 class EncryptedMinimalVendorTest(base.WithoutVolumeFile, EncryptedCase):
-    pass
+    # Making a LUKS key takes seconds: once is enough to see the difference.
+    test_an_image = None
+    test_an_image_that_fits_only_without_the_header = None
+    test_the_passphrase_opens_it = None
 
 
 del DownloadCase, EncryptedCase

@@ -15,6 +15,7 @@
 import json
 
 from cinder.scheduler import host_manager
+from oslo_utils import timeutils
 
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
@@ -72,7 +73,9 @@ class StatsTest(base.DriverTestCase):
     def test_the_scheduler_sees_the_flags(self):
         """They count only inside of pools."""
         state = host_manager.BackendState("ctl-1@acme", None)
-        state.update_from_volume_capability(self.stats())
+        state.update_from_volume_capability(
+            {**self.stats(), "timestamp": timeutils.utcnow()}
+        )
         pool = state.pools["gold"]
         self.assertTrue(pool.thin_provisioning_support)
         self.assertTrue(pool.multiattach)
