@@ -24,8 +24,8 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.service import changes
 from acme_appliance.service import core
 from acme_appliance.service import journal
+from acme_appliance.service import rows
 from acme_appliance.service import share_operations
-from acme_appliance.service import shares
 from acme_appliance.service import types
 from acme_appliance.service import views
 
@@ -147,7 +147,7 @@ class Access:
         self, caller: types.Caller, share_id: str, holder: str
     ) -> types.Body:
         with self.core.database.read() as session:
-            row = shares.get_visible(session, caller, share_id)
+            row = rows.get_visible(session, caller, share_id)
             rule = session.get(models.AccessRule, (share_id, holder))
             if rule is None:
                 raise problems.Problem(
@@ -202,10 +202,10 @@ class Access:
         if_match: int | None,
     ) -> changes.Decision:
         with self.core.database.read() as session:
-            row = shares.get_visible(session, caller, share_id)
+            row = rows.get_visible(session, caller, share_id)
             changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
-            shares.check_usable(row)
+            rows.check_usable(row)
             rules = {rule.holder: rule for rule in row.access_rules}
             rule = rules.get(holder)
             if rule is not None and wanted == {
@@ -232,7 +232,7 @@ class Access:
         if_match: int | None,
     ) -> changes.Decision:
         with self.core.database.read() as session:
-            row = shares.find_visible(session, caller, share_id)
+            row = rows.find_visible(session, caller, share_id)
             if row is None:
                 return types.Done(None)
             changes.check_no_open_job(row)

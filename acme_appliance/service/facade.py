@@ -31,6 +31,7 @@ from acme_appliance.service import history
 from acme_appliance.service import journal
 from acme_appliance.service import pools as pool_views
 from acme_appliance.service import recovery
+from acme_appliance.service import share_creation
 from acme_appliance.service import share_operations
 from acme_appliance.service import shares
 from acme_appliance.service import snapshots
@@ -94,6 +95,7 @@ class Service:
         self._journal = journal.Journal(self.core, OPERATIONS)
         self._changer = changes.Changer(self.core, self._journal)
         self._recovery = recovery.Recovery(self._changer)
+        self._creation = share_creation.ShareCreation(self._changer)
         self._shares = shares.Shares(self._changer)
         self._snapshots = snapshots.Snapshots(self._changer)
         self._access = access.Access(self._changer)
@@ -213,7 +215,7 @@ class Service:
         ``snapshot.not_found``, ``pool.not_found``, ``pool.no_space``,
         ``limit.shares``, ``request.invalid``.
         """
-        return self._shares.put(
+        return self._creation.put(
             caller,
             share_id,
             body,

@@ -13,7 +13,6 @@
 """Shares: what is asked for, checked against what is there."""
 
 from collections.abc import Mapping
-import dataclasses
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,55 +20,13 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
-from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
 from acme_appliance.service import core
 from acme_appliance.service import pages
-from acme_appliance.service import queue
+from acme_appliance.service import rows
+from acme_appliance.service import share_creation
 from acme_appliance.service import share_operations as operations
 from acme_appliance.service import types
-
-_CREATABLE = frozenset(
-    {"name", "pool", "size_bytes", "source", "file", "labels"}
-)
-_USABLE = (types.State.AVAILABLE, types.State.DEGRADED)
-
-
-def not_found(share_id: str, pointer: str | None = None) -> problems.Problem:
-    return problems.Problem(
-        "share.not_found", f"There is no share {share_id}.", pointer=pointer
-    )
-
-
-def find_visible(
-    session: orm.Session, caller: types.Caller, share_id: str
-) -> models.Share | None:
-    """The share, if it is there and the caller may see it."""
-    row = session.get(models.Share, share_id)
-    return row if row is not None and caller.sees(row.namespace) else None
-
-
-def get_visible(
-    session: orm.Session,
-    caller: types.Caller,
-    share_id: str,
-    pointer: str | None = None,
-) -> models.Share:
-    """:raises problems.Problem: ``share.not_found``."""
-    row = find_visible(session, caller, share_id)
-    if row is None:
-        raise not_found(share_id, pointer)
-    return row
-
-
-def check_usable(row: models.Share) -> None:
-    """:raises problems.Problem: ``share.wrong_state``."""
-    if row.state not in _USABLE:
-        raise problems.Problem(
-            "share.wrong_state",
-            f"The share {row.id} is in state {row.state}; it can only be"
-            " deleted.",
-        )
 
 
 class Shares:
@@ -83,7 +40,9 @@ class Shares:
 
     def get(self, caller: types.Caller, share_id: str) -> types.Body:
         with self.core.database.read() as session:
-            return self.core.share_body(get_visible(session, caller, share_id))
+            return self.core.share_body(
+                rows.get_visible(session, caller, share_id)
+            )
 
     def page(
         self,
@@ -118,210 +77,6 @@ class Shares:
                 show=self.core.share_body,
             )
 
-    # -- creating
-
-    def put(
-        self,
-        caller: types.Caller,
-        share_id: str,
-        body: types.Body,
-        *,
-        wait_seconds: float,
-        if_match: int | None,
-    ) -> types.Done | types.Accepted:
-        body = changes.without_nulls(body)
-        changes.check_fields(body, _CREATABLE)
-        return self.changer.run(
-            lambda: self._create_claims(share_id, body),
-            lambda: self._decide_create(caller, share_id, body, if_match),
-            wait_seconds,
-        )
-
-    def _create_claims(
-        self, share_id: str, body: types.Body
-    ) -> changes.Claims:
-        claims = dict(changes.alone(share_id))
-        source = body.get("source")
-        if source is None:
-            return claims
-        origin = source["id"]
-        if source["type"] == engines.Kind.SNAPSHOT:
-            with self.core.database.read() as session:
-                snapshot = session.get(models.Snapshot, origin)
-            if snapshot is None:
-                return claims
-            origin = snapshot.share_id
-        # Clones of one source are made side by side.
-        claims.setdefault(changes.share_key(origin), queue.Claim.TOGETHER)
-        return claims
-
-    def _decide_create(
-        self,
-        caller: types.Caller,
-        share_id: str,
-        body: types.Body,
-        if_match: int | None,
-    ) -> changes.Decision:
-        with self.core.database.read() as session:
-            row = session.get(models.Share, share_id)
-            if row is not None:
-                return self._same_share(caller, row, body, if_match)
-            core.check_precondition(if_match, None, "share")
-            arguments = self._create_arguments(session, caller, body)
-        pool = arguments["pool"]
-        self.core.check_pool(pool)
-        share = engines.Reference(engines.Kind.SHARE, share_id)
-        if self.core.engine(pool).exists(share):
-            raise problems.Problem(
-                "share.exists_mismatch",
-                f"The pool {pool} holds a share {share_id} that the database"
-                " does not know; see: acme-appliance reconcile.",
-            )
-        return operations.CreateShare(
-            self.core,
-            changes.new_intent(
-                caller,
-                operations.CreateShare.kind,
-                share_id,
-                namespace=caller.home,
-                arguments=arguments,
-            ),
-        )
-
-    def _same_share(
-        self,
-        caller: types.Caller,
-        row: models.Share,
-        body: types.Body,
-        if_match: int | None,
-    ) -> types.Done:
-        if not caller.sees(row.namespace):
-            raise problems.Problem(
-                "share.exists_mismatch", f"The id {row.id} is taken."
-            )
-        changes.check_no_open_job(row)
-        core.check_precondition(if_match, row.generation, "share")
-        if row.create_request != body:
-            raise problems.Problem(
-                "share.exists_mismatch",
-                f"The share {row.id} was created by another request.",
-            )
-        check_usable(row)
-        return types.Done(self.core.share_body(row))
-
-    def _create_arguments(
-        self, session: orm.Session, caller: types.Caller, body: types.Body
-    ) -> types.Body:
-        arguments: types.Body = {
-            "name": body.get("name", ""),
-            "labels": body.get("labels", {}),
-            "request": body,
-        }
-        if "source" in body:
-            arguments.update(self._from_source(session, caller, body))
-        else:
-            arguments.update(self._from_nothing(body))
-        limit = self.core.settings.limits.max_share_bytes
-        if arguments["size_bytes"] > limit:
-            raise problems.Problem(
-                "request.invalid",
-                f"A share has at most {limit} bytes here.",
-                pointer="/size_bytes",
-            )
-        return arguments
-
-    def _from_nothing(self, body: types.Body) -> types.Body:
-        pool = body.get("pool", self.core.default_pool)
-        if pool not in self.core.pools:
-            raise problems.Problem(
-                "pool.not_found", f"There is no pool {pool}.", pointer="/pool"
-            )
-        if "size_bytes" not in body:
-            raise problems.Problem(
-                "request.invalid",
-                "A share without a source needs a size.",
-                pointer="/size_bytes",
-            )
-        defaults = dataclasses.asdict(self.core.settings.file_defaults)
-        file = None
-        if self.core.has_volume_file(pool):
-            file = {**defaults, **body.get("file", {})}
-        else:
-            self._refuse_file(body, pool)
-        owner = file or defaults
-        return {
-            "pool": pool,
-            "size_bytes": body["size_bytes"],
-            "file": file,
-            "owner": {"uid": owner["uid"], "gid": owner["gid"]},
-            "source": None,
-        }
-
-    def _from_source(
-        self, session: orm.Session, caller: types.Caller, body: types.Body
-    ) -> types.Body:
-        source = self._source(session, caller, body["source"])
-        pool = source.pool
-        if body.get("pool", pool) != pool:
-            raise problems.Problem(
-                "request.invalid",
-                f"The source is in the pool {pool}, so the share must be.",
-                pointer="/pool",
-            )
-        size_bytes = body.get("size_bytes", source.size_bytes)
-        if size_bytes < source.size_bytes:
-            raise problems.Problem(
-                "request.invalid",
-                f"The source has {source.size_bytes} bytes.",
-                pointer="/size_bytes",
-            )
-        file = None
-        if source.file is not None and self.core.has_volume_file(pool):
-            file = {**source.file, **body.get("file", {})}
-        else:
-            self._refuse_file(body, pool)
-        return {
-            "pool": pool,
-            "size_bytes": size_bytes,
-            "file": file,
-            "owner": None,
-            "source": {
-                **body["source"],
-                "file_name": source.file["name"] if source.file else None,
-            },
-        }
-
-    def _source(
-        self, session: orm.Session, caller: types.Caller, source: types.Body
-    ) -> models.Share | models.Snapshot:
-        if source["type"] == engines.Kind.SHARE:
-            share = get_visible(session, caller, source["id"], "/source/id")
-            changes.check_no_open_job(share)
-            check_usable(share)
-            return share
-        snapshot = session.get(models.Snapshot, source["id"])
-        if snapshot is None or not caller.sees(snapshot.namespace):
-            raise problems.Problem(
-                "snapshot.not_found",
-                f"There is no snapshot {source['id']}.",
-                pointer="/source/id",
-            )
-        changes.check_no_open_job(snapshot)
-        if snapshot.state != types.State.AVAILABLE:
-            raise problems.Problem(
-                "snapshot.wrong_state",
-                f"The snapshot {snapshot.id} is in state {snapshot.state}.",
-            )
-        return snapshot
-
-    def _refuse_file(self, body: types.Body, pool: str) -> None:
-        if "file" in body:
-            raise problems.Problem(
-                "request.unknown_field",
-                f"The pool {pool} does not make volume files.",
-                pointer="/file",
-            )
-
     # -- changing
 
     def patch(
@@ -348,10 +103,10 @@ class Shares:
         if_match: int | None,
     ) -> changes.Decision:
         with self.core.database.read() as session:
-            row = get_visible(session, caller, share_id)
+            row = rows.get_visible(session, caller, share_id)
             changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
-            check_usable(row)
+            rows.check_usable(row)
             wanted = self._patched(row, patch)
             before = _patchable(row)
             if wanted == before:
@@ -370,10 +125,12 @@ class Shares:
                 },
             )
             pool = row.pool
+            grows = wanted["size_bytes"] != before["size_bytes"]
             touches_file = row.file is not None and (
-                wanted["size_bytes"] != before["size_bytes"]
-                or wanted["file_name"] != before["file_name"]
+                grows or wanted["file_name"] != before["file_name"]
             )
+            if touches_file and grows:
+                self._check_growable(row)
         if touches_file:
             self.core.check_pool(pool)
             return operations.UpdateShare(self.core, intent)
@@ -391,7 +148,7 @@ class Shares:
         file = patch.get("file")
         if file is not None:
             if row.file is None:
-                self._refuse_file(patch, row.pool)
+                share_creation.refuse_file(patch, row.pool)
                 raise problems.Problem(
                     "request.unknown_field",
                     f"The share {row.id} has no volume file.",
@@ -416,6 +173,14 @@ class Shares:
                 pointer="/size_bytes",
             )
         return size_bytes
+
+    def _check_growable(self, row: models.Share) -> None:
+        able = self.core.engine(row.pool).capabilities
+        if row.access_rules and not able.grow_online:
+            raise problems.Problem(
+                "share.in_use",
+                f"The pool {row.pool} grows no share that is exported.",
+            )
 
     def _update_row(self, intent: types.Intent) -> types.Done:
         """A change of the database alone needs no journal."""
@@ -459,7 +224,7 @@ class Shares:
         if_match: int | None,
     ) -> changes.Decision:
         with self.core.database.read() as session:
-            row = find_visible(session, caller, share_id)
+            row = rows.find_visible(session, caller, share_id)
             if row is None:
                 return types.Done(None)
             changes.check_no_open_job(row)
@@ -494,14 +259,14 @@ class Shares:
     def _snapshots_of(
         self, session: orm.Session, share_id: str
     ) -> dict[str, str]:
-        rows = session.scalars(
+        found = session.scalars(
             sa.select(models.Snapshot)
             .where(models.Snapshot.share_id == share_id)
             .order_by(models.Snapshot.id)
         ).all()
-        for row in rows:
+        for row in found:
             changes.check_no_open_job(row)
-        return {row.id: row.state for row in rows}
+        return {row.id: row.state for row in found}
 
 
 def _patchable(row: models.Share) -> types.Body:

@@ -27,7 +27,7 @@ from acme_appliance.service import core
 from acme_appliance.service import journal
 from acme_appliance.service import pages
 from acme_appliance.service import queue
-from acme_appliance.service import shares
+from acme_appliance.service import rows
 from acme_appliance.service import types
 from acme_appliance.service import views
 
@@ -229,11 +229,11 @@ class Snapshots:
             if row is not None:
                 return self._same_snapshot(caller, row, body, if_match)
             core.check_precondition(if_match, None, "snapshot")
-            share = shares.get_visible(
+            share = rows.get_visible(
                 session, caller, body["share_id"], "/share_id"
             )
             changes.check_no_open_job(share)
-            shares.check_usable(share)
+            rows.check_usable(share)
             intent = changes.new_intent(
                 caller,
                 CreateSnapshot.kind,

@@ -1,0 +1,245 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Creating shares: what is asked for, checked against what is there."""
+
+import dataclasses
+
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.engines import base as engines
+from acme_appliance.service import changes
+from acme_appliance.service import core
+from acme_appliance.service import queue
+from acme_appliance.service import rows
+from acme_appliance.service import share_operations as operations
+from acme_appliance.service import types
+
+_CREATABLE = frozenset(
+    {"name", "pool", "size_bytes", "source", "file", "labels"}
+)
+
+
+class ShareCreation:
+    """The use case; see the facade for what callers may rely on."""
+
+    def __init__(self, changer: changes.Changer) -> None:
+        self.changer = changer
+        self.core = changer.core
+
+    def put(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        body: types.Body,
+        *,
+        wait_seconds: float,
+        if_match: int | None,
+    ) -> types.Done | types.Accepted:
+        body = changes.without_nulls(body)
+        changes.check_fields(body, _CREATABLE)
+        return self.changer.run(
+            lambda: self._create_claims(share_id, body),
+            lambda: self._decide_create(caller, share_id, body, if_match),
+            wait_seconds,
+        )
+
+    def _create_claims(
+        self, share_id: str, body: types.Body
+    ) -> changes.Claims:
+        claims = dict(changes.alone(share_id))
+        source = body.get("source")
+        if source is None:
+            return claims
+        origin = source["id"]
+        if source["type"] == engines.Kind.SNAPSHOT:
+            with self.core.database.read() as session:
+                snapshot = session.get(models.Snapshot, origin)
+            if snapshot is None:
+                return claims
+            origin = snapshot.share_id
+        # Clones of one source are made side by side.
+        claims.setdefault(changes.share_key(origin), queue.Claim.TOGETHER)
+        return claims
+
+    def _decide_create(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        body: types.Body,
+        if_match: int | None,
+    ) -> changes.Decision:
+        with self.core.database.read() as session:
+            row = session.get(models.Share, share_id)
+            if row is not None:
+                return self._same_share(caller, row, body, if_match)
+            core.check_precondition(if_match, None, "share")
+            arguments = self._create_arguments(session, caller, body)
+        pool = arguments["pool"]
+        self.core.check_pool(pool)
+        share = engines.Reference(engines.Kind.SHARE, share_id)
+        if self.core.engine(pool).exists(share):
+            raise problems.Problem(
+                "share.exists_mismatch",
+                f"The pool {pool} holds a share {share_id} that the database"
+                " does not know; see: acme-appliance reconcile.",
+            )
+        return operations.CreateShare(
+            self.core,
+            changes.new_intent(
+                caller,
+                operations.CreateShare.kind,
+                share_id,
+                namespace=caller.home,
+                arguments=arguments,
+            ),
+        )
+
+    def _same_share(
+        self,
+        caller: types.Caller,
+        row: models.Share,
+        body: types.Body,
+        if_match: int | None,
+    ) -> types.Done:
+        if not caller.sees(row.namespace):
+            raise problems.Problem(
+                "share.exists_mismatch", f"The id {row.id} is taken."
+            )
+        changes.check_no_open_job(row)
+        core.check_precondition(if_match, row.generation, "share")
+        if row.create_request != body:
+            raise problems.Problem(
+                "share.exists_mismatch",
+                f"The share {row.id} was created by another request.",
+            )
+        rows.check_usable(row)
+        return types.Done(self.core.share_body(row))
+
+    def _create_arguments(
+        self, session: orm.Session, caller: types.Caller, body: types.Body
+    ) -> types.Body:
+        arguments: types.Body = {
+            "name": body.get("name", ""),
+            "labels": body.get("labels", {}),
+            "request": body,
+        }
+        if "source" in body:
+            arguments.update(self._from_source(session, caller, body))
+        else:
+            arguments.update(self._from_nothing(body))
+        limit = self.core.settings.limits.max_share_bytes
+        if arguments["size_bytes"] > limit:
+            raise problems.Problem(
+                "request.invalid",
+                f"A share has at most {limit} bytes here.",
+                pointer="/size_bytes",
+            )
+        return arguments
+
+    def _from_nothing(self, body: types.Body) -> types.Body:
+        pool = body.get("pool", self.core.default_pool)
+        if pool not in self.core.pools:
+            raise problems.Problem(
+                "pool.not_found", f"There is no pool {pool}.", pointer="/pool"
+            )
+        if "size_bytes" not in body:
+            raise problems.Problem(
+                "request.invalid",
+                "A share without a source needs a size.",
+                pointer="/size_bytes",
+            )
+        defaults = dataclasses.asdict(self.core.settings.file_defaults)
+        file = None
+        if self.core.has_volume_file(pool):
+            file = {**defaults, **body.get("file", {})}
+        else:
+            refuse_file(body, pool)
+        owner = file or defaults
+        return {
+            "pool": pool,
+            "size_bytes": body["size_bytes"],
+            "file": file,
+            "owner": {"uid": owner["uid"], "gid": owner["gid"]},
+            "source": None,
+        }
+
+    def _from_source(
+        self, session: orm.Session, caller: types.Caller, body: types.Body
+    ) -> types.Body:
+        source = self._source(session, caller, body["source"])
+        pool = source.pool
+        if body.get("pool", pool) != pool:
+            raise problems.Problem(
+                "request.invalid",
+                f"The source is in the pool {pool}, so the share must be.",
+                pointer="/pool",
+            )
+        size_bytes = body.get("size_bytes", source.size_bytes)
+        if size_bytes < source.size_bytes:
+            raise problems.Problem(
+                "request.invalid",
+                f"The source has {source.size_bytes} bytes.",
+                pointer="/size_bytes",
+            )
+        file = None
+        if source.file is not None and self.core.has_volume_file(pool):
+            file = {**source.file, **body.get("file", {})}
+        else:
+            refuse_file(body, pool)
+        return {
+            "pool": pool,
+            "size_bytes": size_bytes,
+            "file": file,
+            "owner": None,
+            "source": {
+                **body["source"],
+                "file_name": source.file["name"] if source.file else None,
+            },
+        }
+
+    def _source(
+        self, session: orm.Session, caller: types.Caller, source: types.Body
+    ) -> models.Share | models.Snapshot:
+        if source["type"] == engines.Kind.SHARE:
+            share = rows.get_visible(
+                session, caller, source["id"], "/source/id"
+            )
+            changes.check_no_open_job(share)
+            rows.check_usable(share)
+            return share
+        snapshot = session.get(models.Snapshot, source["id"])
+        if snapshot is None or not caller.sees(snapshot.namespace):
+            raise problems.Problem(
+                "snapshot.not_found",
+                f"There is no snapshot {source['id']}.",
+                pointer="/source/id",
+            )
+        changes.check_no_open_job(snapshot)
+        if snapshot.state != types.State.AVAILABLE:
+            raise problems.Problem(
+                "snapshot.wrong_state",
+                f"The snapshot {snapshot.id} is in state {snapshot.state}.",
+            )
+        return snapshot
+
+
+def refuse_file(body: types.Body, pool: str) -> None:
+    """:raises problems.Problem: the body has a volume file in it."""
+    if "file" in body:
+        raise problems.Problem(
+            "request.unknown_field",
+            f"The pool {pool} does not make volume files.",
+            pointer="/file",
+        )
