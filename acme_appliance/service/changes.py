@@ -188,11 +188,14 @@ def merge_labels(labels: types.Body, patch: types.Body | None) -> types.Body:
 
 
 def without_nulls(body: types.Body) -> types.Body:
-    """A create's body for comparison: null means left out."""
-    return {
+    """A create's body for comparison: null, or an object with nothing in
+    it, means left out."""
+    given = {
         key: without_nulls(value) if isinstance(value, dict) else value
         for key, value in body.items()
-        if value is not None
+    }
+    return {
+        key: value for key, value in given.items() if value not in (None, {})
     }
 
 

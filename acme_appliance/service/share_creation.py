@@ -47,8 +47,8 @@ class ShareCreation:
         wait_seconds: float,
         if_match: int | None,
     ) -> types.Done | types.Accepted:
-        body = changes.without_nulls(body)
         changes.check_fields(body, _CREATABLE)
+        body = changes.without_nulls(body)
         return self.changer.run(
             lambda: self._create_claims(share_id, body),
             lambda: self._decide_create(caller, share_id, body, if_match),

@@ -206,8 +206,8 @@ class Snapshots:
         wait_seconds: float,
         if_match: int | None,
     ) -> types.Done | types.Accepted:
-        body = changes.without_nulls(body)
         changes.check_fields(body, _CREATABLE)
+        body = changes.without_nulls(body)
         return self.changer.run(
             lambda: {
                 **changes.alone(body["share_id"]),

@@ -1,0 +1,40 @@
+"""What tests of the service have in common."""
+
+import unittest
+
+from acme_appliance import problems
+from tests.unit.appliance import world as worlds
+
+
+class ServiceCase(unittest.TestCase):
+    settings = {}
+
+    def setUp(self):
+        super().setUp()
+        self.world = worlds.World(self, **self.settings)
+
+    def check_problem(self, code, request, pointer=None):
+        with self.assertRaises(problems.Problem) as caught:
+            request()
+        problem = caught.exception
+        self.assertEqual(code, problem.code, problem.detail)
+        if pointer is not None:
+            self.assertEqual(
+                [pointer], [error["pointer"] for error in problem.errors]
+            )
+        return problem
+
+    def share(self, id_, caller=worlds.ADMIN):
+        return self.world.service.get_share(caller, id_)
+
+    def make_share(self, **body):
+        return self.world.put_share(**body).body["id"]
+
+    def make_snapshot(self, share_id, **body):
+        return self.world.put_snapshot(share_id, **body).body["id"]
+
+    def check_as_before(self, request):
+        """The request fails, and changes nothing."""
+        before = self.world.state()
+        request()
+        self.assertEqual(before, self.world.state())

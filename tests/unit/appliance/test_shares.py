@@ -1,0 +1,737 @@
+"""Shares: creating, changing, deleting, and sending everything twice."""
+
+import ddt
+
+from acme_appliance.engines import base as engines
+from acme_appliance.engines import memory
+from acme_appliance.service import Limits
+from tests.unit.appliance import case
+from tests.unit.appliance import world as worlds
+
+MIB = worlds.MIB
+ID = "11111111-1111-4111-8111-111111111111"
+
+FILE = {
+    "name": "volume",
+    "format": "raw",
+    "allocation": "sparse",
+    "uid": 64061,
+    "gid": 64061,
+    "mode": "0660",
+}
+
+
+@ddt.ddt
+class TestCreate(case.ServiceCase):
+    settings = {"pools": ("gold", "silver")}
+
+    def test_all_that_is_to_be_known_is_in_the_reply(self):
+        done = self.world.put_share(
+            ID, name="volume-1", size_bytes=2 * MIB, labels={"a": "b"}
+        )
+        self.assertTrue(done.created)
+        now = "2026-01-02T03:04:05.000000Z"
+        self.assertEqual(
+            {
+                "id": ID,
+                "name": "volume-1",
+                "namespace": "a",
+                "pool": "gold",
+                "state": "available",
+                "generation": 1,
+                "size_bytes": 2 * MIB,
+                "used_bytes": 0,
+                "exclusive_bytes": None,
+                "file": FILE,
+                "origin": None,
+                "group_id": None,
+                "qos": None,
+                "export_locations": [
+                    {
+                        "address": address,
+                        "path": f"/gold/shares/{ID}",
+                        "preferred": preferred,
+                        "nfs_versions": ["4.2", "4.1"],
+                    }
+                    for address, preferred in (
+                        ("192.0.2.10", True),
+                        ("192.0.2.11", False),
+                    )
+                ],
+                "access": {},
+                "replication": None,
+                "labels": {"a": "b"},
+                "created_at": now,
+                "updated_at": now,
+                "job_id": None,
+            },
+            done.body,
+        )
+        self.assertEqual(done.body, self.share(ID))
+        self.assertEqual({}, self.world.exporter.exported())
+        entry = self.world.engine.entries(worlds.share(ID))["volume"]
+        self.assertEqual(2 * MIB, entry.size_bytes)
+        self.assertEqual(["share.created"], self.world.events())
+
+    @ddt.data(
+        {"size_bytes": MIB},
+        {"size_bytes": MIB, "labels": {"a": "b"}, "pool": "silver"},
+        {"size_bytes": MIB, "file": {"name": "x", "allocation": "full"}},
+        {"size_bytes": MIB, "file": None, "labels": None},
+    )
+    def test_same_again(self, body):
+        first = self.world.put_share(ID, **body)
+        self.assertTrue(first.created)
+        second = self.world.put_share(ID, **body)
+        self.assertFalse(second.created)
+        self.assertEqual(first.body, second.body)
+        self.world.patch_share(ID, name="patched", size_bytes=3 * MIB)
+        self.world.put_access(ID)
+        third = self.world.put_share(ID, **body)
+        self.assertEqual(self.share(ID), third.body)
+        self.assertEqual("patched", third.body["name"])
+        self.assertEqual(1, self.world.events().count("share.created"))
+
+    @ddt.data(
+        {"size_bytes": 2 * MIB},
+        {"name": "other"},
+        {"labels": {"a": "c"}},
+        {"labels": None},
+        {"labels": {}},
+        {"pool": "silver"},
+        {"file": {"mode": "0600"}},
+    )
+    def test_other_body(self, change):
+        body = {
+            "size_bytes": MIB,
+            "labels": {"a": "b"},
+            "pool": "gold",
+            "file": {"mode": "0640"},
+        }
+        self.world.put_share(ID, **body)
+        self.check_as_before(
+            lambda: self.check_problem(
+                "share.exists_mismatch",
+                lambda: self.world.put_share(ID, **{**body, **change}),
+            )
+        )
+
+    def test_null_is_as_good_as_nothing(self):
+        self.world.put_share(ID, labels=None, file={"mode": None})
+        self.assertFalse(self.world.put_share(ID).created)
+
+    def test_full_allocation_takes_the_space(self):
+        id_ = self.make_share(size_bytes=MIB, file={"allocation": "full"})
+        self.assertEqual(MIB, self.share(id_)["used_bytes"])
+
+    @ddt.data(
+        ({"pool": "iron"}, "pool.not_found", "/pool"),
+        ({"size_bytes": None}, "request.invalid", "/size_bytes"),
+        ({"size_bytes": (1 << 50) + 1}, "request.invalid", "/size_bytes"),
+        ({"qos": {}}, "request.unknown_field", "/qos"),
+        ({"id": "x"}, "request.unknown_field", "/id"),
+    )
+    @ddt.unpack
+    def test_bad_requests(self, change, code, pointer):
+        self.check_as_before(
+            lambda: self.check_problem(
+                code, lambda: self.world.put_share(**change), pointer
+            )
+        )
+
+    def test_pool_without_room(self):
+        self.world.engine.total_bytes = 4 * MIB
+        body = {"size_bytes": 5 * MIB, "file": {"allocation": "full"}}
+        self.check_as_before(
+            lambda: self.check_problem(
+                "pool.no_space", lambda: self.world.put_share(ID, **body)
+            )
+        )
+        self.assertEqual(["share.create_failed"], self.world.events())
+        self.world.engine.total_bytes = 8 * MIB
+        self.assertTrue(self.world.put_share(ID, **body).created)
+
+    def test_broken_pool(self):
+        self.world.engine.reasons = ["no disk"]
+        self.check_problem("engine.unavailable", self.world.put_share)
+        self.world.put_share(pool="silver")
+        self.world.engine.reasons = []
+        self.assertEqual(1, len(self.world.state()["shares"]))
+
+    def test_if_match_wants_it_to_exist(self):
+        body = {"name": "x", "size_bytes": MIB}
+        put = self.world.service.put_share
+        self.check_problem(
+            "precondition.failed",
+            lambda: put(worlds.CALLER, ID, body, wait_seconds=9, if_match=1),
+        )
+        put(worlds.CALLER, ID, body, wait_seconds=9)
+        put(worlds.CALLER, ID, body, wait_seconds=9, if_match=1)
+
+
+class TestLimits(case.ServiceCase):
+    settings = {
+        "limits": Limits(max_shares=2, max_snapshots_per_share=2),
+    }
+
+    def test_shares(self):
+        first = self.make_share()
+        self.make_share()
+        self.check_as_before(
+            lambda: self.check_problem("limit.shares", self.world.put_share)
+        )
+        self.world.delete_share(first)
+        self.make_share()
+
+    def test_snapshots(self):
+        one, two = self.make_share(), self.make_share()
+        for _ in range(2):
+            self.make_snapshot(one)
+        self.check_as_before(
+            lambda: self.check_problem(
+                "limit.snapshots", lambda: self.make_snapshot(one)
+            )
+        )
+        self.make_snapshot(two)
+
+
+@ddt.ddt
+class TestCreateFromSource(case.ServiceCase):
+    settings = {"pools": ("gold", "silver")}
+
+    def setUp(self):
+        super().setUp()
+        self.source = self.make_share(
+            size_bytes=2 * MIB, file={"name": "source", "mode": "0600"}
+        )
+        self.entry = self.world.engine.entries(worlds.share(self.source))
+        self.entry["source"].write(0, b"s" * 4096)
+        self.world.put_access(self.source)
+        self.kept = self.make_snapshot(self.source)
+        self.sources = {"share": self.source, "snapshot": self.kept}
+
+    def read(self, id_, name):
+        entries = self.world.engine.entries(worlds.share(id_))
+        self.assertEqual([name], list(entries))
+        return entries[name].read(0, 4096), entries[name].size_bytes
+
+    @ddt.data("share", "snapshot")
+    def test_everything_but_access_comes_from_the_source(self, type_):
+        body = self.world.clone(type_, self.sources[type_]).body
+        self.assertEqual(2 * MIB, body["size_bytes"])
+        self.assertEqual(
+            {**FILE, "name": "source", "mode": "0600"}, body["file"]
+        )
+        self.assertEqual({}, body["access"])
+        self.assertEqual(
+            {"type": type_, "id": self.sources[type_]}, body["origin"]
+        )
+        self.assertEqual(
+            (b"s" * 4096, 2 * MIB), self.read(body["id"], "source")
+        )
+
+    @ddt.data("share", "snapshot")
+    def test_renamed_and_grown_in_one_call(self, type_):
+        body = self.world.clone(
+            type_,
+            self.sources[type_],
+            size_bytes=5 * MIB,
+            file={"name": "clone", "uid": 7},
+        ).body
+        self.assertEqual(7, body["file"]["uid"])
+        self.assertEqual(
+            (b"s" * 4096, 5 * MIB), self.read(body["id"], "clone")
+        )
+
+    @ddt.data("share", "snapshot")
+    def test_same_again(self, type_):
+        body = {"size_bytes": 5 * MIB, "file": {"name": "clone"}}
+        first = self.world.clone(type_, self.sources[type_], ID, **body)
+        self.world.delete_access(self.source)
+        self.world.delete_share(self.source, "cascade")
+        second = self.world.clone(type_, self.sources[type_], ID, **body)
+        self.assertFalse(second.created)
+        self.assertEqual(first.body, second.body)
+        self.check_problem(
+            "share.exists_mismatch",
+            lambda: self.world.put_share(ID, size_bytes=5 * MIB),
+        )
+
+    @ddt.data(
+        (
+            {"size_bytes": 2 * MIB - 1},
+            "request.invalid",
+            "/size_bytes",
+        ),
+        ({"pool": "silver"}, "request.invalid", "/pool"),
+    )
+    @ddt.unpack
+    def test_bad_requests(self, change, code, pointer):
+        for type_, id_ in self.sources.items():
+            self.check_as_before(
+                lambda t=type_, i=id_: self.check_problem(
+                    code, lambda: self.world.clone(t, i, **change), pointer
+                )
+            )
+
+    def test_source_that_is_not_there(self):
+        for type_, code in (
+            ("share", "share.not_found"),
+            ("snapshot", "snapshot.not_found"),
+        ):
+            for id_ in (worlds.new_id(), ID):
+                self.check_problem(
+                    code,
+                    lambda t=type_, i=id_: self.world.clone(t, i, ID),
+                    "/source/id",
+                )
+
+    def test_clone_of_itself(self):
+        self.check_problem(
+            "share.exists_mismatch",
+            lambda: self.world.clone("share", self.source, self.source),
+        )
+
+    def test_source_whose_file_a_client_took_away(self):
+        del self.entry["source"]
+        self.check_as_before(
+            lambda: self.check_problem(
+                "share.degraded",
+                lambda: self.world.clone("share", self.source),
+            )
+        )
+        # The snapshot still has it.
+        self.world.clone("snapshot", self.kept)
+
+
+@ddt.ddt
+class TestPatch(case.ServiceCase):
+    def setUp(self):
+        super().setUp()
+        self.world.put_share(ID, size_bytes=MIB, labels={"a": "1", "b": "2"})
+
+    def entry(self, name="volume"):
+        return self.world.engine.entries(worlds.share(ID))[name]
+
+    @ddt.data(
+        ({"name": "new"}, {"name": "new"}),
+        ({"labels": {"a": None, "c": "3"}}, {"labels": {"b": "2", "c": "3"}}),
+        ({"labels": None}, {"labels": {}}),
+        ({"labels": {"a": "x"}}, {"labels": {"a": "x", "b": "2"}}),
+        ({"size_bytes": 3 * MIB}, {"size_bytes": 3 * MIB}),
+        ({"file": {"name": "f"}}, {"file": {**FILE, "name": "f"}}),
+        (
+            {"name": "new", "size_bytes": 3 * MIB, "file": {"name": "f"}},
+            {
+                "name": "new",
+                "size_bytes": 3 * MIB,
+                "file": {**FILE, "name": "f"},
+            },
+        ),
+    )
+    @ddt.unpack
+    def test_change_and_change_again(self, patch, expected):
+        before = self.share(ID)
+        self.world.clock.advance(seconds=5)
+        first = self.world.patch_share(ID, **patch).body
+        self.assertEqual(
+            {
+                **before,
+                **expected,
+                "generation": 2,
+                "updated_at": "2026-01-02T03:04:10.000000Z",
+            },
+            first,
+        )
+        self.assertEqual(first, self.share(ID))
+        second = self.world.patch_share(ID, **patch)
+        self.assertEqual(first, second.body)
+        self.assertEqual(1, self.world.events().count("share.updated"))
+
+    @ddt.data(
+        {},
+        {"name": "volume"},
+        {"labels": {"a": "1", "zz": None}},
+        {"labels": {}},
+        {"size_bytes": MIB},
+        {"file": {"name": "volume"}},
+        {"file": {}},
+    )
+    def test_what_changes_nothing(self, patch):
+        before = self.share(ID)
+        self.world.clock.advance(seconds=5)
+        self.assertEqual(before, self.world.patch_share(ID, **patch).body)
+        self.assertEqual(["share.created"], self.world.events())
+
+    @ddt.data(
+        ({"size_bytes": MIB - 1}, "share.shrink_refused", "/size_bytes"),
+        ({"size_bytes": (1 << 50) + 1}, "request.invalid", "/size_bytes"),
+        ({"qos": None}, "request.unknown_field", "/qos"),
+        ({"pool": "gold"}, "request.unknown_field", "/pool"),
+    )
+    @ddt.unpack
+    def test_bad_requests(self, patch, code, pointer):
+        self.check_as_before(
+            lambda: self.check_problem(
+                code, lambda: self.world.patch_share(ID, **patch), pointer
+            )
+        )
+
+    def test_file_grows_under_a_client(self):
+        self.world.put_access(ID)
+        self.entry().write(0, b"d" * 4096)
+        self.world.patch_share(ID, size_bytes=4 * MIB)
+        self.assertEqual(4 * MIB, self.entry().size_bytes)
+        self.assertEqual(b"d" * 4096, self.entry().read(0, 4096))
+
+    def test_no_grow_under_a_client_where_the_engine_cannot(self):
+        self.world.engine.capabilities = engines.Capabilities(
+            grow_online=False
+        )
+        self.assertEqual(
+            ["share.volume_file"], self.world.service.system()["features"]
+        )
+        self.world.put_access(ID)
+        self.check_problem(
+            "share.in_use",
+            lambda: self.world.patch_share(ID, size_bytes=4 * MIB),
+        )
+        self.world.delete_access(ID)
+        self.world.patch_share(ID, size_bytes=4 * MIB)
+
+    def test_file_that_a_client_took_away(self):
+        entries = self.world.engine.entries(worlds.share(ID))
+        file = entries.pop("volume")
+        for patch in (
+            {"size_bytes": 2 * MIB},
+            {"file": {"name": "x"}},
+        ):
+            self.check_problem(
+                "share.degraded",
+                lambda patch=patch: self.world.patch_share(ID, **patch),
+            )
+            self.assertEqual("degraded", self.share(ID)["state"])
+        self.assertIsNone(self.share(ID)["used_bytes"])
+        # It is not lost for that: it can be granted, renamed, snapshotted.
+        self.world.put_access(ID)
+        self.world.patch_share(ID, name="n")
+        self.make_snapshot(ID)
+        self.world.engine.entries(worlds.share(ID))["volume"] = file
+        self.world.patch_share(ID, size_bytes=2 * MIB)
+        self.assertEqual("available", self.share(ID)["state"])
+
+    def test_full_file_that_cannot_grow_keeps_its_space(self):
+        id_ = self.make_share(size_bytes=MIB, file={"allocation": "full"})
+        self.world.engine.total_bytes = 4 * MIB
+        grow = self.world.engine.grow_file
+
+        def take_and_fail(share_id, name, size_bytes, allocation):
+            entry = self.world.engine.entries(worlds.share(share_id))[name]
+            entry.reserved_bytes = 3 * MIB
+            grow(share_id, name, size_bytes, allocation)
+
+        self.world.engine.grow_file = take_and_fail
+        self.check_problem(
+            "pool.no_space",
+            lambda: self.world.patch_share(id_, size_bytes=9 * MIB),
+        )
+        body = self.share(id_)
+        self.assertEqual(
+            ("available", MIB, MIB),
+            (body["state"], body["size_bytes"], body["used_bytes"]),
+        )
+
+    def test_if_match(self):
+        self.world.patch_share(ID, name="2", if_match=1)
+        for stale in (1, 3):
+            self.check_problem(
+                "precondition.failed",
+                lambda n=stale: self.world.patch_share(
+                    ID, name="3", if_match=n
+                ),
+            )
+        self.assertEqual("2", self.share(ID)["name"])
+
+    def test_absent(self):
+        self.check_problem(
+            "share.not_found",
+            lambda: self.world.patch_share(worlds.new_id(), name="x"),
+        )
+
+
+class TestDelete(case.ServiceCase):
+    def test_twice(self):
+        id_ = self.make_share()
+        for _ in range(2):
+            done = self.world.delete_share(id_)
+            self.assertIsNone(done.body)
+        self.check_problem("share.not_found", lambda: self.share(id_))
+        self.assertEqual(set(), self.world.engine.ids(engines.Kind.SHARE))
+        self.assertEqual(1, self.world.events().count("share.deleted"))
+
+    def test_snapshots_are_in_the_way_or_go_too(self):
+        id_ = self.make_share()
+        kept = [self.make_snapshot(id_) for _ in range(3)]
+        clone = self.world.clone("snapshot", kept[0]).body["id"]
+        self.check_as_before(
+            lambda: self.check_problem(
+                "share.has_snapshots", lambda: self.world.delete_share(id_)
+            )
+        )
+        self.world.delete_share(id_, "cascade")
+        self.assertEqual(set(), self.world.engine.ids(engines.Kind.SNAPSHOT))
+        self.assertEqual([], self.world.state()["snapshots"])
+        self.assertEqual("available", self.share(clone)["state"])
+
+    def test_clones_are_never_in_the_way(self):
+        id_ = self.make_share()
+        clone = self.world.clone("share", id_).body["id"]
+        self.world.delete_share(id_)
+        self.assertEqual(
+            {"type": "share", "id": id_}, self.share(clone)["origin"]
+        )
+
+    def test_share_that_is_exported(self):
+        id_ = self.make_share()
+        self.world.put_access(id_, "cmp-1")
+        problem = None
+        before = self.world.state()
+        problem = self.check_problem(
+            "share.in_use", lambda: self.world.delete_share(id_)
+        )
+        self.assertIn("cmp-1", problem.detail)
+        self.assertEqual(before, self.world.state())
+        self.world.delete_access(id_, "cmp-1")
+        self.world.delete_share(id_)
+
+    def test_if_match(self):
+        id_ = self.make_share()
+        delete = self.world.service.delete_share
+        self.check_problem(
+            "precondition.failed",
+            lambda: delete(worlds.CALLER, id_, wait_seconds=9, if_match=2),
+        )
+        delete(worlds.CALLER, id_, wait_seconds=9, if_match=1)
+        # Sent again after a lost reply: gone is gone.
+        delete(worlds.CALLER, id_, wait_seconds=9, if_match=1)
+
+
+class TestWithoutVolumeFile(case.ServiceCase):
+    """A minimal appliance: shares are directories, and that is all."""
+
+    settings = {"volume_file": False}
+
+    def test_share_is_an_empty_directory_of_the_owner(self):
+        body = self.world.put_share(ID).body
+        self.assertIsNone(body["file"])
+        self.assertIsNone(body["used_bytes"])
+        root = self.world.engine.root_of(worlds.share(ID))
+        self.assertEqual({}, root.entries)
+        self.assertEqual(
+            (engines.Owner(64061, 64061), 0o770), (root.owner, root.mode)
+        )
+        self.assertEqual([], self.world.service.system()["features"])
+
+    def test_file_is_not_known(self):
+        self.check_problem(
+            "request.unknown_field",
+            lambda: self.world.put_share(file={"name": "x"}),
+            "/file",
+        )
+        self.world.put_share(ID)
+        self.check_problem(
+            "request.unknown_field",
+            lambda: self.world.patch_share(ID, file={"name": "x"}),
+            "/file",
+        )
+        self.check_problem(
+            "request.unknown_field",
+            lambda: self.world.clone("share", ID, file={"name": "x"}),
+            "/file",
+        )
+
+    def test_size_is_only_noted(self):
+        self.world.put_share(ID, size_bytes=MIB)
+        self.assertEqual(
+            3 * MIB,
+            self.world.patch_share(ID, size_bytes=3 * MIB).body["size_bytes"],
+        )
+        self.assertEqual([], self.world.service.status()["open_jobs"])
+        self.check_problem(
+            "share.shrink_refused",
+            lambda: self.world.patch_share(ID, size_bytes=MIB),
+        )
+
+    def test_clone_keeps_whatever_is_inside(self):
+        self.world.put_share(ID, size_bytes=MIB)
+        entry = memory.Entry(size_bytes=MIB)
+        entry.write(0, b"v" * 4096)
+        self.world.engine.entries(worlds.share(ID))["by-client"] = entry
+        kept = self.make_snapshot(ID)
+        for type_, source in (("share", ID), ("snapshot", kept)):
+            clone = self.world.clone(type_, source, size_bytes=2 * MIB).body
+            self.assertEqual(2 * MIB, clone["size_bytes"])
+            entries = self.world.engine.entries(worlds.share(clone["id"]))
+            self.assertEqual(b"v" * 4096, entries["by-client"].read(0, 4096))
+            self.assertEqual(MIB, entries["by-client"].size_bytes)
+
+
+class TestNamespaces(case.ServiceCase):
+    """What belongs to another is not there, whatever is asked."""
+
+    def setUp(self):
+        super().setUp()
+        self.world.put_share(ID, labels={"a": "b"})
+        self.kept = self.make_snapshot(ID)
+        self.world.put_access(ID)
+
+    def test_reads(self):
+        service, other = self.world.service, worlds.OTHER
+        for code, read in (
+            ("share.not_found", lambda: service.get_share(other, ID)),
+            (
+                "share.not_found",
+                lambda: service.get_access(other, ID, "cmp-1"),
+            ),
+            (
+                "snapshot.not_found",
+                lambda: service.get_snapshot(other, self.kept),
+            ),
+        ):
+            self.check_problem(code, read)
+        for page in (
+            service.list_shares(other, {}, 10, None),
+            service.list_shares(other, {"labels": {"a": "b"}}, 10, None),
+            service.list_snapshots(other, {"share_id": ID}, 10, None),
+            service.list_jobs(other, {}, 10, None),
+        ):
+            self.assertEqual([], page.items)
+        events = service.list_events(other, 0, 0, 100)
+        self.assertEqual({"events": [], "next_after": 0}, events)
+        job = service.list_jobs(worlds.CALLER, {}, 1, None).items[0]
+        self.check_problem(
+            "job.not_found", lambda: service.get_job(other, job["id"])
+        )
+        self.check_problem(
+            "job.not_found", lambda: service.cancel_job(other, job["id"])
+        )
+
+    def test_changes(self):
+        world, other = self.world, worlds.OTHER
+        before = world.state()
+        self.check_problem(
+            "share.not_found",
+            lambda: world.patch_share(ID, caller=other, name="x"),
+        )
+        self.check_problem(
+            "share.not_found", lambda: world.put_access(ID, caller=other)
+        )
+        self.check_problem(
+            "share.not_found",
+            lambda: world.put_snapshot(ID, caller=other),
+            "/share_id",
+        )
+        for type_, id_ in (("share", ID), ("snapshot", self.kept)):
+            self.check_problem(
+                f"{type_}.not_found",
+                lambda t=type_, i=id_: world.clone(t, i, caller=other),
+            )
+        # Gone, as far as that caller can tell.
+        world.delete_share(ID, "cascade", caller=other)
+        world.delete_snapshot(self.kept, caller=other)
+        world.delete_access(ID, caller=other)
+        self.assertEqual(before, world.state())
+
+    def test_taken_ids_tell_nothing(self):
+        problem = self.check_problem(
+            "share.exists_mismatch",
+            lambda: self.world.put_share(
+                ID, caller=worlds.OTHER, labels={"a": "b"}
+            ),
+        )
+        self.assertNotIn("namespace", problem.detail)
+        mine = self.world.put_share(caller=worlds.OTHER).body["id"]
+        self.check_problem(
+            "snapshot.exists_mismatch",
+            lambda: self.world.put_snapshot(
+                mine, self.kept, caller=worlds.OTHER
+            ),
+        )
+
+    def test_admin_sees_all_and_changes_all(self):
+        other = self.world.put_share(caller=worlds.OTHER).body["id"]
+        mine = self.world.put_share(caller=worlds.ADMIN).body
+        self.assertEqual("default", mine["namespace"])
+        self.assertEqual(
+            {ID, other, mine["id"]},
+            {
+                body["id"]
+                for body in self.world.service.list_shares(
+                    worlds.ADMIN, {}, 10, None
+                ).items
+            },
+        )
+        kept = self.world.put_snapshot(ID, caller=worlds.ADMIN).body
+        self.assertEqual("a", kept["namespace"])
+        self.world.delete_share(other, caller=worlds.ADMIN)
+
+
+class TestList(case.ServiceCase):
+    settings = {"pools": ("gold", "silver")}
+
+    def ids(self, limit=1000, marker=None, **filters):
+        page = self.world.service.list_shares(
+            worlds.CALLER, filters, limit, marker
+        )
+        return [body["id"] for body in page.items], page.next_marker
+
+    def test_pages_have_everything_once(self):
+        made = sorted(self.make_share() for _ in range(7))
+        for limit in (1, 2, 3, 6, 7, 8):
+            found, marker = [], None
+            while True:
+                ids, marker = self.ids(limit, marker)
+                self.assertLessEqual(len(ids), limit)
+                found += ids
+                if marker is None:
+                    break
+            self.assertEqual(made, found, limit)
+
+    def test_deleted_last_row_of_a_page(self):
+        made = sorted(self.make_share() for _ in range(4))
+        ids, marker = self.ids(2)
+        self.world.delete_share(ids[-1])
+        self.assertEqual(made[2:], self.ids(2, marker)[0])
+
+    def test_marker_of_somebody_else(self):
+        for marker in ("x", "ä", "%%%%", "////"):
+            self.check_problem(
+                "request.invalid",
+                lambda m=marker: self.ids(2, m),
+                "/query/marker",
+            )
+
+    def test_filters(self):
+        one = self.make_share(name="n", labels={"a": "1", "b": "2"})
+        two = self.make_share(pool="silver", labels={"a": "1"})
+        kept = self.make_snapshot(one)
+        clone = self.world.clone("snapshot", kept, name="n").body["id"]
+        for filters, expected in (
+            ({}, [one, two, clone]),
+            ({"name": "n"}, [one, clone]),
+            ({"pool": "silver"}, [two]),
+            ({"pool": "iron"}, []),
+            ({"origin_id": kept}, [clone]),
+            ({"state": "available"}, [one, two, clone]),
+            ({"state": "error"}, []),
+            ({"group_id": one}, []),
+            ({"labels": {"a": "1"}}, [one, two]),
+            ({"labels": {"a": "1", "b": "2"}}, [one]),
+            ({"labels": {"a": "2"}}, []),
+            ({"labels": {"a": "1"}, "pool": "gold"}, [one]),
+        ):
+            with self.subTest(filters):
+                self.assertEqual(sorted(expected), self.ids(**filters)[0])
+        self.world.patch_share(one, labels={"a": None, "b": "3"})
+        self.assertEqual([two], self.ids(labels={"a": "1"})[0])
+        self.assertEqual([one], self.ids(labels={"b": "3"})[0])
