@@ -24,6 +24,8 @@ import tempfile
 import threading
 import uuid
 
+import sqlalchemy as sa
+
 from acme_appliance.db import models
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
@@ -80,6 +82,7 @@ class _Databases:
         with database.write() as session:
             for table in reversed(models.Base.metadata.sorted_tables):
                 session.execute(table.delete())
+            session.execute(sa.text("DELETE FROM sqlite_sequence"))
         self._free.append(database)
 
 
@@ -126,53 +129,10 @@ class Clock:
         self.now += datetime.timedelta(**by)
 
 
-class World:
-    """See the module. ``settings`` are members of Settings."""
+class Calls:
+    """The calls of a driver on ``service``, which succeed at once."""
 
-    def __init__(self, case, *, pools=("gold",), start=True, **settings):
-        self.database = _databases().take()
-        self.engines = {
-            name: MemoryEngine(root=f"/memory/{name}") for name in pools
-        }
-        self.engine = self.engines[pools[0]]
-        self.exporter = MemoryExporter()
-        self.clock = Clock()
-        self.settings = Settings(
-            system_id=SYSTEM_ID,
-            system_name="test",
-            portals=(Portal("192.0.2.10"), Portal("192.0.2.11", False)),
-            **settings,
-        )
-        self.steps = Steps()
-        self.service = None
-        case.addCleanup(self.close)
-        self.restart(start=start)
-
-    def close(self):
-        """The end; may be called early, where a test makes many worlds."""
-        if self.database is not None:
-            self.service.stop()
-            _databases().give_back(self.database)
-            self.database = None
-
-    def restart(self, *, steps=None, start=True):
-        """A new process; the old one was stopped, or has crashed."""
-        if self.service is not None:
-            self.service.stop()
-        self.steps = steps or Steps()
-        self.service = Service(
-            self.database,
-            self.engines,
-            self.exporter,
-            self.settings,
-            clock=self.clock,
-            on_step=self.steps,
-        )
-        if start:
-            return self.service.start()
-        return None
-
-    # -- the calls of a driver, which succeed at once
+    service: Service
 
     def put_share(self, id_=None, caller=CALLER, **body):
         id_ = id_ or new_id()
@@ -247,10 +207,10 @@ class World:
         assert isinstance(outcome, Done), outcome
         return outcome
 
-    # -- everything there is
+    # -- what there is
 
-    def state(self):
-        """Database, storage and exports, for comparison with another's."""
+    def listed(self):
+        """Shares and snapshots, for comparison with another world's."""
         return {
             "shares": [
                 _settled(body)
@@ -264,6 +224,62 @@ class World:
                     ADMIN, {}, 1000, None
                 ).items
             ],
+            "open_jobs": self.service.status()["open_jobs"],
+        }
+
+
+class World(Calls):
+    """See the module. ``settings`` are members of Settings."""
+
+    def __init__(self, case, *, pools=("gold",), start=True, **settings):
+        self.database = _databases().take()
+        self.engines = {
+            name: MemoryEngine(root=f"/memory/{name}") for name in pools
+        }
+        self.engine = self.engines[pools[0]]
+        self.exporter = MemoryExporter()
+        self.clock = Clock()
+        self.settings = Settings(
+            system_id=SYSTEM_ID,
+            system_name="test",
+            portals=(Portal("192.0.2.10"), Portal("192.0.2.11", False)),
+            **settings,
+        )
+        self.steps = Steps()
+        self.service = None
+        case.addCleanup(self.close)
+        self.restart(start=start)
+
+    def close(self):
+        """The end; may be called early, where a test makes many worlds."""
+        if self.database is not None:
+            self.service.stop()
+            _databases().give_back(self.database)
+            self.database = None
+
+    def restart(self, *, steps=None, start=True):
+        """A new process; the old one was stopped, or has crashed."""
+        if self.service is not None:
+            self.service.stop()
+        self.steps = steps or Steps()
+        self.service = Service(
+            self.database,
+            self.engines,
+            self.exporter,
+            self.settings,
+            clock=self.clock,
+            on_step=self.steps,
+        )
+        if start:
+            return self.service.start()
+        return None
+
+    # -- everything there is
+
+    def state(self):
+        """Database, storage and exports, for comparison with another's."""
+        return {
+            **self.listed(),
             "storage": {
                 f"{pool} {kind} {id_}": _content(
                     engine.root_of(engines.Reference(kind, id_))
@@ -273,7 +289,6 @@ class World:
                 for id_ in engine.ids(kind)
             },
             "exports": self.exporter.exported(),
-            "open_jobs": self.service.status()["open_jobs"],
         }
 
 

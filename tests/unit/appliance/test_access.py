@@ -1,0 +1,161 @@
+"""Access rules: who may mount what."""
+
+import ddt
+
+from acme_appliance.service import Limits
+from tests.unit.appliance import case
+from tests.unit.appliance import world as worlds
+
+ID = "11111111-1111-4111-8111-111111111111"
+ONE, TWO, NET = "192.0.2.51", "192.0.2.52", "192.0.2.0/24"
+
+
+@ddt.ddt
+class TestAccess(case.ServiceCase):
+    settings = {
+        "limits": Limits(max_access_rules_per_share=3, max_clients_per_rule=2)
+    }
+
+    def setUp(self):
+        super().setUp()
+        self.world.put_share(ID)
+
+    def exported(self):
+        return self.world.exporter.exported().get(ID, {})
+
+    def test_grant_tells_where_to_mount(self):
+        done = self.world.put_access(ID, "cmp-1", (TWO, ONE))
+        self.assertTrue(done.created)
+        self.assertEqual(
+            {
+                "share_id": ID,
+                "holder": "cmp-1",
+                "clients": [ONE, TWO],
+                "level": "rw",
+                "export_locations": self.share(ID)["export_locations"],
+            },
+            done.body,
+        )
+        self.assertEqual(
+            done.body,
+            self.world.service.get_access(worlds.CALLER, ID, "cmp-1"),
+        )
+        self.assertEqual({ONE: "rw", TWO: "rw"}, self.exported())
+        self.assertEqual(
+            {"cmp-1": {"clients": [ONE, TWO], "level": "rw"}},
+            self.share(ID)["access"],
+        )
+
+    @ddt.data(
+        ((ONE, TWO), (TWO, ONE)),
+        ((ONE,), (ONE, f"{ONE}/32")),
+        (("2001:db8::1",), ("2001:DB8:0::1",)),
+    )
+    @ddt.unpack
+    def test_same_again(self, first, second):
+        self.world.put_access(ID, clients=first)
+        generation = self.share(ID)["generation"]
+        changes = self.world.exporter.change_count
+        self.assertFalse(self.world.put_access(ID, clients=second).created)
+        self.assertEqual(generation, self.share(ID)["generation"])
+        self.assertEqual(changes, self.world.exporter.change_count)
+        self.assertEqual(1, self.world.events().count("access.granted"))
+
+    def test_replaced_rule(self):
+        self.world.put_access(ID, "cmp-1", (ONE,), "rw")
+        done = self.world.put_access(ID, "cmp-1", (TWO,), "ro")
+        self.assertFalse(done.created)
+        self.assertEqual({TWO: "ro"}, self.exported())
+        self.assertEqual(3, self.share(ID)["generation"])
+
+    def test_rules_of_others_are_left_alone(self):
+        self.world.put_access(ID, "cmp-1", (ONE,))
+        self.world.put_access(ID, "cmp-2", (TWO,), "ro")
+        self.world.delete_access(ID, "cmp-1")
+        self.assertEqual({TWO: "ro"}, self.exported())
+        self.assertEqual({"cmp-2"}, set(self.share(ID)["access"]))
+
+    def test_one_client_of_two_holders(self):
+        """The stronger level counts, and stays until its holder goes."""
+        self.world.put_access(ID, "reader", (ONE,), "ro")
+        self.world.put_access(ID, "writer", (NET,), "rw")
+        self.assertEqual({ONE: "rw", NET: "rw"}, self.exported())
+        self.world.delete_access(ID, "writer")
+        self.assertEqual({ONE: "ro"}, self.exported())
+
+    def test_delete_twice(self):
+        self.world.put_access(ID)
+        for _ in range(2):
+            self.assertIsNone(self.world.delete_access(ID).body)
+        self.assertEqual({}, self.exported())
+        self.assertEqual(1, self.world.events().count("access.revoked"))
+        self.check_problem(
+            "access.not_found",
+            lambda: self.world.service.get_access(worlds.CALLER, ID, "cmp-1"),
+        )
+
+    def test_share_that_is_not_there(self):
+        absent = worlds.new_id()
+        self.world.delete_access(absent)
+        self.check_problem(
+            "share.not_found", lambda: self.world.put_access(absent)
+        )
+
+    @ddt.data(
+        (["*"], "/clients/0"),
+        ([ONE, "0.0.0.0/0"], "/clients/1"),
+        (["host.example.org"], "/clients/0"),
+        (["192.0.2.1/24"], "/clients/0"),
+        ([], "/clients"),
+        ([ONE, TWO, "192.0.2.53"], "/clients"),
+    )
+    @ddt.unpack
+    def test_bad_clients(self, clients, pointer):
+        self.check_as_before(
+            lambda: self.check_problem(
+                "request.invalid",
+                lambda: self.world.put_access(ID, clients=clients),
+                pointer,
+            )
+        )
+
+    def test_limit(self):
+        for number in range(3):
+            self.world.put_access(ID, f"cmp-{number}")
+        self.check_problem(
+            "limit.access_rules", lambda: self.world.put_access(ID, "cmp-3")
+        )
+        self.world.put_access(ID, "cmp-2", (TWO,))
+
+    def test_if_match_is_the_shares_generation(self):
+        def put(if_match, holder):
+            self.world.service.put_access(
+                worlds.CALLER,
+                ID,
+                holder,
+                {"clients": [ONE], "level": "rw"},
+                wait_seconds=9,
+                if_match=if_match,
+            )
+
+        put(1, "cmp-1")
+        self.check_problem("precondition.failed", lambda: put(1, "cmp-2"))
+        put(2, "cmp-2")
+        self.check_problem(
+            "precondition.failed",
+            lambda: self.world.service.delete_access(
+                worlds.CALLER, ID, "cmp-1", wait_seconds=9, if_match=2
+            ),
+        )
+
+    def test_failing_server(self):
+        self.world.put_access(ID, "cmp-1", (ONE,))
+        self.world.exporter.reasons = ["no server"]
+        self.assertEqual(["no server"], self.world.service.readiness())
+        self.check_problem(
+            "engine.unavailable",
+            lambda: self.world.put_access(ID, "cmp-2", (TWO,)),
+        )
+        self.world.exporter.reasons = []
+        self.world.put_access(ID, "cmp-2", (TWO,))
+        self.assertEqual({ONE: "rw", TWO: "rw"}, self.exported())

@@ -1,0 +1,427 @@
+"""Jobs, events, pools; what takes longer than a caller waits."""
+
+import threading
+import time
+
+from acme_appliance.service import Accepted
+from acme_appliance.service import Done
+from acme_appliance.service import retention
+from tests.unit.appliance import case
+from tests.unit.appliance import world as worlds
+
+SOON = 10.0
+
+
+class SlowCase(case.ServiceCase):
+    """A share's change stops at a step until ``go`` is set."""
+
+    def setUp(self):
+        super().setUp()
+        self.go = threading.Event()
+        self.reached = threading.Event()
+        self.addCleanup(self.go.set)
+        self.world.steps.hooks["create share:before"] = self.stop
+
+    def stop(self):
+        self.reached.set()
+        if not self.go.wait(SOON):
+            raise AssertionError("nobody let it go on")
+
+    def create(self, id_=None, wait_seconds=0.0):
+        return self.world.service.put_share(
+            worlds.CALLER,
+            id_ or worlds.new_id(),
+            {"name": "x", "size_bytes": worlds.MIB},
+            wait_seconds=wait_seconds,
+        )
+
+    def job(self, id_, wait_seconds=SOON):
+        return self.world.service.get_job(worlds.CALLER, id_, wait_seconds)
+
+
+class TestJobs(SlowCase):
+    def test_what_takes_longer_goes_on_as_a_job(self):
+        id_ = worlds.new_id()
+        outcome = self.create(id_)
+        self.assertIsInstance(outcome, Accepted)
+        job = outcome.job
+        self.assertEqual(
+            {
+                "id": job["id"],
+                "kind": "share.create",
+                "state": "running",
+                "namespace": "a",
+                "share_id": id_,
+                "snapshot_id": None,
+                "actor": "cinder-a",
+                "request_id": "req-a",
+                "problem": None,
+                "created_at": "2026-01-02T03:04:05.000000Z",
+                "finished_at": None,
+            },
+            job,
+        )
+        body = self.share(id_)
+        self.assertEqual(
+            ("creating", job["id"]), (body["state"], body["job_id"])
+        )
+        self.assertEqual("running", self.job(job["id"], 0.01)["state"])
+        self.go.set()
+        job = self.job(job["id"])
+        self.assertEqual("succeeded", job["state"])
+        self.assertIsNotNone(job["finished_at"])
+        self.assertEqual("available", self.share(id_)["state"])
+        again = self.create(id_, SOON)
+        self.assertEqual((Done, False), (type(again), again.created))
+
+    def test_failed_job_keeps_its_problem(self):
+        self.world.engine.ensure_file = lambda *given: 1 / 0
+        outcome = self.create()
+        self.go.set()
+        job = self.job(outcome.job["id"])
+        self.assertEqual("failed", job["state"])
+        self.assertEqual("internal", job["problem"]["code"])
+        self.assertEqual("req-a", job["problem"]["request_id"])
+        self.assertIn("share.create_failed", self.world.events())
+
+    def test_share_at_work_is_busy(self):
+        id_ = worlds.new_id()
+        self.create(id_)
+        self.assertTrue(self.reached.wait(SOON))
+        for request in (
+            lambda: self.create(id_),
+            lambda: self.world.service.delete_share(
+                worlds.CALLER, id_, wait_seconds=0.05
+            ),
+        ):
+            problem = self.check_problem("share.busy", request)
+            self.assertEqual(1, problem.retry_after_seconds)
+        # Reads never wait.
+        self.assertEqual("creating", self.share(id_)["state"])
+        self.world.steps.hooks.clear()
+        self.assertIsInstance(self.create(wait_seconds=SOON), Done)
+
+    def test_next_in_line_gets_its_turn(self):
+        id_ = worlds.new_id()
+        self.create(id_)
+        results = []
+        thread = threading.Thread(
+            target=lambda: results.append(self.create(id_, SOON))
+        )
+        thread.start()
+        self.go.set()
+        thread.join(SOON)
+        self.assertFalse(results[0].created)
+
+    def test_clones_of_one_source_are_made_side_by_side(self):
+        self.world.steps.hooks.clear()
+        source = self.make_share()
+        together = threading.Barrier(3, timeout=SOON)
+        self.world.steps.hooks["clone share:before"] = together.wait
+        outcomes = []
+
+        def clone():
+            outcomes.append(self.world.clone("share", source))
+
+        threads = [threading.Thread(target=clone) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(SOON)
+        # At the barrier each waited for both of the others.
+        self.assertEqual(3, len(outcomes))
+
+    def test_cancel_is_too_late_for_what_is_running(self):
+        job = self.create().job
+        self.assertTrue(self.reached.wait(SOON))
+        self.check_problem(
+            "job.not_cancellable",
+            lambda: self.world.service.cancel_job(worlds.CALLER, job["id"]),
+        )
+        self.go.set()
+        self.job(job["id"])
+        self.check_problem(
+            "job.not_cancellable",
+            lambda: self.world.service.cancel_job(worlds.CALLER, job["id"]),
+        )
+
+    def test_absent(self):
+        for act in (
+            self.world.service.get_job,
+            self.world.service.cancel_job,
+        ):
+            self.check_problem(
+                "job.not_found",
+                lambda a=act: a(worlds.CALLER, worlds.new_id()),
+            )
+
+    def test_list(self):
+        self.world.steps.hooks.clear()
+        ids = [self.make_share() for _ in range(3)]
+        jobs = self.world.service.list_jobs(worlds.CALLER, {}, 2, None)
+        rest = self.world.service.list_jobs(
+            worlds.CALLER, {}, 2, jobs.next_marker
+        )
+        found = [job["share_id"] for job in jobs.items + rest.items]
+        self.assertEqual(ids, found, "in the order of their making")
+        for filters, count in (
+            ({"share_id": ids[1]}, 1),
+            ({"state": "succeeded"}, 3),
+            ({"state": "failed"}, 0),
+        ):
+            page = self.world.service.list_jobs(
+                worlds.CALLER, filters, 10, None
+            )
+            self.assertEqual(count, len(page.items))
+
+
+class TestQueuedJobs(SlowCase):
+    settings = {"workers": 1}
+
+    def test_waits_for_a_worker(self):
+        first = self.create()
+        self.assertTrue(self.reached.wait(SOON))
+        second = self.create()
+        self.assertEqual("running", first.job["state"])
+        self.assertEqual("queued", second.job["state"])
+        self.go.set()
+        self.assertEqual("succeeded", self.job(second.job["id"])["state"])
+
+    def test_cancelled_job_never_was(self):
+        self.create()
+        self.assertTrue(self.reached.wait(SOON))
+        id_ = worlds.new_id()
+        job = self.create(id_).job
+        for _ in range(2):
+            body = self.world.service.cancel_job(worlds.CALLER, job["id"])
+            self.assertEqual("cancelled", body["state"])
+            self.assertEqual("job.cancelled", body["problem"]["code"])
+        self.check_problem("share.not_found", lambda: self.share(id_))
+        self.go.set()
+        self.assertTrue(self.create(id_, SOON).created)
+        self.assertIn("share.create_cancelled", self.world.events())
+
+    def test_caller_who_waits_is_told(self):
+        self.create()
+        self.assertTrue(self.reached.wait(SOON))
+        id_ = worlds.new_id()
+        caught = []
+
+        def work():
+            caught.append(
+                self.check_problem(
+                    "job.cancelled", lambda: self.create(id_, SOON)
+                )
+            )
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        end = time.monotonic() + SOON
+        queued = []
+        while not queued and time.monotonic() < end:
+            queued = self.world.service.list_jobs(
+                worlds.CALLER, {"share_id": id_}, 1, None
+            ).items
+        self.world.service.cancel_job(worlds.CALLER, queued[0]["id"])
+        thread.join(SOON)
+        self.assertEqual(1, len(caught))
+
+    def test_cancelled_delete_leaves_everything(self):
+        self.world.steps.hooks.clear()
+        id_ = self.make_share()
+        self.make_snapshot(id_)
+        before = self.world.state()
+        self.world.steps.hooks["create share:before"] = self.stop
+        blocking = self.create()
+        self.assertTrue(self.reached.wait(SOON))
+        job = self.world.service.delete_share(
+            worlds.CALLER, id_, snapshots="cascade", wait_seconds=0
+        ).job
+        self.assertEqual("deleting", self.share(id_)["state"])
+        self.world.service.cancel_job(worlds.CALLER, job["id"])
+        self.go.set()
+        self.job(blocking.job["id"])
+        self.world.delete_share(blocking.job["share_id"])
+        self.assertEqual(before, self.world.state())
+
+
+class TestEvents(case.ServiceCase):
+    def read(self, after=0, wait_seconds=0, limit=100):
+        return self.world.service.list_events(
+            worlds.CALLER, after, wait_seconds, limit
+        )
+
+    def test_who_did_what_and_why(self):
+        id_ = self.make_share(name="n")
+        kept = self.make_snapshot(id_)
+        self.world.patch_share(id_, name="m")
+        first, second, third = self.read()["events"]
+        job_id = first.pop("job_id")
+        self.assertEqual(
+            {
+                "seq": 1,
+                "type": "share.created",
+                "time": "2026-01-02T03:04:05.000000Z",
+                "namespace": "a",
+                "share_id": id_,
+                "snapshot_id": None,
+                "actor": "cinder-a",
+                "request_id": "req-a",
+                "detail": {"name": "n", "size_bytes": worlds.MIB},
+            },
+            first,
+        )
+        self.assertEqual(
+            "succeeded",
+            self.world.service.get_job(worlds.CALLER, job_id)["state"],
+        )
+        self.assertEqual(
+            ("snapshot.created", kept), (second["type"], second["snapshot_id"])
+        )
+        self.assertEqual(
+            ("share.updated", None), (third["type"], third["job_id"])
+        )
+
+    def test_pages(self):
+        for _ in range(5):
+            self.make_share()
+        after, found = 0, []
+        while True:
+            part = self.read(after, limit=2)
+            if not part["events"]:
+                break
+            found += [event["seq"] for event in part["events"]]
+            after = part["next_after"]
+        self.assertEqual([1, 2, 3, 4, 5], found)
+        self.assertEqual(5, after)
+
+    def test_waits_for_the_next(self):
+        results = []
+        thread = threading.Thread(
+            target=lambda: results.append(self.read(0, SOON))
+        )
+        thread.start()
+        # Another namespace's event is none, and does not end the wait.
+        self.world.put_share(caller=worlds.OTHER)
+        id_ = self.make_share()
+        thread.join(SOON)
+        self.assertEqual(
+            [id_], [event["share_id"] for event in results[0]["events"]]
+        )
+
+    def test_waits_no_longer_than_asked(self):
+        begin = time.monotonic()
+        part = self.read(7, 0.05)
+        self.assertEqual({"events": [], "next_after": 7}, part)
+        self.assertGreaterEqual(time.monotonic() - begin, 0.05)
+
+
+class TestRetention(case.ServiceCase):
+    settings = {"job_retention_days": 30, "event_retention_days": 60}
+
+    def counts(self):
+        jobs = self.world.service.list_jobs(worlds.ADMIN, {}, 1000, None)
+        return len(jobs.items), len(self.world.events())
+
+    def test_old_jobs_go_and_then_old_events(self):
+        self.make_share()
+        for days, expected in ((29, (1, 1)), (2, (0, 1)), (30, (0, 0))):
+            self.world.clock.advance(days=days)
+            self.world.restart()
+            self.assertEqual(expected, self.counts())
+
+    def test_open_jobs_stay(self):
+        self.world.steps.crash_at = 3
+        self.assertRaises(worlds.Crash, self.make_share)
+        self.world.engine.reasons = ["gone"]
+        self.world.clock.advance(days=1000)
+        self.world.restart()
+        self.assertEqual((1, 0), self.counts())
+
+    def test_pruned_while_serving(self):
+        self.make_share()
+        self.world.clock.advance(days=100)
+        id_ = self.make_share()
+        for _ in range(retention.EVERY):
+            self.world.patch_share(id_, name="same")
+            self.world.put_share(id_)
+        self.assertEqual((1, 2), self.counts())
+
+
+class TestPools(case.ServiceCase):
+    settings = {"pools": ("gold", "silver")}
+
+    def test_pools_count_what_is_in_them(self):
+        self.assertEqual(
+            {
+                "name": "silver",
+                "state": "up",
+                "engine": "memory",
+                "total_bytes": 1 << 40,
+                "free_bytes": 1 << 40,
+                "used_bytes": 0,
+                "provisioned_bytes": 0,
+                "share_count": 0,
+                "snapshot_count": 0,
+                "features": ["share.volume_file", "share.grow_online"],
+            },
+            self.world.service.get_pool("silver"),
+        )
+        id_ = self.make_share(
+            pool="silver", size_bytes=worlds.MIB, file={"allocation": "full"}
+        )
+        self.world.put_share(
+            pool="silver", size_bytes=3 * worlds.MIB, caller=worlds.OTHER
+        )
+        self.make_snapshot(id_)
+        pool = self.world.service.get_pool("silver")
+        self.assertEqual(4 * worlds.MIB, pool["provisioned_bytes"])
+        self.assertEqual(2 * worlds.MIB, pool["used_bytes"])
+        self.assertEqual((2, 1), (pool["share_count"], pool["snapshot_count"]))
+        pools = self.world.service.list_pools()
+        self.assertEqual(["gold", "silver"], [p["name"] for p in pools])
+        self.assertEqual(pool, pools[1])
+        self.check_problem(
+            "pool.not_found", lambda: self.world.service.get_pool("iron")
+        )
+
+    def test_stats_are_all_a_scheduler_wants(self):
+        stats = self.world.service.stats()
+        self.assertEqual(self.world.service.list_pools(), stats.pop("pools"))
+        self.assertEqual(
+            {
+                "system_id": worlds.SYSTEM_ID,
+                "system_name": "test",
+                "health": "ok",
+                "portals": ["192.0.2.10", "192.0.2.11"],
+                "nfs_versions": ["4.2", "4.1"],
+            },
+            stats,
+        )
+
+    def test_one_broken_pool_is_not_all(self):
+        self.world.engines["silver"].reasons = ["no disk"]
+        stats = self.world.service.stats()
+        self.assertEqual("degraded", stats["health"])
+        self.assertEqual(
+            [("up", 1 << 40), ("down", 0)],
+            [(p["state"], p["free_bytes"]) for p in stats["pools"]],
+        )
+        self.make_share()
+
+    def test_pool_that_is_configured_no_more(self):
+        id_ = self.make_share(pool="silver")
+        del self.world.engines["silver"]
+        self.world.restart()
+        body = self.share(id_)
+        self.assertEqual([], body["export_locations"])
+        self.assertIsNone(body["used_bytes"])
+        for request in (
+            lambda: self.world.delete_share(id_),
+            lambda: self.world.put_snapshot(id_),
+            lambda: self.world.put_access(id_),
+            lambda: self.world.clone("share", id_),
+            lambda: self.world.patch_share(id_, size_bytes=1 << 30),
+        ):
+            self.check_problem("engine.unavailable", request)
+        self.assertEqual("available", self.share(id_)["state"])
