@@ -1,0 +1,148 @@
+"""Runs the service in processes that can be killed, one per request.
+
+``python -m tests.functional.launcher`` reads requests from its standard
+input, one JSON object a line, forks a process for each, and answers with
+what came of it. In that process the service has a real database, btrfs and,
+where there is one, the kernel's NFS server; at a given step it kills itself
+with SIGKILL, in the middle of whatever it is doing.
+
+Request: ``{database, pool, root, nfs, phases, scenario, crash_at}``; root is
+the exporter's; phases are of ``prepare`` and ``request``; crash_at counts
+the steps of the request, null: never. Answer: ``{signal, steps, state,
+report}``.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import stat
+import sys
+import traceback
+
+from acme_appliance.db.session import Database
+from acme_appliance.engines import base as engines
+from acme_appliance.engines import btrfs
+from acme_appliance.exporters import kernel
+from acme_appliance.exporters import memory
+from acme_appliance.service import Portal
+from acme_appliance.service import Service
+from acme_appliance.service import Settings
+from tests.unit.appliance import scenarios
+from tests.unit.appliance import world as worlds
+
+
+class RealWorld(worlds.Calls):
+    """One process's view: made, used, and gone with it."""
+
+    def __init__(self, request):
+        self.steps = []
+        self.crash_at = None
+        self.engine = btrfs.BtrfsEngine(request["pool"])
+        if request["nfs"]:
+            self.exporter = kernel.KernelExporter(request["root"])
+        else:
+            self.exporter = memory.MemoryExporter(request["root"])
+        self.service = Service(
+            Database(f"sqlite:///{request['database']}"),
+            {"gold": self.engine},
+            self.exporter,
+            Settings(
+                system_id=worlds.SYSTEM_ID,
+                system_name="test",
+                portals=(Portal("127.0.0.1"),),
+            ),
+            on_step=self.on_step,
+        )
+
+    def on_step(self, job_id, name):
+        self.steps.append(name)
+        if len(self.steps) - 1 == self.crash_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(self, request):
+        prepare, change = scenarios.SCENARIOS[request["scenario"]]
+        report = self.service.start()
+        if "prepare" in request["phases"]:
+            prepare(self)
+        self.steps.clear()
+        self.crash_at = request["crash_at"]
+        if "request" in request["phases"]:
+            change(self)
+        return {
+            "report": dataclasses.asdict(report),
+            "steps": list(self.steps),
+            "state": self.state(),
+        }
+
+    def state(self):
+        """Everything there is, as JSON has it."""
+        return {
+            **self.listed(),
+            "exports": self.exporter.exported(),
+            "storage": {
+                f"{kind} {id_}": _content(
+                    pathlib.Path(self.engine.root, f"{kind}s", id_)
+                )
+                for kind in engines.Kind
+                for id_ in sorted(self.engine.ids(kind))
+            },
+            "found": {
+                name: value
+                for name, value in self.service.reconcile(False).items()
+                if value
+            },
+        }
+
+
+def _content(folder):
+    found = folder.lstat()
+    content = {".": [found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)]}
+    for path in sorted(folder.iterdir()):
+        found = path.lstat()
+        content[path.name] = [
+            found.st_uid,
+            found.st_gid,
+            stat.S_IMODE(found.st_mode),
+            found.st_size,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        ]
+    return content
+
+
+def _child(request, fd):
+    try:
+        answer = RealWorld(request).run(request)
+    except Exception:
+        answer = {"error": traceback.format_exc()}
+    with open(fd, "w") as pipe:
+        json.dump(answer, pipe)
+
+
+def _serve(request):
+    receiving, sending = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(receiving)
+        try:
+            _child(request, sending)
+        finally:
+            os._exit(0)
+    os.close(sending)
+    with open(receiving) as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    answer = json.loads(text) if text else {}
+    killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    return {**answer, "signal": killed}
+
+
+def main():
+    for line in sys.stdin:
+        print(json.dumps(_serve(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

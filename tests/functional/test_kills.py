@@ -1,0 +1,130 @@
+"""kill -9 at every step of every change, on real storage and exports."""
+
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import unittest
+
+import ddt
+
+from acme_appliance.db.session import Database
+from acme_appliance.engines import base as engines
+from acme_appliance.engines import btrfs
+from acme_appliance.exporters import kernel
+from acme_appliance.host import exportfs
+from tests.functional import machine
+from tests.unit.appliance import scenarios
+
+TREE = pathlib.Path(__file__).parents[2]
+
+
+class KillCase(unittest.TestCase):
+    nfs = False
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.require()
+        cls.root = exportfs.configured_root() if cls.nfs else "/"
+        cls.pool = machine.Pool(
+            256 << 20, parent=cls.root if cls.nfs else None
+        )
+        cls.addClassCleanup(cls.pool.close)
+        cls.engine = btrfs.BtrfsEngine(str(cls.pool.directory))
+        cls.database = cls.pool.folder / "appliance.db"
+        cls.empty_database = cls.pool.folder / "empty.db"
+        database = Database(f"sqlite:///{cls.empty_database}")
+        database.upgrade()
+        database.close()
+        cls.launcher = subprocess.Popen(
+            [sys.executable, "-m", "tests.functional.launcher"],
+            cwd=TREE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        cls.addClassCleanup(cls.end_launcher)
+
+    @classmethod
+    def require(cls):
+        machine.require_btrfs()
+
+    @classmethod
+    def end_launcher(cls):
+        cls.launcher.stdin.close()
+        cls.launcher.wait(60)
+        cls.launcher.stdout.close()
+
+    def setUp(self):
+        super().setUp()
+        self.reset()
+        self.addCleanup(self.reset)
+
+    def reset(self):
+        """Nothing anywhere, as after init."""
+        if self.nfs:
+            kernel.KernelExporter(self.root).reconcile([], apply=True)
+        for id_ in self.engine.ids(engines.Kind.SHARE):
+            self.engine.delete_share(id_)
+        for id_ in self.engine.ids(engines.Kind.SNAPSHOT):
+            self.engine.delete_snapshot(id_)
+        for left in self.pool.folder.glob("appliance.db*"):
+            left.unlink()
+        shutil.copyfile(self.empty_database, self.database)
+
+    def run_process(self, name, *phases, crash_at=None):
+        request = {
+            "database": str(self.database),
+            "pool": str(self.pool.directory),
+            "root": str(self.root),
+            "nfs": self.nfs,
+            "scenario": name,
+            "phases": phases,
+            "crash_at": crash_at,
+        }
+        print(json.dumps(request), file=self.launcher.stdin, flush=True)
+        answer = json.loads(self.launcher.stdout.readline())
+        self.assertNotIn("error", answer, answer.get("error"))
+        return answer
+
+    def check_scenario(self, name):
+        """Uncut first, then cut off at each of its steps."""
+        uncut = self.run_process(name, "prepare", "request")
+        self.assertIsNone(uncut["signal"])
+        self.assertEqual({}, uncut["state"]["found"])
+        self.assertGreater(len(uncut["steps"]), 6)
+        for index, step in enumerate(uncut["steps"]):
+            with self.subTest(step):
+                self.reset()
+                dead = self.run_process(
+                    name, "prepare", "request", crash_at=index
+                )
+                self.assertEqual(signal.SIGKILL, dead["signal"])
+                again = self.run_process(name, "request")
+                self.assertIsNone(again["signal"])
+                self.assertEqual(uncut["state"], again["state"])
+
+
+@ddt.ddt
+class TestKills(KillCase):
+    @ddt.data(*sorted(scenarios.SCENARIOS.keys() - {"rename share"}))
+    def test_killed_restarted_and_sent_again(self, name):
+        self.check_scenario(name)
+
+
+@ddt.ddt
+class TestKillsWithNfs(KillCase):
+    nfs = True
+
+    @classmethod
+    def require(cls):
+        machine.require_nfsd()
+
+    @ddt.data(
+        "clone", "delete with snapshots", "grant", "grant more", "revoke"
+    )
+    def test_killed_restarted_and_sent_again(self, name):
+        self.check_scenario(name)
