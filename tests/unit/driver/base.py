@@ -137,7 +137,7 @@ class DriverTestCase(unittest.TestCase):
             base=settings.mount_point_base,
             root_helper="sudo",
             attempts=settings.mount_attempts,
-            timeout_seconds=5,
+            timeout_seconds=30,
             execute=self.host.execute,
             mount_table=self.host.table,
             sleep=lambda seconds: None,
