@@ -40,19 +40,36 @@ CONF = config.CONF
 PROJECT_ID = "acdec0de" * 4
 
 
+def _configuration(
+    folder: pathlib.Path, options: dict[str, dict[str, str]]
+) -> str:
+    groups = {
+        "DEFAULT": {"state_path": str(folder), "host": "bench"},
+        "database": {"connection": f"sqlite:///{folder}/cinder.sqlite"},
+        "oslo_concurrency": {"lock_path": f"{folder}/locks"},
+        **options,
+    }
+    return "".join(
+        f"[{group}]\n"
+        + "".join(f"{name} = {value}\n" for name, value in values.items())
+        for group, values in groups.items()
+    )
+
+
 class World:
     """Cinder without services; one per process."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(
+        self, folder: pathlib.Path, options: dict[str, dict[str, str]]
+    ) -> None:
+        """Configure it.
+
+        :param options: those of each back end, by its name
+        """
         objects.register_all()
-        CONF([], project="cinder", default_config_files=[])
-        for option, value, group in (
-            ("state_path", folder, None),
-            ("host", "bench", None),
-            ("connection", f"sqlite:///{folder}/cinder.sqlite", "database"),
-            ("lock_path", folder / "locks", "oslo_concurrency"),
-        ):
-            CONF.set_override(option, str(value), group)
+        conf = folder / "cinder.conf"
+        conf.write_text(_configuration(folder, options))
+        CONF(["--config-file", str(conf)], project="cinder")
         os_brick.setup(CONF)
         migration.db_sync()
         # Cinder's locks, which the generic driver takes, are files.
@@ -64,20 +81,16 @@ class World:
         self.context = context.get_admin_context()
         self._type = volume_types.get_default_volume_type(self.context)
 
-    def backend(
-        self, name: str, pool: str, options: dict[str, Any]
-    ) -> Backend:
+    def backend(self, name: str, pool: str) -> Backend:
         """A driver, set up as cinder-volume sets it up.
 
         :param pool: where its volumes are scheduled to
         """
-        CONF.register_group(config.cfg.OptGroup(name))
         settings = configuration.Configuration(
             driver.volume_opts, config_group=name
         )
-        CONF.set_override("volume_backend_name", name, name)
         made = importutils.import_object(
-            options.pop("volume_driver"),
+            settings.volume_driver,
             configuration=settings,
             db=database,
             host=f"bench@{name}",
@@ -85,8 +98,6 @@ class World:
             is_vol_db_empty=True,
             active_backend_id=None,
         )
-        for option, value in options.items():
-            CONF.set_override(option, value, name)
         made.do_setup(self.context)
         made.check_for_setup_error()
         made.init_capabilities()

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import gc
 import json
+import logging
 import os
 import pathlib
 import statistics
@@ -247,33 +248,31 @@ def generic_share(pool: pathlib.Path, address: str) -> str:
 def make_backends(
     folder: pathlib.Path, box: appliance.Appliance, address: str
 ) -> list[backends.Backend]:
-    world = backends.World(folder / "cinder")
-    ours = world.backend(
-        "ours",
-        box.pool.name,
-        {
+    shares = folder / "generic-shares"
+    shares.write_text(f"{generic_share(box.pool, address)}\n")
+    options = {
+        "ours": {
             "volume_driver": "acme_cinder.driver.acmeNfsDriver",
-            "acme_api_addresses": [box.url],
+            "acme_api_addresses": box.url,
             "acme_api_token": box.token("bench", "driver:bench"),
             "acme_api_ca_file": str(box.ca_file),
             "nfs_mount_point_base": str(folder / "ours"),
         },
-    )
-    shares = folder / "generic-shares"
-    shares.write_text(f"{generic_share(box.pool, address)} -o vers=4.2\n")
-    generic = world.backend(
-        "generic",
-        "generic",
-        {
+        "generic": {
             "volume_driver": "cinder.volume.drivers.nfs.NfsDriver",
             "nfs_shares_config": str(shares),
             "nfs_mount_point_base": str(folder / "generic"),
-            "nfs_snapshot_support": True,
+            "nfs_mount_options": "vers=4.2",
+            "nfs_snapshot_support": "True",
             "nas_secure_file_operations": "false",
             "nas_secure_file_permissions": "false",
         },
-    )
-    return [ours, generic]
+    }
+    world = backends.World(folder / "cinder", options)
+    return [
+        world.backend("ours", box.pool.name),
+        world.backend("generic", "generic"),
+    ]
 
 
 def main() -> int:
@@ -283,6 +282,11 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--large-runs", type=int, default=3)
     arguments = parser.parse_args()
+    logging.basicConfig(
+        filename=arguments.logs / "drivers.log",
+        level=logging.INFO,
+        format="%(asctime)s %(name)s %(message)s",
+    )
     folder = pathlib.Path(os.environ["WORLD_SCRATCH"]) / "bench"
     for name in ("cinder/locks", "ours", "generic"):
         (folder / name).mkdir(parents=True)
