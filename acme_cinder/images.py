@@ -22,6 +22,7 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterator
 import contextlib
+import os
 import tempfile
 from typing import Any
 
@@ -38,6 +39,8 @@ from acme_cinder import volumefile
 
 #: The data of the LUKS image whose header is taken; any size will do.
 _DUMMY_BYTES = 1024 * 1024
+#: No LUKS 1 header that qemu-img makes is smaller than this.
+_LEAST_HEADER = 512 * 1024
 
 
 class Images:
@@ -104,22 +107,40 @@ class Images:
                 raw.name,
                 disable_sparse,
             )
+            # The rest of what does not fit is refused by qemu-img.
+            _check_fits(
+                volume, image_id, os.path.getsize(raw.name) + _LEAST_HEADER
+            )
             with (
                 _passphrase_file(context, encryption) as passphrase_path,
                 self._shares.mounted(volume) as path,
             ):
-                image_utils.convert_image(
-                    raw.name,
-                    path,
-                    "luks",
-                    src_format="raw",
-                    run_as_root=self._as_root,
-                    cipher_spec=_cipher(encryption),
-                    passphrase_file=passphrase_path,
-                    image_id=image_id,
-                    disable_sparse=disable_sparse,
-                )
-                self._finish(volume, image_id, path)
+                self._shares.files.get_size(path)
+                self._encrypt(raw.name, path, passphrase_path, disable_sparse)
+
+    def _encrypt(
+        self,
+        raw_path: str,
+        path: str,
+        passphrase_path: str,
+        disable_sparse: bool,
+    ) -> None:
+        """Write into the LUKS volume that is there, so that its header,
+        its size and the space it has taken stay."""
+        self._execute(
+            "qemu-img",
+            "convert",
+            "-n",
+            *(("-S", "0") if disable_sparse else ()),
+            "-f",
+            "raw",
+            "--object",
+            f"secret,id=luks_sec,format=raw,file={passphrase_path}",
+            "--target-image-opts",
+            raw_path,
+            f"driver=luks,key-secret=luks_sec,file.filename={path}",
+            run_as_root=self._as_root,
+        )
 
     def upload(
         self,
@@ -151,20 +172,21 @@ class Images:
         """
         context = volume.obj_context
         encryption = volume_utils.check_encryption_provider(volume, context)
-        folder = volume_utils.image_conversion_dir()
         with (
-            tempfile.NamedTemporaryFile(
-                prefix="acme_luks_", dir=folder
-            ) as header,
+            tempfile.TemporaryDirectory(
+                prefix="acme_luks_", dir=volume_utils.image_conversion_dir()
+            ) as folder,
             _passphrase_file(context, encryption) as passphrase_path,
         ):
-            self._make_luks(header.name, passphrase_path, encryption)
-            size = volumefile.luks_offset(header.read(4096))
+            header_path = os.path.join(folder, "header")
+            self._make_luks(header_path, passphrase_path, encryption)
+            with open(header_path, "rb") as header:
+                size = volumefile.luks_offset(header.read(4096))
             if size is None:
                 raise errors.FileError("qemu-img has made no LUKS 1 header")
             with self._shares.mounted(volume) as path:
                 self._shares.files.get_size(path)
-                self._shares.files.put_header(header.name, path, size)
+                self._shares.files.put_header(header_path, path, size)
 
     def _make_luks(
         self, path: str, passphrase_path: str, encryption: dict[str, Any]
@@ -184,6 +206,9 @@ class Images:
             f"ivgen-alg={cipher['ivgen_alg']}",
             path,
             str(_DUMMY_BYTES),
+            # On a busy machine it may find itself unable to tell how long
+            # deriving a key takes.
+            attempts=5,
         )
 
     def _fetch(
@@ -209,14 +234,21 @@ class Images:
     def _finish(
         self, volume: objects.Volume, image_id: str, path: str
     ) -> None:
+        _check_fits(volume, image_id, self._shares.files.get_size(path))
         size_bytes = shares.bytes_of(volume.size)
-        found = self._shares.files.get_size(path)
-        if found > size_bytes:
-            raise exception.ImageTooBig(
-                image_id=image_id,
-                reason=f"it takes {found} bytes, the volume has {size_bytes}",
-            )
         self._shares.files.ensure_size(path, size_bytes)
+
+
+def _check_fits(
+    volume: objects.Volume, image_id: str, needed_bytes: int
+) -> None:
+    size_bytes = shares.bytes_of(volume.size)
+    if needed_bytes > size_bytes:
+        raise exception.ImageTooBig(
+            image_id=image_id,
+            reason=f"it takes {needed_bytes} bytes, the volume has "
+            f"{size_bytes}",
+        )
 
 
 def _cipher(encryption: dict[str, Any]) -> dict[str, str]:

@@ -312,7 +312,7 @@ class EncryptedCase(ImageTestCase):
         path = f"{self.directory}/qemu-img"
         with open(path, "w") as file:
             file.write(_FAILS_ONCE)
-        os.chmod(path, 0o755)
+        os.chmod(path, 0o700)
         before = os.environ["PATH"]
         os.environ["PATH"] = f"{self.directory}:{before}"
         self.addCleanup(os.environ.__setitem__, "PATH", before)
