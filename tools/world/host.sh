@@ -45,17 +45,20 @@ uml_obstacle() {
     done
 }
 
-# Moving between CPUs makes a guest 2 to 4 times slower; neighbouring guests
-# take different ones. This world's folder is there already.
+# uml_cpu DIR: moving between CPUs makes a guest 2 to 4 times slower, so it
+# gets one for itself: that with the fewest other worlds, noted in DIR/cpu.
 uml_cpu() {
-    local list cpus=() worlds part first last
-    list=$(taskset -pc $$ | sed 's/.*: //')
-    for part in ${list//,/ }; do
+    local part first last cpu best='' count least=9999
+    for part in $(taskset -pc $$ | sed 's/.*: //; s/,/ /g'); do
         first=${part%-*} last=${part#*-}
-        for ((; first <= last; first++)); do cpus+=("$first"); done
+        for ((cpu = first; cpu <= last; cpu++)); do
+            count=$(cat "$WORLD_BASE"/*/cpu 2>/dev/null | grep -cx "$cpu")
+            if [ "$count" -lt "$least" ]; then
+                best=$cpu least=$count
+            fi
+        done
     done
-    worlds=("$WORLD_BASE"/*/)
-    echo "${cpus[$((${#worlds[@]} % ${#cpus[@]}))]}"
+    echo "$best" | tee "$1/cpu"
 }
 
 # Guest memory is a file: in /dev/shm where that is large enough, which it
@@ -93,7 +96,7 @@ world_boot() {
         "$dir/scratch.img"
     TMPDIR=$(uml_memory_folder "$dir")
     export TMPDIR
-    exec taskset -c "$(uml_cpu)" linux.uml "mem=${WORLD_MEMORY_MIB}M" \
+    exec taskset -c "$(uml_cpu "$dir")" linux.uml "mem=${WORLD_MEMORY_MIB}M" \
         rootfstype=hostfs rootflags=/ ro "init=$WORLD_HERE/guest-init.sh" \
         "acme_world=$dir" "ubda=$dir/scratch.img" con=null con0=null,fd:1 \
         con1=pts quiet
@@ -147,6 +150,7 @@ world_supervise() {
         sleep 0.2
     done
     world_sweep "$dir"
+    rm -f "$dir/cpu"
     echo gone >"$dir/state"
     [ "$owner" = 0 ] || kill -0 "$owner" 2>/dev/null || rm -rf "$dir"
 }
