@@ -15,7 +15,7 @@
 
 # shellcheck disable=SC2034 # used by sandbox.sh
 WORLD_BASE=${ACME_WORLDS:-/var/tmp/acme-worlds-$UID}
-WORLD_BOOT_SECONDS=90
+WORLD_BOOT_SECONDS=180
 
 world_say() { printf '%s\n' "$*" >&2; }
 
