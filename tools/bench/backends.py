@@ -30,7 +30,7 @@ from cinder.db import api as database
 from cinder.db import migration
 from cinder.objects import fields
 from cinder.volume import configuration
-from cinder.volume import driver
+from cinder.volume import manager
 from cinder.volume import volume_types
 import os_brick
 from os_brick import privileged
@@ -87,7 +87,7 @@ class World:
         :param pool: where its volumes are scheduled to
         """
         settings = configuration.Configuration(
-            driver.volume_opts, config_group=name
+            manager.volume_backend_opts, config_group=name
         )
         made = importutils.import_object(
             settings.volume_driver,
