@@ -30,7 +30,7 @@ from cinder.db import api as database
 from cinder.db import migration
 from cinder.objects import fields
 from cinder.volume import configuration
-from cinder.volume import manager
+from cinder.volume import driver
 from cinder.volume import volume_types
 import os_brick
 from os_brick import privileged
@@ -81,16 +81,17 @@ class World:
         self.context = context.get_admin_context()
         self._type = volume_types.get_default_volume_type(self.context)
 
-    def backend(self, name: str, pool: str) -> Backend:
+    def backend(self, name: str, volume_driver: str, pool: str) -> Backend:
         """A driver, set up as cinder-volume sets it up.
 
+        :param volume_driver: its class
         :param pool: where its volumes are scheduled to
         """
         settings = configuration.Configuration(
-            manager.volume_backend_opts, config_group=name
+            driver.volume_opts, config_group=name
         )
         made = importutils.import_object(
-            settings.volume_driver,
+            volume_driver,
             configuration=settings,
             db=database,
             host=f"bench@{name}",

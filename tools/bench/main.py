@@ -36,6 +36,8 @@ from tools.bench import counters
 from tools.demo import appliance
 from tools.demo import content
 
+OURS = "acme_cinder.driver.acmeNfsDriver"
+GENERIC = "cinder.volume.drivers.nfs.NfsDriver"
 POOL_BYTES = 10 << 30
 DATA_BYTES = 1 << 30
 CHUNK_BYTES = 8 << 20
@@ -252,14 +254,12 @@ def make_backends(
     shares.write_text(f"{generic_share(box.pool, address)}\n")
     options = {
         "ours": {
-            "volume_driver": "acme_cinder.driver.acmeNfsDriver",
             "acme_api_addresses": box.url,
             "acme_api_token": box.token("bench", "driver:bench"),
             "acme_api_ca_file": str(box.ca_file),
             "nfs_mount_point_base": str(folder / "ours"),
         },
         "generic": {
-            "volume_driver": "cinder.volume.drivers.nfs.NfsDriver",
             "nfs_shares_config": str(shares),
             "nfs_mount_point_base": str(folder / "generic"),
             "nfs_mount_options": "vers=4.2",
@@ -270,8 +270,8 @@ def make_backends(
     }
     world = backends.World(folder / "cinder", options)
     return [
-        world.backend("ours", box.pool.name),
-        world.backend("generic", "generic"),
+        world.backend("ours", OURS, box.pool.name),
+        world.backend("generic", GENERIC, "generic"),
     ]
 
 
