@@ -27,7 +27,7 @@ import ddt
 from tests.devstack import scratch
 
 #: Two back ends with a pool each, a volume's life in each of them.
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 600
 DRIVER = "acme_cinder.driver.acmeNfsDriver"
 
 
@@ -38,6 +38,9 @@ def free_port():
 
 
 class PluginTestCase(unittest.TestCase):
+    #: The folder for scratch trees; None: the system's for such things.
+    place = None
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -46,12 +49,12 @@ class PluginTestCase(unittest.TestCase):
 
     def tree(self, sample, **settings):
         """A scratch tree with local.conf; all it leaves goes at the end."""
-        tree = scratch.Scratch()
+        tree = scratch.Scratch(self.place)
         self.addCleanup(tree.remove)
         # Whatever the test did to it before.
         self.addCleanup(tree.run, "clean")
         # Off the machine's own exports, whether its kernel has NFS or not.
-        tree.configure(sample, ACME_EXPORTER="memory", **settings)
+        tree.configure(sample, **{"ACME_EXPORTER": "memory", **settings})
         return tree
 
     def appliance_tree(self, sample, **settings):
@@ -63,13 +66,13 @@ class PluginTestCase(unittest.TestCase):
             **settings,
         )
 
-    def volume_service(self, tree, *backends):
+    def volume_service(self, tree, *backends, program="volume_service"):
         """A real cinder-volume's report on back ends of that tree."""
         report = tree.path / "report.json"
         done = subprocess.run(
             [
                 sys.executable,
-                str(scratch.HERE / "volume_service.py"),
+                str(scratch.HERE / f"{program}.py"),
                 str(tree.cinder_conf),
                 str(report),
                 *backends,

@@ -24,6 +24,7 @@ from cinder import monkey_patch
 
 monkey_patch.patch()
 
+import importlib  # noqa: E402
 import json  # noqa: E402
 import shlex  # noqa: E402
 import sys  # noqa: E402
@@ -32,12 +33,13 @@ from cinder import context  # noqa: E402
 from cinder import objects  # noqa: E402
 from cinder import service  # noqa: E402
 from cinder import utils  # noqa: E402
-from cinder.common import config  # noqa: E402, F401
-from cinder.common import constants  # noqa: E402
 import os_brick  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 from oslo_log import log as logging  # noqa: E402
 from oslo_privsep import priv_context  # noqa: E402
+
+# Registers the options that no single module has.
+importlib.import_module("cinder.common.config")
 
 CONF = cfg.CONF
 PROJECT = "5d3b8f0e5e7d4b0b8c7b9c8d6f1a2e30"
@@ -59,7 +61,7 @@ def start(backend):
     server = service.Service.create(
         host=f"{CONF.host}@{backend}",
         service_name=backend,
-        binary=constants.VOLUME_BINARY,
+        binary="cinder-volume",
         coordination=True,
     )
     server.start()
