@@ -40,7 +40,7 @@ native_obstacle() {
 
 uml_obstacle() {
     local name
-    for name in linux.uml rpc.nfsd rpc.mountd mkfs.ext4 taskset setsid; do
+    for name in linux.uml rpc.nfsd nfsdcld mkfs.ext4 taskset setsid; do
         command -v "$name" >/dev/null || { echo "no $name command"; return; }
     done
 }

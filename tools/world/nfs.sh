@@ -55,28 +55,32 @@ CONF
 
 nfs_start() {
     local module
-    for module in loop nfs nfsv4 nfsd btrfs; do
+    for module in loop lockd nfs nfsv4 nfsd btrfs; do
         modprobe "$module" 2>/dev/null
     done
     mount -t rpc_pipefs sunrpc /var/lib/nfs/rpc_pipefs || return 1
     mount -t nfsd nfsd /proc/fs/nfsd || return 1
     rpcbind -w || return 1
     nfs_wait_for test -S /run/rpcbind.sock || return 1
-    # Outside the first network namespace this is the only client tracking,
-    # and without tracking the grace time cannot be ended early.
-    [ "$WORLD_KIND" != native ] || nfsdcld || return 1
+    # Tells the server that there were no clients before: no grace time.
+    nfsdcld || return 1
     nfs_servers
 }
 
+# Nobody has locks to reclaim here. Until that is known, the first lock waits
+# (and qemu-img takes one): for nfsd's own time of grace, which nfsdcld ends,
+# and for lockd's, 50 s, which can be set for all namespaces only. It is read
+# when lockd starts.
 nfs_servers() {
+    local lockd=/proc/sys/fs/nfs/nlm_grace_period usual
     echo 10 >/proc/fs/nfsd/nfsv4leasetime
     echo 10 >/proc/fs/nfsd/nfsv4gracetime
     [ -e /run/rpc.statd.pid ] || rpc.statd --no-notify || return 1
-    rpc.mountd && rpc.nfsd 8 || return 1
+    rpc.mountd || return 1
     pidof rpc.mountd >/run/acme-mountd.pid
-    # Nothing to reclaim: else the first NFSv4 lock waits for the grace time.
-    # Refused where nfsdcld has found that out already.
-    { echo Y >/proc/fs/nfsd/v4_end_grace; } 2>/dev/null || :
+    usual=$(cat $lockd) && echo 1 >$lockd
+    rpc.nfsd 8 || return 1
+    echo "${usual:-0}" >$lockd
 }
 
 # The processes of this world only: pidof also sees other namespaces' ones
