@@ -168,7 +168,7 @@ NFS_OPTS: Final = [
     cfg.StrOpt(
         "exports_dir",
         default="/etc/exports.d",
-        help="Directory for the export table's files, acme-*.exports. The"
+        help="Directory for the export table's files, acme-ID.exports. The"
         " appliance leaves other files there alone.",
     ),
     cfg.ListOpt(
