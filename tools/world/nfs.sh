@@ -69,18 +69,21 @@ nfs_start() {
 
 # Nobody has locks to reclaim here. Until that is known, the first lock waits
 # (and qemu-img takes one): for nfsd's own time of grace, which nfsdcld ends,
-# and for lockd's, 50 s, which can be set for all namespaces only. It is read
-# when lockd starts.
+# and for lockd's, 50 s, which can be set for all namespaces only: by its
+# time-out, of which the time of grace is a multiple. Read when lockd starts.
 nfs_servers() {
-    local lockd=/proc/sys/fs/nfs/nlm_grace_period usual
+    local lockd=/proc/sys/fs/nfs timeout grace
     echo 10 >/proc/fs/nfsd/nfsv4leasetime
     echo 10 >/proc/fs/nfsd/nfsv4gracetime
     [ -e /run/rpc.statd.pid ] || rpc.statd --no-notify || return 1
     rpc.mountd || return 1
     pidof rpc.mountd >/run/acme-mountd.pid
-    usual=$(cat $lockd) && echo 1 >$lockd
+    timeout=$(cat $lockd/nlm_timeout) grace=$(cat $lockd/nlm_grace_period)
+    echo 3 >$lockd/nlm_timeout
+    echo 3 >$lockd/nlm_grace_period
     rpc.nfsd 8 || return 1
-    echo "${usual:-0}" >$lockd
+    echo "${grace:-0}" >$lockd/nlm_grace_period
+    echo "${timeout:-10}" >$lockd/nlm_timeout
 }
 
 # The processes of this world only: pidof also sees other namespaces' ones
