@@ -25,6 +25,7 @@ report}``.
 """
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -32,11 +33,13 @@ import pathlib
 import signal
 import stat
 import sys
+import tempfile
 import traceback
 
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.engines import btrfs
+from acme_appliance.engines.memory import MemoryEngine
 from acme_appliance.exporters import kernel
 from acme_appliance.exporters import memory
 from acme_appliance.service import Portal
@@ -151,7 +154,40 @@ def _serve(request):
     return {**answer, "signal": killed}
 
 
+def _warm_up():
+    """Do everything once, so that what all need is made before the forks;
+    on some kernels a process that touches much memory takes a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{folder}/warm.db")
+        database.upgrade()
+        service = Service(
+            database,
+            {"gold": MemoryEngine()},
+            memory.MemoryExporter(),
+            Settings(system_id=worlds.SYSTEM_ID, system_name="test"),
+        )
+        service.start()
+        world = worlds.Calls()
+        world.service = service
+        for prepare, change in scenarios.SCENARIOS.values():
+            prepare(world)
+            change(world)
+            for holder in ("cmp-1", "cmp-2"):
+                world.delete_access(scenarios.SHARE, holder)
+            for id_ in (scenarios.CLONE, scenarios.SHARE):
+                world.delete_share(id_, "cascade")
+            world.listed()
+        service.reconcile(False)
+        # Its threads must not be there when forking.
+        service.stop()
+        database.close()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
 def main():
+    _warm_up()
     for line in sys.stdin:
         print(json.dumps(_serve(json.loads(line))), flush=True)
 

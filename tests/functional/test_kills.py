@@ -33,6 +33,12 @@ from tests.unit.appliance import scenarios
 TREE = pathlib.Path(__file__).parents[2]
 
 
+#: A change of the database alone.
+WITHOUT_STEPS = {"rename share"}
+#: Those which tell the NFS server something.
+WITH_NFS = {"delete", "grant", "grant more", "revoke"}
+
+
 class KillCase(unittest.TestCase):
     nfs = False
 
@@ -122,7 +128,7 @@ class KillCase(unittest.TestCase):
 
 @ddt.ddt
 class TestKills(KillCase):
-    @ddt.data(*sorted(scenarios.SCENARIOS.keys() - {"rename share"}))
+    @ddt.data(*sorted(scenarios.SCENARIOS.keys() - WITHOUT_STEPS - WITH_NFS))
     def test_killed_restarted_and_sent_again(self, name):
         self.check_scenario(name)
 
@@ -135,8 +141,6 @@ class TestKillsWithNfs(KillCase):
     def require(cls):
         machine.require_nfsd()
 
-    @ddt.data(
-        "clone", "delete with snapshots", "grant", "grant more", "revoke"
-    )
+    @ddt.data(*sorted(WITH_NFS))
     def test_killed_restarted_and_sent_again(self, name):
         self.check_scenario(name)

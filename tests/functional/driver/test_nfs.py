@@ -1,0 +1,417 @@
+"""One suite, against an appliance that knows about volume files and against
+one that does not, with kernel NFS in between. Run by tools/sandbox.sh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+from cinder import exception
+from os_brick.initiator.connectors import remotefs as brick_remotefs
+from os_brick.privileged import rootwrap
+
+from acme_appliance.engines import btrfs
+from acme_appliance.exporters import kernel
+from acme_appliance.host import exportfs
+from acme_cinder import client
+from acme_cinder import errors
+from acme_cinder import mount
+from acme_cinder import settings as options
+from tests.fixtures import appliance
+from tests.fixtures import transports
+from tests.functional import machine
+from tests.unit.driver import base
+from tests.unit.driver import cinderworld
+from tests.unit.driver import test_images
+
+GIB = base.GIB
+MIB = 1 << 20
+PORTAL = "127.0.0.1"
+
+
+class Execute:
+    """os-brick's execute, noting what it ran; no privileged daemon."""
+
+    def __init__(self) -> None:
+        self.commands: list[tuple[str, ...]] = []
+
+    def __call__(self, *command: str, **kwargs: Any) -> tuple[str, str]:
+        self.commands.append(command)
+        kwargs.pop("run_as_root", None)
+        kwargs.pop("root_helper", None)
+        result: tuple[str, str] = rootwrap.execute(*command, **kwargs)
+        return result
+
+    def count(self, program: str) -> int:
+        return sum(command[0] == program for command in self.commands)
+
+
+class NfsAppliance(appliance.RunningAppliance):
+    """With a real pool and the kernel's NFS server."""
+
+    def __init__(self, pool: machine.Pool, root: str, **given: Any) -> None:
+        super().__init__(portals=[PORTAL], **given)
+        self.engines = {"gold": btrfs.BtrfsEngine(str(pool.directory))}
+        self.exporter = kernel.KernelExporter(root)
+
+
+class NfsCase(base.DriverTestCase):
+    pool: machine.Pool
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        machine.require_nfsd()
+        super().setUpClass()
+        cls.root = exportfs.configured_root()
+        cls.pool = machine.Pool(4 << 30, parent=cls.root)
+        cls.addClassCleanup(cls.pool.close)
+        # A file system that came after the server started is not in its
+        # pseudo root yet.
+        subprocess.run(["exportfs", "-f"], check=True)
+
+    def start_appliance(self) -> appliance.RunningAppliance:
+        running = NfsAppliance(
+            self.pool, self.root, volume_file=self.volume_file
+        ).start()
+        self.addCleanup(running.stop)
+        self.addCleanup(self.delete_all, running)
+        return running
+
+    def delete_all(self, running: appliance.RunningAppliance) -> None:
+        self.unmount_all()
+        with client.Client(
+            [running.url],
+            client.BearerToken(running.admin_token),
+            verify=running.ca_file or True,
+        ) as api:
+            for share in list(api.list_shares()):
+                for holder in share.access:
+                    api.revoke_access(share.id, holder)
+                api.delete_share(share.id, cascade=True)
+
+    def unmount_all(self) -> None:
+        for path in self.mounts():
+            subprocess.run(["umount", "-f", "-l", path], check=True)
+
+    def mounts(self) -> dict[str, str]:
+        """NFS mounts below the test's folder: mount point to export."""
+        found = {}
+        for line in pathlib.Path("/proc/mounts").read_text().splitlines():
+            export, path, kind, *_ = line.split()
+            if kind.startswith("nfs") and path.startswith(self.directory):
+                found[path] = export
+        return found
+
+    def new_driver(self, faults: Any = (), **changes: Any) -> Any:
+        made = self.unready_driver(**changes)
+        settings = options.read(made.configuration)
+        api = client.Client(
+            settings.api_addresses,
+            settings.credentials,
+            verify=settings.verify,
+            adapter_factory=lambda: transports.CountingAdapter(self.log),
+        )
+        self.addCleanup(api.close)
+        self.execute = Execute()
+        made.assemble(
+            settings,
+            api,
+            mount.Mounts(
+                base=settings.mount_point_base,
+                root_helper="sudo",
+                timeout_seconds=60,
+                execute=self.execute,
+            ),
+        )
+        made.check_for_setup_error()
+        made.set_initialized()
+        return made
+
+    # -- what a compute host does
+
+    def mounted_by_brick(self, info: dict[str, Any]) -> str:
+        connector = brick_remotefs.RemoteFsConnector(
+            "nfs", "sudo", execute=Execute(), conn=info
+        )
+        path: str = connector.connect_volume(info["data"])["path"]
+        return path
+
+    def connection(self, volume: Any, where: Any) -> dict[str, Any]:
+        found = cinderworld.reloaded(volume)
+        self.driver.create_export(self.context, found, where)
+        info: dict[str, Any] = self.driver.initialize_connection(found, where)
+        return info
+
+    def compute(self) -> Any:
+        """A compute host that is this machine, by its address."""
+        return base.connector("cmp-1", PORTAL)
+
+    def attached(self, volume: Any) -> str:
+        return self.mounted_by_brick(self.connection(volume, self.compute()))
+
+    def end(self, volume: Any, path: str) -> None:
+        subprocess.run(["umount", os.path.dirname(path)], check=True)
+        os.rmdir(os.path.dirname(path))
+        self.driver.terminate_connection(
+            cinderworld.reloaded(volume), self.compute()
+        )
+        self.driver.remove_export(self.context, cinderworld.reloaded(volume))
+
+    def write(self, path: str, seed: str, offset: int = 0) -> None:
+        data = hashlib.sha256(seed.encode()).digest() * 4096
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def check(self, path: str, seed: str, offset: int = 0) -> None:
+        data = hashlib.sha256(seed.encode()).digest() * 4096
+        with open(path, "rb") as file:
+            file.seek(offset)
+            self.assertEqual(data, file.read(len(data)))
+
+    def assert_nothing_mounted(self) -> None:
+        self.assertEqual({}, self.mounts())
+        left = [name for name in os.listdir(self.base) if name != ".acme"]
+        self.assertEqual([], left)
+
+    def assert_cost(self, mounts: int) -> None:
+        wanted = 0 if self.volume_file else mounts
+        self.assertEqual(wanted, self.execute.count("mount"))
+        self.assertEqual(wanted, self.execute.count("umount"))
+        self.assert_nothing_mounted()
+
+
+class LifeCase(NfsCase):
+    def test_a_volumes_life(self) -> None:
+        self.execute.commands.clear()
+        volume = self.create()
+        self.assert_cost(1)
+        path = self.attached(volume)
+        self.assertEqual(GIB, os.path.getsize(path))
+        self.assertEqual(0o660, os.stat(path).st_mode & 0o777)
+        self.write(path, "first")
+        snapshot = self.snapshot(volume)
+        self.write(path, "second")
+
+        self.execute.commands.clear()
+        self.driver.extend_volume(cinderworld.reloaded(volume), 2)
+        if not self.volume_file:
+            # Attached on this very machine: there is a mount already.
+            self.assertEqual(0, self.execute.count("mount"))
+        volume.size = 2
+        volume.save()
+        self.assertEqual(2 * GIB, _size(path))
+        self.write(path, "third", GIB + 5 * MIB)
+
+        self.execute.commands.clear()
+        older = cinderworld.volume(size=3, snapshot_id=snapshot.id)
+        update = self.driver.create_volume_from_snapshot(older, snapshot)
+        cinderworld.save(older, update)
+        twin = cinderworld.volume(size=4, source_volid=volume.id)
+        update = self.driver.create_cloned_volume(
+            twin, cinderworld.reloaded(volume)
+        )
+        cinderworld.save(twin, update)
+        if self.volume_file:
+            self.assertEqual(0, len(self.execute.commands))
+        else:
+            self.assertEqual(2, self.execute.count("mount"))
+            self.assertEqual(2, self.execute.count("umount"))
+
+        self.end(volume, path)
+        self.assert_nothing_mounted()
+        self.check_content(older, 3, "first")
+        self.check_content(twin, 4, "second")
+        path = self.attached(twin)
+        self.check(path, "third", GIB + 5 * MIB)
+        self.end(twin, path)
+
+        with self.assertRaises(exception.VolumeIsBusy):
+            self.driver.delete_volume(volume)
+        self.driver.delete_snapshot(snapshot)
+        for each in (volume, older, twin):
+            self.driver.remove_export(self.context, each)
+            self.driver.delete_volume(each)
+            self.assertIsNone(self.find_share(each.name_id))
+        self.assert_nothing_mounted()
+        self.assertEqual({}, self.appliance.exporter.exported())
+
+    def check_content(self, volume: Any, size: int, seed: str) -> None:
+        path = self.attached(volume)
+        self.assertEqual(volume.name, os.path.basename(path))
+        self.assertEqual([volume.name], os.listdir(os.path.dirname(path)))
+        self.assertEqual(size * GIB, os.path.getsize(path))
+        self.check(path, seed)
+        # A clone belongs to whoever may mount it: it can be written.
+        self.write(path, "written", MIB)
+        self.end(volume, path)
+
+    def test_without_access_nobody_can_mount(self) -> None:
+        volume = self.create()
+        folder = os.path.join(self.directory, "elsewhere")
+        os.mkdir(folder)
+        done = subprocess.run(
+            [
+                "mount", "-t", "nfs", "-o", "vers=4.2,retry=0",
+                volume.provider_location, folder,
+            ],
+            capture_output=True,
+        )  # fmt: skip
+        self.assertNotEqual(0, done.returncode)
+        path = self.attached(volume)
+        self.write(path, "allowed")
+        self.end(volume, path)
+
+    def test_read_only(self) -> None:
+        volume = self.create()
+        where = {**self.compute(), "mode": "ro"}
+        path = self.mounted_by_brick(self.connection(volume, where))
+        with self.assertRaises(OSError):
+            self.write(path, "no")
+        self.end(volume, path)
+
+    def test_full_allocation(self) -> None:
+        self.driver = self.new_driver(nfs_sparsed_volumes=False)
+        volume = self.create()
+        path = self.attached(volume)
+        self.assertEqual(GIB, os.path.getsize(path))
+        self.assertGreaterEqual(os.stat(path).st_blocks * 512, GIB)
+        self.end(volume, path)
+
+    def test_image(self) -> None:
+        os.makedirs(cinderworld.CONF.image_conversion_dir, exist_ok=True)
+        data = os.urandom(MIB) + bytes(3 * MIB)
+        glance = test_images.Glance(data, "raw")
+        volume = self.create()
+        self.execute.commands.clear()
+        self.driver.copy_image_to_volume(
+            self.context, volume, glance, glance.meta["id"]
+        )
+        self.assertEqual(1, self.execute.count("mount"))
+        self.assertEqual(1, self.execute.count("umount"))
+        self.assert_nothing_mounted()
+        self.assertEqual({}, self.appliance.exporter.exported())
+        back = test_images.Glance(b"", "raw")
+        self.driver.copy_volume_to_image(
+            self.context, cinderworld.reloaded(volume), back, back.meta
+        )
+        self.assertEqual(data[:MIB], back.uploaded)
+        self.assert_nothing_mounted()
+
+    def test_backup_and_restore(self) -> None:
+        """Cinder attaches for itself; os-brick never unmounts."""
+        volume = self.create()
+        where = base.connector(socket.gethostname(), PORTAL)
+        volume.status = "restoring-backup"
+        volume.save()
+        path = self.mounted_by_brick(self.connection(volume, where))
+        with open(path, "wb") as file:
+            file.write(b"restored")
+        self.driver.terminate_connection(
+            cinderworld.reloaded(volume), where, force=True
+        )
+        self.driver.remove_export(self.context, cinderworld.reloaded(volume))
+        self.assert_nothing_mounted()
+        self.available(volume)
+        path = self.attached(volume)
+        self.assertEqual(GIB, os.path.getsize(path))
+        with open(path, "rb") as file:
+            self.assertEqual(b"restored", file.read(8))
+        self.end(volume, path)
+
+    def test_a_stale_mount_is_replaced(self) -> None:
+        volume = self.create()
+        path = self.attached(volume)
+        self.driver._api.revoke_access(volume.name_id, "cinder:cmp-1")
+        deadline = time.monotonic() + 60
+        while _is_readable(path) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.assertFalse(_is_readable(path), "the mount is not stale")
+        self.driver._shares.ensure_size(cinderworld.reloaded(volume))
+        self.driver._mounts.drop_idle(volume.name_id, volume.provider_location)
+        self.assert_nothing_mounted()
+
+    def test_left_over_after_a_crash(self) -> None:
+        volume = self.create()
+        program = (
+            f"import sys; sys.path.insert(0, {os.getcwd()!r})\n"
+            "from acme_cinder import hostlock\n"
+            f"locks = hostlock.HostLocks({self.base!r}, 5)\n"
+            f"with locks.gate({volume.name_id!r}) as gate:\n"
+            "    gate.enter()\n"
+            f"    export = {volume.provider_location!r}\n"
+            "    gate.state = hostlock.State(export, True)\n"
+            "import os; os.kill(os.getpid(), 9)\n"
+        )
+        path = self.attached(volume)
+        subprocess.run([sys.executable, "-W", "ignore", "-c", program])
+        self.driver.terminate_connection(volume, self.compute())
+        self.assertEqual(1, len(self.mounts()))
+        self.driver._reaper.run()
+        self.assert_nothing_mounted()
+        self.assertFalse(os.path.exists(path))
+
+
+class LifeTest(LifeCase):
+    pass
+
+
+class MinimalVendorLifeTest(base.WithoutVolumeFile, LifeCase):
+    pass
+
+
+class DeadServerTest(NfsCase):
+    """The server goes; nothing hangs."""
+
+    def test_operations_end(self) -> None:
+        volume = self.create()
+        self.driver._mounts.commands.timeout_seconds = 5
+        context = self.driver._shares.mounted(volume)
+        path = context.__enter__()
+        self.assertTrue(os.path.exists(path))
+        threads = pathlib.Path("/proc/fs/nfsd/threads")
+        count = threads.read_text().strip()
+        subprocess.run(["rpc.nfsd", "0"], check=True)
+        started = time.monotonic()
+        try:
+            with self.assertRaises(exception.VolumeBackendAPIException):
+                with errors.operation("Looked at", volume=volume):
+                    self.driver._shares.files.ensure_size(path, 2 * GIB)
+            context.__exit__(None, None, None)
+            self.assertLess(time.monotonic() - started, 60)
+            self.assertEqual({}, self.mounts())
+        finally:
+            subprocess.run(["rpc.nfsd", count], check=True)
+            pathlib.Path("/proc/fs/nfsd/v4_end_grace").write_text("Y")
+
+
+def _size(path: str) -> int:
+    """Past the client's cache of attributes."""
+    with open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        return False
+    try:
+        os.preadv(descriptor, [memoryview(bytearray(4096))], 0)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+del LifeCase
