@@ -17,6 +17,7 @@ import os
 import socket
 
 from cinder import exception
+from os_brick import exception as brick_exception
 from os_brick.initiator.connectors import remotefs as brick_remotefs
 from os_brick.remotefs import remotefs as brick_client
 from oslo_concurrency import processutils
@@ -74,24 +75,38 @@ class ComputeHostTest(base.DriverTestCase):
         )
         self.assertEqual(info, json.loads(json.dumps(info)))
 
-    def test_os_brick_makes_one_attempt(self):
-        """Its way with the options: split at white space, appended."""
+    def test_os_brick_asks_the_server_once(self):
+        """It splits the options at white space and appends them to its own.
+
+        To those it adds versions of its own, first; mount.nfs refuses two
+        versions before it asks anybody. So where a server cannot be
+        mounted, it is asked once and not three times.
+        """
         self.driver = self.new_driver(nfs_mount_options="hard,timeo=600")
         info = self.connection()
-        commands = []
+        asked = []
 
         def execute(*command, **kwargs):
-            commands.append(command)
-            return "", ""
+            if command[0] != "mount":
+                return "", ""
+            given = ",".join(
+                command[place + 1]
+                for place, one in enumerate(command)
+                if one == "-o"
+            )
+            if given.count("vers=") > 1:
+                raise processutils.ProcessExecutionError(
+                    stderr="multiple version options not permitted"
+                )
+            asked.append(given)
+            raise processutils.ProcessExecutionError(stderr="timed out")
 
         connector = brick_remotefs.RemoteFsConnector(
             "nfs", "sudo", execute=execute, conn=info
         )
-        device = connector.connect_volume(info["data"])
-        self.assertEqual(self.driver.local_path(self.volume), device["path"])
-        mounts = [one for one in commands if one[0] == "mount"]
-        self.assertEqual(1, len(mounts))
-        self.assertEqual(("-o", "vers=4.2,hard,timeo=600"), mounts[0][-4:-2])
+        with self.assertRaises(brick_exception.BrickException):
+            connector.connect_volume(info["data"])
+        self.assertEqual(["vers=4.2,hard,timeo=600"], asked)
 
     def test_given_version_is_kept(self):
         self.driver = self.new_driver(nfs_mount_options="-o nfsvers=4.1,ro")
