@@ -212,7 +212,9 @@ class StackTestCase(PluginTestCase):
         self.assertEqual([], tree.leftovers())
 
     def test_back_ends_live_and_die(self):
-        tree = self.appliance_tree("multi-backend")
+        tree = self.appliance_tree(
+            "multi-backend", ENABLE_VOLUME_MULTIATTACH="True"
+        )
         output = tree.run("stack")
         conf = tree.ini("cinder/cinder.conf")
         tokens = [conf[f"acme-{n}"]["acme_api_token"] for n in (1, 2)]
@@ -280,6 +282,10 @@ class StackTestCase(PluginTestCase):
                     "multi_backend",
                 )
             },
+        )
+        compute = conf["compute-feature-enabled"]
+        self.assertEqual(
+            str(pool["multiattach"]), compute["volume_multiattach"]
         )
         volume = conf["volume"]
         self.assertEqual("acme-1,acme-2,lvm-1", volume["backend_names"])
