@@ -114,8 +114,8 @@ class Service:
             raise failures.to_problem(error) from error
         self._changer.retention.prune()
         self._changer.started = True
-        if not report.clean:
-            LOG.warning("Comparison at start: %s", dataclasses.asdict(report))
+        for line in report.lines():
+            LOG.warning("Comparison at start: %s", line)
         return report
 
     def stop(self) -> None:

@@ -401,11 +401,13 @@ class Journal:
         problem: problems.Problem | None,
     ) -> None:
         intent = run.operation.intent
-        job = session.get_one(models.Job, intent.id)
-        job.state = state
-        job.finished_at = self.core.clock()
+        values: types.Body = {
+            "state": state,
+            "finished_at": self.core.clock(),
+        }
         if problem is not None:
-            job.problem = problem.to_dict(request_id=intent.request_id)
+            body = problem.to_dict(request_id=intent.request_id)
+            values["problem"] = body
             end = "cancelled" if state == "cancelled" else "failed"
             self.core.add_event(
                 session,
@@ -413,6 +415,11 @@ class Journal:
                 intent,
                 detail={"code": problem.code, "detail": problem.detail},
             )
+        session.execute(
+            sa.update(models.Job)
+            .where(models.Job.id == intent.id)
+            .values(**values)
+        )
 
     def _job_view(self, job_id: str) -> types.Body:
         with self.core.database.read() as session:

@@ -18,6 +18,7 @@ copy, restored by hand or left by another database.
 
 import dataclasses
 import logging
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -60,13 +61,15 @@ class Report:
     unusable_pools: dict[str, str] = dataclasses.field(default_factory=dict)
     applied: bool = False
 
-    @property
-    def clean(self) -> bool:
-        """Whether there is nothing to tell."""
+    def lines(self) -> list[str]:
+        """What was found, for a log: a line for each kind; [] is well."""
         found = dataclasses.asdict(self)
-        return not any(
-            value for name, value in found.items() if name != "applied"
-        )
+        del found["applied"]
+        return [
+            f"{len(each)} {name.replace('_', ' ')}, such as {_example(each)}"
+            for name, each in found.items()
+            if each
+        ]
 
 
 class Recovery:
@@ -236,6 +239,13 @@ def _rows(
 ) -> list[_Brief]:
     statement = sa.select(table.id, table.state).where(table.pool == pool)
     return [_Brief(*row) for row in session.execute(statement)]
+
+
+def _example(found: list[Any] | dict[str, Any]) -> str:
+    first = next(iter(found))
+    return (
+        f"{first}: {found[first]}" if isinstance(found, dict) else f"{first}"
+    )
 
 
 def _plain(difference: exporters.Difference) -> types.Body:
