@@ -103,8 +103,7 @@ class Attachments:
             "data": {
                 "export": export.location,
                 "name": volume.name,
-                "options": "-o "
-                + self._settings.mount_options_for(export.nfs_versions),
+                "options": self._settings.connection_options,
                 # What we made. Never what a guest has written there.
                 "format": "raw",
             },

@@ -67,8 +67,8 @@ class Settings:
         return "sparse" if self.sparse else "full"
 
     def mount_options_for(self, nfs_versions: Iterable[str]) -> str:
-        """The mount options with an NFS version, so that os-brick makes
-        one attempt and not one for each version it knows.
+        """For the driver's own mounts: the options with an NFS version, so
+        that os-brick makes one attempt and not one for each it knows.
 
         :param nfs_versions: what the appliance serves a share with.
         """
@@ -77,6 +77,15 @@ class Settings:
             return ",".join(given)
         newest = max(nfs_versions, key=_version, default="4.2")
         return ",".join([f"vers={newest}", *given])
+
+    @property
+    def connection_options(self) -> str:
+        """For mounts of others, as words of a mount command: what the
+        operator gave. No version of ours: os-brick, as Cinder makes its
+        connectors, names one first, and mount.nfs refuses two; Nova and
+        mount.nfs take the newest by themselves.
+        """
+        return f"-o {self.mount_options or 'rw'}"
 
 
 def _version(text: str) -> tuple[int, ...]:
