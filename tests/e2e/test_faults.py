@@ -40,6 +40,8 @@ class FaultsBase(base.E2ETestCase):
             volume = self.cinder.volumes.get(volume_id)
             if volume.status in statuses:
                 return volume
+            if volume.status in ("available", "error", "error_deleting"):
+                break
             time.sleep(scenario.POLL_SECONDS)
         self.fail(f"{volume_id} is {volume.status}, not {statuses}")
 

@@ -15,8 +15,10 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import time
@@ -118,9 +120,10 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL: what a crash is."""
+        """SIGKILL for it and all that it started: what a crash is."""
         if self._process is not None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
 
