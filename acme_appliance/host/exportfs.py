@@ -15,6 +15,7 @@
 from collections.abc import Iterable
 from collections.abc import Iterator
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -25,6 +26,8 @@ from acme_appliance.host import commands
 #: Where exportfs keeps the table; rpc.mountd answers the kernel from it.
 ETAB = "/var/lib/nfs/etab"
 THREADS = "/proc/fs/nfsd/threads"
+CONFIGURATION = "/etc/nfs.conf"
+CONFIGURATION_FOLDER = pathlib.Path("/etc/nfs.conf.d")
 
 #: So many exports are named on one command line at most.
 _BATCH = 500
@@ -106,9 +109,28 @@ def server_is_running() -> bool:
 
 
 def configured_root() -> str:
-    """``rootdir`` of ``[exports]`` in nfs.conf; ``/`` if there is none."""
+    """``rootdir`` of ``[exports]`` in nfs.conf; ``/`` if there is none.
+
+    Asked for with every health check, so it is read again only when a file
+    has changed. :raises commands.CommandError: it cannot be read.
+    """
+    return _configured_root(_configuration_stamp())
+
+
+@functools.lru_cache(maxsize=1)
+def _configured_root(stamp: tuple[tuple[str, int], ...]) -> str:
     found = commands.run(["nfsconf", "--get", "exports", "rootdir"])
     return found.strip() or "/"
+
+
+def _configuration_stamp() -> tuple[tuple[str, int], ...]:
+    """All files that nfsconf reads, with the times of their changes."""
+    files = [pathlib.Path(CONFIGURATION), *CONFIGURATION_FOLDER.glob("*.conf")]
+    return tuple(
+        (str(file), file.stat().st_mtime_ns)
+        for file in sorted(files)
+        if file.exists()
+    )
 
 
 def _batches(exports: Iterable[tuple[str, str]]) -> Iterator[list[str]]:

@@ -12,9 +12,11 @@
 
 """The exporters: what clients are, and the common suite."""
 
+import os
 import pathlib
 import tempfile
 import unittest
+from unittest import mock
 
 import ddt
 
@@ -362,3 +364,30 @@ class TestExportTable(unittest.TestCase):
         self.assertEqual(
             "[2001:db8::1]:/a", exportfs.argument("/a", "2001:db8::1")
         )
+
+
+class TestConfiguredRoot(unittest.TestCase):
+    """A process only when nfs.conf has changed."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.file = pathlib.Path(folder.name, "nfs.conf")
+        self.file.write_text("")
+        self.answers = []
+        for owner, name, value in (
+            (exportfs, "CONFIGURATION", str(self.file)),
+            (exportfs, "CONFIGURATION_FOLDER", pathlib.Path(folder.name)),
+            (exportfs.commands, "run", lambda argv: self.answers.pop(0)),
+        ):
+            patch = mock.patch.object(owner, name, value)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def test_read_again_when_changed(self):
+        self.answers = ["/pool\n", "\n"]
+        for _ in range(3):
+            self.assertEqual("/pool", exportfs.configured_root())
+        os.utime(self.file, (1, 1))
+        self.assertEqual("/", exportfs.configured_root())
+        self.assertEqual([], self.answers)
