@@ -41,6 +41,17 @@ acme_api_token = {box.token}
 acme_api_ca_file = {box.ca_file}
 nfs_mount_point_base = {mounts}
 """
+APPLIANCE_CONF = """\
+[DEFAULT]
+state_path = {folder}/state
+enabled_pools = gold
+[nfs]
+portals = 127.0.0.1
+exporter = memory
+[pool:gold]
+engine = memory
+path = {folder}/gold
+"""
 PACKAGES = ("acme_cinder", "acme_appliance")
 
 
@@ -166,6 +177,12 @@ class Installed(unittest.TestCase):
             found = json.loads((self.folder / "found.json").read_text())
         return str(found["acme-1"]["created"])
 
+    def serve(self) -> None:
+        """Start the appliance, with all the options that it must have."""
+        file = self.folder / "acme-appliance.conf"
+        file.write_text(APPLIANCE_CONF.format(folder=self.folder))
+        run(self.bin / "acme-appliance", "--config-file", file, "serve")
+
     def installed(self) -> set[str]:
         lines = run(self.bin / "pip", "list", "--format=freeze")
         return {line.partition("==")[0].lower() for line in lines.split()}
@@ -175,7 +192,7 @@ class Installed(unittest.TestCase):
             self.assertEqual(set(), {"falcon", "gunicorn"} & self.installed())
             self.assertRegex(self.create_a_volume(), r"^192\.0\.2\.10:/")
             with self.assertRaisesRegex(AssertionError, r"\[appliance\]"):
-                run(self.bin / "acme-appliance", "status")
+                self.serve()
         with self.subTest("with the extra"):
             self.pip(f"{self.built.wheel}[appliance]")
             self.assertLessEqual({"falcon", "gunicorn"}, self.installed())
