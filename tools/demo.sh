@@ -55,11 +55,10 @@ tell_how_to_use() {
 
 It is all still running, for four hours at most:
 
-  tools/sandbox.sh shell $NAME      a shell where it runs; in there:
-      . .work/demo-logs/openrc       settings for the cinder command
-      cinder list; cinder create 1 --name mine
-      acme-appliance status          (settings are in openrc, too)
-  tools/sandbox.sh exec $NAME -- CMD   the same for one command
+  tools/sandbox.sh shell $NAME      a shell where it runs. In there:
+      . .work/demo-logs/openrc
+      cinder create 1 --name mine; cinder list; cinder service-list
+      acme status                     the appliance's own view
   tools/sandbox.sh stop $NAME       the end of all of it
 
 Logs: $LOGS

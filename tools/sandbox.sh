@@ -90,7 +90,8 @@ start_named() {
     [[ $1 =~ ^[A-Za-z0-9_-]{1,32}$ ]] || die "not a name for a world: $1"
     WORLD_DIR=$WORLD_BASE/$1
     if [ -e "$WORLD_DIR" ]; then
-        [ "$(world_state "$WORLD_DIR")" != ready ] || die "$1 is running"
+        [ "$(world_state "$WORLD_DIR")" != ready ] ||
+            die "$1 is running; end it with: tools/sandbox.sh stop $1"
         world_stop "$WORLD_DIR" || exit 1
     fi
     mkdir -p "$WORLD_BASE"

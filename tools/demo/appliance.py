@@ -61,6 +61,11 @@ class Appliance:
         self._log = logs / "appliance-setup.log"
         self._reason = ""
 
+    @property
+    def command_line(self) -> str:
+        """How to call it with its configuration."""
+        return f"{self._command} --config-file {self._config}"
+
     def _run(self, *arguments: str) -> str:
         """One command of the appliance; its output is logged.
 

@@ -128,6 +128,8 @@ def main() -> int:
     try:
         demonstrate(machine, report)
         keep = arguments.keep and not report.failed
+        if keep:
+            machine.write_settings(arguments.logs / "openrc")
     finally:
         if not keep:
             machine.stop()

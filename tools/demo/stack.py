@@ -210,6 +210,27 @@ class Stack:
             MICROVERSION, session=keystone_session.Session(auth=auth)
         )
 
+    def write_settings(self, path: pathlib.Path) -> None:
+        """A shell script that sets up the commands for a person."""
+        settings = {
+            "OS_AUTH_TYPE": "noauth",
+            "OS_PROJECT_ID": PROJECT_ID,
+            "Cinder_USER_ID": "admin",
+            "Cinder_PROJECT_ID": PROJECT_ID,
+            "Cinder_ENDPOINT": f"http://127.0.0.1:{CINDER_PORT}/v3",
+            "OS_VOLUME_API_VERSION": MICROVERSION,
+            "PYTHONWARNINGS": "ignore",
+        }
+        programs = pathlib.Path(sys.executable).parent
+        lines = [
+            *(f"export {name}={value}" for name, value in settings.items()),
+            f"export PATH={programs}:$PATH",
+            "acme() {",
+            f'    {self.appliance.command_line} "$@"',
+            "}",
+        ]
+        path.write_text("\n".join(lines) + "\n")
+
     def view(self) -> appliance.View:
         """The appliance as an auditor sees it."""
         view = appliance.View(
