@@ -29,7 +29,7 @@ operation the HTTP requests, processes and mounts, which are the same on every
 machine. In the sandbox a process costs ten times what it costs elsewhere.
 
   --json FILE       write the results there as well
-  --runs N          runs of the small operations (7)
+  --runs N          runs of the small operations (5)
   --large-runs N    runs of the clone of 1 GiB (3)
   --sandbox         use the sandbox even where the running kernel has NFS
 TEXT

@@ -34,6 +34,7 @@ from cinder.volume import driver
 from cinder.volume import volume_types
 import os_brick
 from os_brick import privileged
+from oslo_log import log as logging
 from oslo_utils import importutils
 
 CONF = config.CONF
@@ -41,10 +42,17 @@ PROJECT_ID = "acdec0de" * 4
 
 
 def _configuration(
-    folder: pathlib.Path, options: dict[str, dict[str, str]]
+    folder: pathlib.Path,
+    log: pathlib.Path,
+    options: dict[str, dict[str, str]],
 ) -> str:
     groups = {
-        "DEFAULT": {"state_path": str(folder), "host": "bench"},
+        "DEFAULT": {
+            "state_path": str(folder),
+            "host": "bench",
+            "log_file": str(log),
+            "use_stderr": "False",
+        },
         "database": {"connection": f"sqlite:///{folder}/cinder.sqlite"},
         "oslo_concurrency": {"lock_path": f"{folder}/locks"},
         **options,
@@ -60,7 +68,10 @@ class World:
     """Cinder without services; one per process."""
 
     def __init__(
-        self, folder: pathlib.Path, options: dict[str, dict[str, str]]
+        self,
+        folder: pathlib.Path,
+        log: pathlib.Path,
+        options: dict[str, dict[str, str]],
     ) -> None:
         """Configure it.
 
@@ -68,8 +79,9 @@ class World:
         """
         objects.register_all()
         conf = folder / "cinder.conf"
-        conf.write_text(_configuration(folder, options))
+        conf.write_text(_configuration(folder, log, options))
         CONF(["--config-file", str(conf)], project="cinder")
+        logging.setup(CONF, "cinder")
         os_brick.setup(CONF)
         migration.db_sync()
         # Cinder's locks, which the generic driver takes, are files.

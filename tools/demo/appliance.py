@@ -30,6 +30,26 @@ PORT = 8443
 START_SECONDS = 30
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+UNIT = (
+    pathlib.Path(__file__).resolve().parents[2]
+    / "etc/acme-appliance/systemd/acme-appliance.service"
+)
+
+
+def _rights_of_the_unit() -> list[str]:
+    """A command's prefix that leaves it the rights which systemd would:
+    that they are enough is shown here, and not on an operator's machine."""
+    (granted,) = re.findall(
+        r"^CapabilityBoundingSet=(.+)$", UNIT.read_text(), re.MULTILINE
+    )
+    kept = [
+        f"+{name.removeprefix('CAP_').lower()}" for name in granted.split()
+    ]
+    return [
+        *("setpriv", "--no-new-privs"),
+        *("--bounding-set", ",".join(["-all", *kept])),
+    ]
+
 
 class Appliance:
     """An ``acme-appliance`` of its own in a folder, served by one process."""
@@ -55,7 +75,12 @@ class Appliance:
         self._config = folder / "acme-appliance.conf"
         self.process = processes.Process(
             "appliance",
-            [command, "--config-file", str(self._config), *arguments, "serve"],
+            [
+                *_rights_of_the_unit(),
+                *(command, "--config-file", str(self._config)),
+                *arguments,
+                "serve",
+            ],
             logs / "appliance.log",
         )
         self._log = logs / "appliance-setup.log"
