@@ -79,7 +79,7 @@ packages_for() {
 }
 
 is_installed() {
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+    dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
 }
 
 # ensure_packages PROFILE...: installs what is missing, and only that.
