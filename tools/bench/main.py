@@ -85,7 +85,7 @@ class Measurements:
 
     def p50_count(self, operation: str, backend: str, name: str) -> int:
         return statistics.median_high(
-            getattr(sample.counts, name)
+            int(getattr(sample.counts, name))
             for sample in self.samples[operation, backend]
         )
 

@@ -209,8 +209,9 @@ class View:
     def volume_file(self, share: dict[str, Any]) -> pathlib.Path:
         """The file on the appliance's own file system."""
         folder = self.pool / "shares" / share["id"]
-        name = (share["file"] or {}).get("name")
-        return folder / name if name else next(folder.iterdir())
+        if share["file"] is None:
+            return next(folder.iterdir())
+        return folder / str(share["file"]["name"])
 
     def subvolumes(self) -> list[str]:
         """Shares and snapshots that btrfs has, whatever the records say."""

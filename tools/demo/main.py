@@ -25,6 +25,7 @@ import traceback
 
 import prettytable
 
+from tools.demo import appliance
 from tools.demo import processes
 from tools.demo import scenario
 from tools.demo import stack
@@ -76,7 +77,7 @@ def run_step(report: Report, step: scenario.Step) -> bool:
     return result == OK
 
 
-def nothing_left(machine: stack.Stack, view: stack.appliance.View) -> str:
+def nothing_left(machine: stack.Stack, view: appliance.View) -> str:
     left = {
         kind: found for kind, found in machine.leftovers(view).items() if found
     }
