@@ -214,10 +214,11 @@ class Stack:
         """A shell script that sets up the commands for a person."""
         settings = {
             "OS_AUTH_TYPE": "noauth",
+            "OS_USER_ID": "admin",
             "OS_PROJECT_ID": PROJECT_ID,
-            "Cinder_USER_ID": "admin",
-            "Cinder_PROJECT_ID": PROJECT_ID,
-            "Cinder_ENDPOINT": f"http://127.0.0.1:{CINDER_PORT}/v3",
+            "CINDER_ENDPOINT": (
+                f"http://127.0.0.1:{CINDER_PORT}/v3/{PROJECT_ID}"
+            ),
             "OS_VOLUME_API_VERSION": MICROVERSION,
             "PYTHONWARNINGS": "ignore",
         }
