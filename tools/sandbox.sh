@@ -65,7 +65,7 @@ choose_kind() {
     fi
     why=$(uml_obstacle)
     [ -z "$why" ] || die "no sandbox: $why (install user-mode-linux," \
-        "nfs-kernel-server, nfs-common, e2fsprogs)"
+        "nfs-kernel-server, nfs-common, e2fsprogs, gcc)"
     WORLD_KIND=sandbox
 }
 

@@ -43,6 +43,18 @@ uml_obstacle() {
     for name in linux.uml rpc.nfsd nfsdcld mkfs.ext4 taskset setsid; do
         command -v "$name" >/dev/null || { echo "no $name command"; return; }
     done
+    ! cpu_has_amx || command -v gcc >/dev/null ||
+        echo "no gcc command, which a CPU with AMX makes necessary"
+}
+
+cpu_has_amx() { grep -qsw amx_tile /proc/cpuinfo; }
+
+# uml_preload DIR: prints the library without which the guest does not start
+# on this CPU, made in DIR; nothing where it needs none. See xstate.c.
+uml_preload() {
+    cpu_has_amx || return 0
+    gcc -shared -fPIC -O2 -o "$1/xstate.so" "$WORLD_HERE/xstate.c" &&
+        echo "$1/xstate.so"
 }
 
 # uml_cpu DIR: moving between CPUs makes a guest 2 to 4 times slower, so it
@@ -86,7 +98,7 @@ world_create() {
 }
 
 world_boot() {
-    local dir=$1
+    local dir=$1 cpu
     if [ "$WORLD_KIND" = native ]; then
         exec unshare --mount --net --pid --fork --kill-child \
             --propagation private "$WORLD_HERE/native-init.sh" "$dir"
@@ -95,8 +107,10 @@ world_boot() {
     mkfs.ext4 -q -F -m 0 -E lazy_itable_init=1,lazy_journal_init=1,nodiscard \
         "$dir/scratch.img"
     TMPDIR=$(uml_memory_folder "$dir")
-    export TMPDIR
-    exec taskset -c "$(uml_cpu "$dir")" linux.uml "mem=${WORLD_MEMORY_MIB}M" \
+    LD_PRELOAD=$(uml_preload "$dir") || return
+    cpu=$(uml_cpu "$dir")
+    export TMPDIR LD_PRELOAD
+    exec taskset -c "$cpu" linux.uml "mem=${WORLD_MEMORY_MIB}M" \
         rootfstype=hostfs rootflags=/ ro "init=$WORLD_HERE/guest-init.sh" \
         "acme_world=$dir" "ubda=$dir/scratch.img" con=null con0=null,fd:1 \
         con1=pts quiet
