@@ -30,6 +30,7 @@ from acme_appliance.api.calls import ApiSettings
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
+from acme_appliance.host import users
 from acme_appliance.service import Service
 from acme_appliance.service import types
 
@@ -65,10 +66,13 @@ def system_id(state_path: pathlib.Path) -> str:
 
 def build_database(conf: cfg.ConfigOpts) -> Database:
     """The database, with the tables of this release."""
-    ensure_state_path(conf)
+    state_path = ensure_state_path(conf)
     # It holds hashes of tokens and who may mount what.
     old_mask = os.umask(0o027)
     try:
+        if not conf.database.url:
+            # SQLite gives its other files the same owner.
+            users.create_for_owner(state_path / options.DATABASE_NAME)
         database = Database(options.database_url(conf))
         database.upgrade()
     finally:

@@ -32,6 +32,7 @@ from oslo_config import types
 
 DEFAULT_FILE: Final = "/etc/acme-appliance/acme-appliance.conf"
 PROG: Final = "acme-appliance"
+DATABASE_NAME: Final = "appliance.db"
 
 POOL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 
@@ -437,12 +438,23 @@ def pools(conf: cfg.ConfigOpts) -> list[Pool]:
     ]
 
 
+def pools_on_devices(conf: cfg.ConfigOpts) -> list[tuple[Pool, str]]:
+    """Those that the appliance mounts, each with its device."""
+    return [
+        (pool, pool.device)
+        for pool in pools(conf)
+        if pool.engine != "memory" and pool.device
+    ]
+
+
 def state_path(conf: cfg.ConfigOpts) -> pathlib.Path:
     return pathlib.Path(conf.state_path)
 
 
 def database_url(conf: cfg.ConfigOpts) -> str:
-    return conf.database.url or f"sqlite:///{conf.state_path}/appliance.db"
+    return conf.database.url or (
+        f"sqlite:///{conf.state_path}/{DATABASE_NAME}"
+    )
 
 
 def export_root(conf: cfg.ConfigOpts) -> str:

@@ -83,9 +83,14 @@ def ensure_mounted(source: str, path: str) -> bool:
     :raises PoolError: it cannot be.
     """
     try:
-        os.makedirs(path, mode=0o755, exist_ok=True)
         if filesystem.is_mount_point(path):
             return False
+        if os.geteuid() != 0:
+            raise PoolError(
+                f"{path} is not mounted, and only root mounts: run"
+                " acme-appliance mount as root"
+            )
+        os.makedirs(path, mode=0o755, exist_ok=True)
         if os.listdir(path):
             raise PoolError(
                 f"{path} is not mounted and not empty: a mount would hide"

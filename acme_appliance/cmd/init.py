@@ -32,6 +32,8 @@ from acme_appliance.cmd.common import Exit
 from acme_appliance.cmd.common import parse_size
 
 _STATE_PATH: Final = "/var/lib/acme-appliance"
+#: ReadWritePaths= of the unit, as far as pools and state may be there.
+_UNIT_WRITES: Final = (_STATE_PATH, "/srv")
 
 _DESCRIPTION: Final = (
     "Make a pool for shares and write a configuration that works. The pool"
@@ -304,14 +306,17 @@ def _with_pool(
 
 def _write(wanted: _Wanted, merged: str | None) -> list[str]:
     from acme_appliance.host import filesystem
+    from acme_appliance.host import users
 
     done = []
+    uid, gid = users.ids()
     os.makedirs(wanted.state_path, mode=0o750, exist_ok=True)
+    os.chown(wanted.state_path, uid, gid)
     if merged is None:
         done.append(f"{wanted.output} is as it should be")
     else:
         os.makedirs(wanted.output.parent, mode=0o755, exist_ok=True)
-        filesystem.write_durably(wanted.output, merged, 0o640)
+        filesystem.write_durably(wanted.output, merged, 0o640, gid)
         done.append(f"wrote {wanted.output}")
     if nfsconf.ensure_exports_directory():
         done.append(f"made {nfsconf.EXPORTS_DIR}")
@@ -380,12 +385,28 @@ def _stable_name(source: str) -> str:
     return found[0] if found else source
 
 
+def _write_paths(wanted: _Wanted) -> list[str]:
+    """Where the service writes, beyond what its unit lets it write to."""
+    return [
+        path
+        for path in dict.fromkeys((wanted.state_path, wanted.path))
+        if not any(
+            pathlib.Path(path).is_relative_to(known) for known in _UNIT_WRITES
+        )
+    ]
+
+
 def _next_steps(wanted: _Wanted) -> str:
+    edit = "".join(
+        f"\n  systemctl edit acme-appliance       (add: [Service]"
+        f" ReadWritePaths={path})"
+        for path in _write_paths(wanted)
+    )
     program = options.PROG
     if str(wanted.output) != options.DEFAULT_FILE:
         program += f" --config-file {wanted.output}"
     return f"""
-Next:
+Next:{edit}
   systemctl restart nfs-server
   systemctl enable --now acme-appliance     (or: {program} serve)
   {program} token create cinder-a --scope driver:cinder-a

@@ -31,7 +31,14 @@ LOG = logging.getLogger(__name__)
 
 #: In the order of --help. Only the one that runs is imported past its
 #: arguments: some import a lot.
-_SUBCOMMANDS: Final = ("init", "serve", "token", "status", "reconcile")
+_SUBCOMMANDS: Final = (
+    "init",
+    "mount",
+    "serve",
+    "token",
+    "status",
+    "reconcile",
+)
 
 _DESCRIPTION: Final = (
     "An NFS share appliance: a REST API over btrfs and the kernel's NFS"

@@ -25,10 +25,10 @@ from acme_appliance.cmd.common import Exit
 LOG = logging.getLogger(__name__)
 
 _DESCRIPTION = (
-    "Serve the REST API until SIGTERM. Mounts the pools that have a device"
-    " and are not mounted, makes a TLS certificate at the first start,"
-    " finishes what a crash has cut off, and then accepts changes"
-    " (GET /readyz says 200)."
+    "Serve the REST API until SIGTERM. Makes a TLS certificate at the first"
+    " start, finishes what a crash has cut off, and then accepts changes"
+    " (GET /readyz says 200). Where root runs it, it mounts the pools first,"
+    " as acme-appliance mount does."
 )
 
 
@@ -123,10 +123,9 @@ def _set_up_logging(conf: cfg.ConfigOpts) -> None:
 def _mount_pools(conf: cfg.ConfigOpts) -> None:
     from acme_appliance import poolsetup
 
-    for pool in options.pools(conf):
-        if pool.engine != "memory" and pool.device:
-            try:
-                poolsetup.ensure_mounted(pool.device, pool.path)
-            except poolsetup.PoolError as error:
-                # Served all the same: reads work, and changes say why not.
-                LOG.error("Pool %s is not mounted: %s", pool.name, error)
+    for pool, device in options.pools_on_devices(conf):
+        try:
+            poolsetup.ensure_mounted(device, pool.path)
+        except poolsetup.PoolError as error:
+            # Served all the same: reads work, and changes say why not.
+            LOG.error("Pool %s is not mounted: %s", pool.name, error)

@@ -66,7 +66,10 @@ class BtrfsEngine(base.Engine):
             if not filesystem.is_btrfs(self.root):
                 return [f"{self.root} is not on btrfs; is the pool mounted?"]
             if filesystem.is_read_only(self.root):
-                return [f"{self.root} is mounted read-only"]
+                return [
+                    f"{self.root} is read-only: so it is mounted, or the"
+                    " unit's ReadWritePaths= lacks it"
+                ]
             for folder in (*_FOLDERS.values(), _COMMIT):
                 os.stat(os.path.join(self.root, folder))
         except OSError as error:

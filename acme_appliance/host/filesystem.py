@@ -97,12 +97,18 @@ def usage(path: str) -> tuple[int, int, int]:
     return total, used, found.f_bavail * found.f_frsize
 
 
-def write_durably(path: pathlib.Path, text: str, mode: int = 0o644) -> None:
-    """Replace a small file: after a power cut it is the old or the new."""
+def write_durably(
+    path: pathlib.Path, text: str, mode: int = 0o644, gid: int = -1
+) -> None:
+    """Replace a small file: after a power cut it is the old or the new.
+
+    :param gid: the file's group; -1: the process's.
+    """
     temporary = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     fd = os.open(temporary, flags, mode)
     with open(fd, "w", encoding="utf-8") as file:
+        os.fchown(fd, -1, gid)
         os.fchmod(fd, mode)
         file.write(text)
         file.flush()

@@ -30,6 +30,7 @@ from acme_appliance.cmd import common
 from acme_appliance.cmd import init
 from acme_appliance.cmd import main
 from acme_appliance.cmd import nfsconf
+from acme_appliance.host import users
 from acme_appliance.service import Service
 
 CONFIGURATION = """\
@@ -81,6 +82,7 @@ class HelpTest(Case):
     @ddt.data(
         (),
         ("init",),
+        ("mount",),
         ("serve",),
         ("token",),
         ("token", "create"),
@@ -288,6 +290,76 @@ class SizeTest(unittest.TestCase):
         self.assertEqual(text, common.human_bytes(size))
 
 
+class MountTest(Case):
+    """Without the mount itself."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        text = CONFIGURATION.format(directory=self.directory)
+        for name in ("gold", "silver"):
+            text += f"[pool:{name}]\nengine = btrfs\n"
+            text += f"path = {self.directory}/{name}\ndevice = /dev/{name}\n"
+        text = text.replace("= gold\n", "= gold, silver\n")
+        self.file.write_text(text.replace("[pool:gold]\nengine = memory", ""))
+
+    def mount(self, **mounts: object) -> tuple[int, str, str]:
+        with unittest.mock.patch.object(
+            poolsetup,
+            "ensure_mounted",
+            lambda device, path: mounts[device[5:]],
+        ):
+            return self.run_command("mount")
+
+    def test_it_says_what_it_did(self):
+        code, out, err = self.mount(gold=True, silver=False)
+        self.assertEqual((0, ""), (code, err))
+        self.assertIn("gold: mounted /dev/gold at", out)
+        self.assertIn("silver: was mounted at", out)
+
+    def test_one_that_fails_keeps_no_other_from_it(self):
+        def ensure_mounted(device: str, path: str) -> bool:
+            if device == "/dev/gold":
+                raise poolsetup.PoolError("/dev/gold does not exist")
+            return True
+
+        with unittest.mock.patch.object(
+            poolsetup, "ensure_mounted", ensure_mounted
+        ):
+            code, out, err = self.run_command("mount")
+        self.assertEqual(1, code)
+        self.assertIn("pool gold: /dev/gold does not exist", err)
+        self.assertIn("silver: mounted", out)
+
+    def test_who_is_not_root_is_told_who_mounts(self):
+        with unittest.mock.patch("os.geteuid", lambda: 1000):
+            code, _, err = self.run_command("mount")
+        self.assertEqual(1, code)
+        self.assertIn("run acme-appliance mount as root", err)
+
+    def test_a_configuration_that_is_not_complete(self):
+        self.file.write_text("[DEFAULT]\n")
+        code, _, err = self.run_command("mount")
+        self.assertEqual(3, code)
+        self.assertIn("enabled_pools", err)
+
+
+class OwnerTest(Case):
+    def test_a_new_database_is_the_directorys_owners(self):
+        given = []
+        file = self.directory / "a.db"
+        with (
+            unittest.mock.patch("os.geteuid", lambda: 0),
+            unittest.mock.patch(
+                "os.fchown", lambda *arguments: given.append(arguments[1:])
+            ),
+        ):
+            users.create_for_owner(file)
+            users.create_for_owner(file)
+        owner = self.directory.stat()
+        self.assertEqual([(owner.st_uid, owner.st_gid)], given)
+        self.assertTrue(file.exists())
+
+
 @ddt.ddt
 class InitTest(Case):
     """Without the mkfs and mount, which need root and a disk."""
@@ -297,10 +369,12 @@ class InitTest(Case):
         self.output = self.directory / "new.conf"
         self.nfs_conf = self.directory / "nfs.conf.d" / "a.conf"
         self.plans: list[poolsetup.Plan] = []
+        self.service_ids = (-1, -1)
         exports = self.directory / "exports"
         for target, value in (
             ("os.geteuid", lambda: 0),
             ("acme_appliance.poolsetup.set_up", self.set_up),
+            ("acme_appliance.host.users.ids", lambda: self.service_ids),
         ):
             patch = unittest.mock.patch(target, value)
             patch.start()
@@ -350,6 +424,26 @@ class InitTest(Case):
         before = self.output.read_text()
         self.assertEqual(0, self.init(*image, *portal)[0])
         self.assertEqual(before, self.output.read_text())
+
+    def test_what_it_makes_is_the_services(self):
+        self.service_ids = (os.geteuid(), os.getegid())
+        given = []
+        with unittest.mock.patch(
+            "os.chown", lambda *arguments: given.append(arguments)
+        ):
+            code, out, err = self.init("--directory", "/srv/gold")
+        self.assertEqual((0, ""), (code, err))
+        state = str(self.directory / "state")
+        self.assertEqual([(state, *self.service_ids)], given)
+        self.assertEqual(os.getegid(), self.output.stat().st_gid)
+
+    def test_it_says_what_the_unit_must_let_the_service_write_to(self):
+        _, out, _ = self.init("--directory", "/data/gold")
+        for path in ("/data/gold", self.directory / "state"):
+            self.assertIn(f"ReadWritePaths={path})", out)
+        self.output.unlink()
+        _, out, _ = self.init("--directory", "/srv/gold")
+        self.assertNotIn("ReadWritePaths=/srv", out)
 
     def test_a_further_pool_below_the_same_root(self):
         root = ("--nfs-root", str(self.directory / "p"))

@@ -1,0 +1,53 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``acme-appliance mount``."""
+
+from typing import Any
+
+from oslo_config import cfg
+
+from acme_appliance import conf as options
+from acme_appliance.cmd.common import CommandError
+from acme_appliance.cmd.common import Exit
+
+_DESCRIPTION = (
+    "Mount the pools that have a device and are not mounted. systemd runs it"
+    " as root before the service, which has no right to mount."
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    subparsers.add_parser(
+        "mount", help="mount the pools", description=_DESCRIPTION
+    )
+
+
+def run(conf: cfg.ConfigOpts) -> int:
+    from acme_appliance import poolsetup
+
+    try:
+        options.check(conf)
+    except options.ConfigurationError as error:
+        raise CommandError(str(error), Exit.CONFIGURATION) from error
+    failed = []
+    for pool, device in options.pools_on_devices(conf):
+        try:
+            mounted = poolsetup.ensure_mounted(device, pool.path)
+        except poolsetup.PoolError as error:
+            failed.append(f"pool {pool.name}: {error}")
+            continue
+        how = f"mounted {device} at" if mounted else "was mounted at"
+        print(f"pool {pool.name}: {how} {pool.path}")
+    if failed:
+        raise CommandError("\n".join(failed))
+    return Exit.OK
