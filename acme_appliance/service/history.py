@@ -16,8 +16,6 @@ from collections.abc import Mapping
 import time
 from typing import Any
 
-import sqlalchemy as sa
-
 from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.service import core
@@ -51,22 +49,14 @@ class Jobs:
         limit: int,
         marker: str | None,
     ) -> types.Page:
-        statement = sa.select(models.Job)
-        if caller.namespace is not None:
-            statement = statement.where(
-                models.Job.namespace == caller.namespace
-            )
-        for name, value in filters.items():
-            statement = statement.where(getattr(models.Job, name) == value)
-        with self.core.database.read() as session:
-            return pages.read_page(
-                session,
-                statement,
-                models.Job.id,
-                limit=limit,
-                marker=marker,
-                show=views.job,
-            )
+        return pages.read_page(
+            self.core.database,
+            pages.visible(models.Job, caller).filter_by(**filters),
+            models.Job.id,
+            limit=limit,
+            marker=marker,
+            show=views.job,
+        )
 
     def cancel(self, caller: types.Caller, job_id: str) -> types.Body:
         body = self._read(caller, job_id)
@@ -119,11 +109,11 @@ class Events:
     def _read(
         self, caller: types.Caller, after: int, limit: int
     ) -> list[types.Body]:
-        statement = sa.select(models.Event).where(models.Event.seq > after)
-        if caller.namespace is not None:
-            statement = statement.where(
-                models.Event.namespace == caller.namespace
-            )
-        statement = statement.order_by(models.Event.seq).limit(limit)
+        statement = (
+            pages.visible(models.Event, caller)
+            .where(models.Event.seq > after)
+            .order_by(models.Event.seq)
+            .limit(limit)
+        )
         with self.core.database.read() as session:
             return [views.event(row) for row in session.scalars(statement)]

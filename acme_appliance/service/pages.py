@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance.db.session import Database
 from acme_appliance.service import types
 
 
@@ -43,8 +43,16 @@ def decode_marker(marker: str) -> str:
         ) from error
 
 
+def visible(model: Any, caller: types.Caller) -> sa.Select[Any]:
+    """All rows of a table that a caller may see."""
+    statement = sa.select(model)
+    if caller.namespace is not None:
+        statement = statement.where(model.namespace == caller.namespace)
+    return statement
+
+
 def read_page(
-    session: orm.Session,
+    database: Database,
     statement: sa.Select[Any],
     key: Any,
     *,
@@ -60,8 +68,10 @@ def read_page(
         statement = statement.where(key > decode_marker(marker))
     # One more than asked for tells whether there is a next page.
     statement = statement.order_by(key).limit(limit + 1)
-    rows: Sequence[Any] = session.scalars(statement).all()
-    more = len(rows) > limit
-    rows = rows[:limit]
-    next_marker = encode_marker(getattr(rows[-1], key.key)) if more else None
-    return types.Page([show(row) for row in rows], next_marker)
+    with database.read() as session:
+        rows: Sequence[Any] = session.scalars(statement).all()
+        more = len(rows) > limit
+        rows = rows[:limit]
+        last = getattr(rows[-1], key.key) if more else None
+        items = [show(row) for row in rows]
+    return types.Page(items, last and encode_marker(last))

@@ -51,31 +51,21 @@ class Shares:
         limit: int,
         marker: str | None,
     ) -> types.Page:
-        statement = sa.select(models.Share).options(
-            orm.selectinload(models.Share.access_rules)
+        columns = dict(filters)
+        labels = columns.pop("labels", {})
+        statement = pages.visible(models.Share, caller)
+        if columns.pop("group_id", None) is not None:
+            # Groups are not there yet: no share is in one.
+            statement = statement.where(sa.false())
+        statement = _with_labels(statement.filter_by(**columns), labels)
+        return pages.read_page(
+            self.core.database,
+            statement.options(orm.selectinload(models.Share.access_rules)),
+            models.Share.id,
+            limit=limit,
+            marker=marker,
+            show=self.core.share_body,
         )
-        if caller.namespace is not None:
-            statement = statement.where(
-                models.Share.namespace == caller.namespace
-            )
-        for name, value in filters.items():
-            if name == "labels":
-                statement = _with_labels(statement, value)
-            elif name == "group_id":
-                # Groups are not there yet: no share is in one.
-                statement = statement.where(sa.false())
-            else:
-                column = getattr(models.Share, name)
-                statement = statement.where(column == value)
-        with self.core.database.read() as session:
-            return pages.read_page(
-                session,
-                statement,
-                models.Share.id,
-                limit=limit,
-                marker=marker,
-                show=self.core.share_body,
-            )
 
     # -- changing
 

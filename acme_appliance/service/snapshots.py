@@ -179,23 +179,14 @@ class Snapshots:
         limit: int,
         marker: str | None,
     ) -> types.Page:
-        statement = sa.select(models.Snapshot)
-        if caller.namespace is not None:
-            statement = statement.where(
-                models.Snapshot.namespace == caller.namespace
-            )
-        for name, value in filters.items():
-            column = getattr(models.Snapshot, name)
-            statement = statement.where(column == value)
-        with self.core.database.read() as session:
-            return pages.read_page(
-                session,
-                statement,
-                models.Snapshot.id,
-                limit=limit,
-                marker=marker,
-                show=views.snapshot,
-            )
+        return pages.read_page(
+            self.core.database,
+            pages.visible(models.Snapshot, caller).filter_by(**filters),
+            models.Snapshot.id,
+            limit=limit,
+            marker=marker,
+            show=views.snapshot,
+        )
 
     def put(
         self,
