@@ -120,6 +120,13 @@ class Systemd:
             check=check,
         )
 
+    def start_unit(self, unit: str) -> None:
+        """:raises AssertionError: it does not; with what systemd says."""
+        try:
+            self.run("systemctl", "start", unit)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._status()}") from error
+
     def value(self, unit: str, name: str) -> str:
         """A property of a unit, as ``systemctl show`` has it."""
         shown = self.run("systemctl", "show", f"--property={name}", unit)
@@ -134,10 +141,12 @@ class Systemd:
         deadline = time.monotonic() + _LIMIT_SECONDS
         while not is_so():
             if time.monotonic() > deadline:
-                status = self.run("systemctl", "status", "acme*", check=False)
-                log = self.run("journalctl", "-n50", check=False)
-                raise AssertionError(f"{what}: in vain\n{status}\n{log}")
+                raise AssertionError(f"{what}: in vain\n{self._status()}")
             time.sleep(0.2)
+
+    def _status(self) -> str:
+        status = self.run("systemctl", "status", "acme*", check=False)
+        return status + self.run("journalctl", "-n50", check=False)
 
     def _first_pid(self) -> str:
         """systemd itself, as it is called outside; empty: not yet there."""

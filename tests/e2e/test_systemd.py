@@ -46,11 +46,15 @@ def install() -> None:
     """The commands of doc/source/admin/appliance.rst."""
     for unit in (ETC / "systemd").iterdir():
         shutil.copy(unit, systemd.UNITS)
-    # The pool is not where the unit expects it, as init says.
+    # The pool is not where the unit expects it, as init says; and this tree
+    # may be in /tmp, of which the service has its own.
     override = systemd.UNITS / f"{SERVICE}.d" / "override.conf"
     override.parent.mkdir()
     root = os.environ["WORLD_EXPORT_ROOT"]
-    override.write_text(f"[Service]\nReadWritePaths={root}\n")
+    override.write_text(
+        f"[Service]\nReadWritePaths={root}\n"
+        f"BindReadOnlyPaths={TOP} {sys.prefix}\n"
+    )
     for folder in ("sysusers.d", "tmpfiles.d"):
         pathlib.Path("/etc", folder).mkdir(exist_ok=True)
         shutil.copy(
@@ -115,7 +119,7 @@ class SystemdTestCase(unittest.TestCase):
             *("acme-appliance", "token", "create", "test"),
             *("--scope", "driver:test", "--output", str(token)),
         )
-        cls.machine.run("systemctl", "start", SERVICE)
+        cls.machine.start_unit(SERVICE)
         cls.api = client.Client(
             [f"https://{HERE}:8443"],
             client.BearerToken(token.read_text().strip()),
@@ -266,7 +270,7 @@ class SystemdTestCase(unittest.TestCase):
         self.unmount_pool()
         image.rename(away)
         try:
-            self.machine.run("systemctl", "start", SERVICE)
+            self.machine.start_unit(SERVICE)
             self.assertEqual(
                 "failed", self.machine.value(POOLS, "ActiveState")
             )
@@ -277,7 +281,7 @@ class SystemdTestCase(unittest.TestCase):
         finally:
             away.rename(image)
         served = self.main_pid()
-        self.machine.run("systemctl", "start", POOLS)
+        self.machine.start_unit(POOLS)
         self.wait_ready()
         self.assertEqual(served, self.main_pid())
         self.new_share()
