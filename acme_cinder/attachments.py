@@ -27,6 +27,7 @@ from acme_cinder import client
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
+from acme_cinder import migration
 from acme_cinder import mount
 from acme_cinder import settings as options
 from acme_cinder import shares
@@ -79,8 +80,11 @@ class Attachments:
         """Let a host in; returns what os-brick and Nova need.
 
         May be called any number of times for one attachment.
+
+        :raises VolumeMigrationFailed: Cinder would destroy the file.
         """
         self.validate(connector)
+        migration.check_target(volume)
         self._ensure_size_before(volume)
         host = str(connector["host"])
         present = holders.on_host(holders.attachments(volume), host)

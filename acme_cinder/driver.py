@@ -28,6 +28,7 @@ from acme_cinder import attachments
 from acme_cinder import client
 from acme_cinder import errors
 from acme_cinder import images
+from acme_cinder import migration
 from acme_cinder import mixins
 from acme_cinder import mount
 from acme_cinder import opts
@@ -87,7 +88,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self.assemble(
             settings,
             startup.new_client(settings, _request_id),
-            startup.new_mounts(settings),
+            startup.new_mounts(settings, self.configuration.config_group),
         )
 
     def assemble(
@@ -196,6 +197,19 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     ) -> tuple[bool, dict[str, Any] | None]:
         """Left to Cinder, which copies the data."""
         return False, None
+
+    def before_volume_copy(
+        self,
+        context: Any,
+        src_vol: objects.Volume,
+        dest_vol: objects.Volume,
+        remote: str | None = None,
+    ) -> None:
+        """On the source's host, just before Cinder attaches the two.
+
+        :raises VolumeMigrationFailed: copying would destroy the file.
+        """
+        migration.check(context, src_vol, dest_vol)
 
     def update_migrated_volume(
         self,

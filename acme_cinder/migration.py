@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which of Cinder's own copies from volume to volume must not be made.
+
+A retype is a migration for Cinder. Where it changes the encryption,
+Cinder's manager opens both volumes with os-brick's encryptors
+(volume/manager.py, ``_copy_volume_data``), and the one for LUKS puts a
+symbolic link to a device in the place of the volume's file: what is written
+goes into a file without a name, and the migration ends as a success, with
+the source deleted. Without such a change no encryptor is used, and the copy
+of what is encrypted is as good as the original.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cinder import exception
+from cinder import objects
+from cinder.volume import volume_types
+
+_TARGET = "target:"
+
+
+def check(
+    context: Any, source: objects.Volume, target: objects.Volume
+) -> None:
+    """Refuse a copy that changes the encryption.
+
+    :raises VolumeMigrationFailed: it does.
+    """
+    if volume_types.volume_types_encryption_changed(
+        context.elevated(), source.volume_type_id, target.volume_type_id
+    ):
+        raise exception.VolumeMigrationFailed(
+            reason=f"the volume types of {source.name} and {target.name} "
+            "differ in their encryption, and copying between them would "
+            "destroy volume files on NFS. Instead, create a volume of the "
+            "new type, attach both to a server, and copy the data there"
+        )
+
+
+def check_target(volume: objects.Volume) -> None:
+    """As :func:`check`, for a volume that may be the target of a migration.
+
+    The back end that it comes from may be of another driver, which lets
+    its manager begin. Costs nothing for all other volumes.
+    """
+    status = volume.migration_status or ""
+    if status.startswith(_TARGET):
+        context = volume.obj_context
+        source = objects.Volume.get_by_id(
+            context.elevated(), status.removeprefix(_TARGET)
+        )
+        check(context, source, volume)
