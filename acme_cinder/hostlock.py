@@ -49,11 +49,14 @@ class State:
     :ivar ours: the driver mounted it, so the driver unmounts it.
     :ivar holders: those that Cinder attached on this host for itself;
         os-brick uses the mount for them, at times that we do not see.
+    :ivar owner: the back end whose share it is. Others may use the same
+        mount point base, and do not know what its appliance has.
     """
 
     export: str = ""
     ours: bool = False
     holders: tuple[str, ...] = ()
+    owner: str = ""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -67,6 +70,7 @@ class State:
                 export=str(body["export"]),
                 ours=bool(body["ours"]),
                 holders=tuple(map(str, body["holders"])),
+                owner=str(body["owner"]),
             )
         except (ValueError, KeyError, TypeError):
             return cls()
@@ -127,8 +131,8 @@ class Gate:
 class HostLocks:
     """All gates below one mount point base.
 
-    :param timeout_seconds: how long to wait for a gate. Nobody keeps one
-        for longer than a mount or an unmount may take.
+    :param timeout_seconds: how long to wait for a gate: longer than a
+        mount, or an unmount, may take.
     """
 
     def __init__(
@@ -162,26 +166,39 @@ class HostLocks:
 
         :raises MountError: somebody else kept it for too long.
         """
-        descriptor = self._open_gate(share_id)
+        deadline = self._clock() + self._timeout_seconds
+        while (descriptor := self._open_gate(share_id)) is None:
+            if self._clock() >= deadline:
+                raise errors.MountError(
+                    f"waited {self._timeout_seconds} s for the mount of"
+                    f" share {share_id}, which another process works on"
+                )
+            self._sleep(_POLL_SECONDS)
         try:
             yield Gate(self._folder, share_id, descriptor)
         finally:
             os.close(descriptor)
 
-    def _open_gate(self, share_id: str) -> int:
+    @contextlib.contextmanager
+    def gate_if_free(self, share_id: str) -> Iterator[Gate | None]:
+        """The same without waiting; None: somebody else has it."""
+        descriptor = self._open_gate(share_id)
+        if descriptor is None:
+            yield None
+            return
+        try:
+            yield Gate(self._folder, share_id, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _open_gate(self, share_id: str) -> int | None:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         path = os.path.join(self._folder, f"{share_id}.gate")
-        deadline = self._clock() + self._timeout_seconds
-        while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            if _locked(descriptor) and _is_current(descriptor, path):
-                return descriptor
-            os.close(descriptor)
-            if self._clock() >= deadline:
-                raise errors.MountError(
-                    f"waited {self._timeout_seconds} s for {path}"
-                )
-            self._sleep(_POLL_SECONDS)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if _locked(descriptor) and _is_current(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+        return None
 
 
 def _locked(descriptor: int) -> bool:

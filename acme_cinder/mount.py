@@ -25,99 +25,67 @@ of Cinder's own daemon for ever. os-brick's kills the command; then
 ``umount -l`` takes the mount out of sight, which does not wait for any
 server. What was written is on the server by then: everything that the
 driver writes through a mount is flushed when the file is closed.
+
+Back ends may share a mount point base, and do by default. Each judges only
+what its own appliance knows.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
 import os
-import signal
+import pathlib
+import re
 import time
 from typing import Any
+import uuid
 
 from os_brick import exception as brick_exception
-from os_brick.privileged import rootwrap as brick_rootwrap
 from os_brick.remotefs import remotefs
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 
+from acme_cinder import commands
 from acme_cinder import errors
 from acme_cinder import hostlock
 
 LOG = logging.getLogger(__name__)
 
-Execute = Callable[..., tuple[str, str]]
 _RETRY_SECONDS = 1.0
 #: Asking after a mount that is there already must not take long.
 _PROBE_SECONDS = 10.0
+_MOUNT_TABLE = pathlib.Path("/proc/self/mounts")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-class Commands:
-    """Runs commands with a time limit, as the service's user or as root.
+def mount_table() -> dict[str, str]:
+    """What is mounted, mount point to source, as proc(5) has it.
 
-    A command can be killed even while it waits for a dead NFS server; a
-    system call made by the service itself would stop a whole eventlet
-    process. os-brick's executor works under eventlet and native threads.
-
-    :raises ProcessExecutionError: it failed, or took too long (then
-        :class:`os_brick.exception.ExecutionTimeout`).
+    os-brick runs mount(8) to learn the same.
     """
+    fields = (
+        line.split(" ") for line in _MOUNT_TABLE.read_text().splitlines()
+    )
+    return {_unescaped(field[1]): _unescaped(field[0]) for field in fields}
 
-    def __init__(
-        self,
-        root_helper: str,
-        timeout_seconds: float,
-        execute: Execute | None = None,
-    ) -> None:
-        self.root_helper = root_helper
-        self.timeout_seconds = timeout_seconds
-        self._execute = execute or brick_rootwrap.execute
 
-    def run(
-        self,
-        *command: str,
-        root: bool = False,
-        timeout_seconds: float | None = None,
-    ) -> str:
-        """Returns what it printed."""
-        out, _ = self._execute(
-            *command,
-            run_as_root=root,
-            root_helper=self.root_helper,
-            timeout=timeout_seconds or self.timeout_seconds,
-            signal=int(signal.SIGKILL),
-        )
-        return out if isinstance(out, str) else out.decode()
-
-    def for_brick(self, *command: str, **options: Any) -> tuple[str, str]:
-        """What os-brick's mount client runs its commands with."""
-        if command[0] == "mkdir":
-            # A process for a mkdir, for every single mount, is too much.
-            os.makedirs(command[-1], exist_ok=True)
-            return "", ""
-        options.setdefault("timeout", self.timeout_seconds)
-        options.setdefault("signal", int(signal.SIGKILL))
-        return self._execute(*command, **options)
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 class _Client(remotefs.RemoteFsClient):
     """os-brick's, with the mount table as a parameter."""
 
     def __init__(
-        self,
-        *args: Any,
-        table: Callable[[], dict[str, str]] | None,
-        **kwargs: Any,
+        self, *args: Any, table: Callable[[], dict[str, str]], **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self._table = table
 
     def _read_mounts(self) -> dict[str, str]:
-        if self._table is not None:
-            return self._table()
-        mounts: dict[str, str] = super()._read_mounts()
-        return mounts
+        return self._table()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,16 +105,14 @@ class Access:
 class Leftover:
     """A mount below our base that no process of this host uses.
 
-    :ivar known: there is a file of the driver about it.
+    :ivar known: the driver has a file about it.
+    :ivar own: this very back end has.
     """
 
     share_id: str
     state: hostlock.State
-    known: bool = True
-
-    @classmethod
-    def unknown(cls, share_id: str, export: str) -> "Leftover":
-        return cls(share_id, hostlock.State(export=export), known=False)
+    known: bool
+    own: bool
 
 
 class Mounts:
@@ -154,6 +120,7 @@ class Mounts:
 
     :param base: absolute and without symbolic links, since the kernel's
         mount table shows it so.
+    :param owner: the name of the back end, for those that share the base.
     :param attempts: how often to try to mount, a second apart.
     :param execute: for tests: what runs the commands, as os-brick's
         ``execute`` does.
@@ -165,14 +132,18 @@ class Mounts:
         *,
         base: str,
         root_helper: str,
+        owner: str = "",
         attempts: int = 3,
         timeout_seconds: float = 60,
-        execute: Execute | None = None,
-        mount_table: Callable[[], dict[str, str]] | None = None,
+        execute: commands.Execute = commands.execute,
+        mount_table: Callable[[], dict[str, str]] = mount_table,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.base = base
-        self.commands = Commands(root_helper, timeout_seconds, execute)
+        self.commands = commands.Commands(
+            root_helper, timeout_seconds, execute
+        )
+        self._owner = owner
         self._attempts = attempts
         self._table = mount_table
         self._sleep = sleep
@@ -186,7 +157,7 @@ class Mounts:
         return path
 
     def is_mounted(self, export: str) -> bool:
-        return self.path(export) in self._mounts()
+        return self.path(export) in self._table()
 
     @contextlib.contextmanager
     def mounted(self, share_id: str, access: Access) -> Iterator[str]:
@@ -220,8 +191,8 @@ class Mounts:
         """Cinder attaches for itself: leave the mount to os-brick."""
         with self._locks.gate(share_id) as gate:
             holders = dict.fromkeys([*gate.state.holders, holder])
-            gate.state = dataclasses.replace(
-                gate.state,
+            self._note(
+                gate,
                 export=gate.state.export or export,
                 holders=tuple(holders),
             )
@@ -232,8 +203,8 @@ class Mounts:
         os-brick's disconnect_volume leaves the mount where it is.
         """
         with self._locks.gate(share_id) as gate:
-            gate.state = dataclasses.replace(
-                gate.state,
+            self._note(
+                gate,
                 export=gate.state.export or export,
                 holders=tuple(
                     other for other in gate.state.holders if other != holder
@@ -248,43 +219,50 @@ class Mounts:
             return
         with self._locks.gate(share_id) as gate:
             if not gate.state.export:
-                gate.state = dataclasses.replace(gate.state, export=export)
+                self._note(gate, export=export)
             self._drop(gate)
 
     def leftovers(self) -> list[Leftover]:
-        """What no process uses, held or not; found by the files of the
-        driver, so that other drivers' mounts are never among them."""
-        found = []
-        for share_id in self._locks.share_ids():
-            with self._locks.gate(share_id) as gate:
-                if not gate.in_use():
-                    found.append(Leftover(share_id, gate.state))
-        return found
+        """What no process uses, held or not: of all back ends, and what
+        os-brick, or another driver, has mounted without us."""
+        known = self._locks.share_ids()
+        return [*self._unused(known), *self._foreign(known)]
 
-    def foreign(self) -> dict[str, str]:
-        """Mounts below the base that the driver has no file about, by
-        export; they may be os-brick's, or another driver's."""
-        known = {
-            self.path(leftover.state.export)
-            for leftover in self.leftovers()
-            if leftover.state.export
-        }
-        prefix = self.base + os.sep
-        return {
-            export: path
-            for path, export in self._mounts().items()
-            if path.startswith(prefix) and path not in known
-        }
+    def _unused(self, share_ids: Iterable[str]) -> Iterator[Leftover]:
+        for share_id in share_ids:
+            with self._locks.gate_if_free(share_id) as gate:
+                if gate is not None and not gate.in_use():
+                    own = gate.state.owner == self._owner
+                    yield Leftover(share_id, gate.state, True, own)
 
-    def reap(self, leftover: Leftover) -> None:
-        """Unmount and forget a leftover, unless somebody uses it by now."""
-        with self._locks.gate(leftover.share_id) as gate:
-            if gate.in_use() or (
-                leftover.known and gate.state != leftover.state
+    def _foreign(self, known: Iterable[str]) -> Iterator[Leftover]:
+        """Only what may be a share: an export that ends in an id."""
+        prefix, others = self.base + os.sep, set(known)
+        for path, export in self._table().items():
+            share_id = export.rpartition("/")[2]
+            if (
+                path.startswith(prefix)
+                and share_id not in others
+                and _is_id(share_id)
             ):
-                return
+                state = hostlock.State(export=export)
+                yield Leftover(share_id, state, known=False, own=False)
+
+    def reap(self, leftover: Leftover, revoke: Callable[[], None]) -> bool:
+        """Unmount, and take our access to, a leftover; whether it is done.
+
+        Nothing is done if anybody has worked with it in the meantime.
+        """
+        before = leftover.state if leftover.known else hostlock.State()
+        with self._locks.gate_if_free(leftover.share_id) as gate:
+            if gate is None or gate.in_use() or gate.state != before:
+                return False
             gate.state = dataclasses.replace(leftover.state, holders=())
-            self._drop(gate)
+            if not self._unmount_idle(gate):
+                return False
+            revoke()
+            gate.forget()
+            return True
 
     # -- below, the gate is in hand
 
@@ -292,22 +270,28 @@ class Mounts:
         export, options = access.grant()
         client = self._client(options)
         path: str = client.get_mount_point(export)
-        if path in self._mounts():
+        if path in self._table():
             if self._answers(path):
-                gate.state = dataclasses.replace(gate.state, export=export)
+                self._note(gate, export=export)
                 return path
             LOG.warning("The mount %s is stale or dead; mounting anew", path)
             self._unmount_lazily(path)
+        # Before the mount: what dies in the middle of it leaves a trace.
+        self._note(gate, export=export, ours=True)
         self._mount(client, export, path, access)
-        gate.state = dataclasses.replace(gate.state, export=export, ours=True)
         return path
+
+    def _note(self, gate: hostlock.Gate, **changes: Any) -> None:
+        gate.state = dataclasses.replace(
+            gate.state, owner=self._owner, **changes
+        )
 
     def _mount(
         self, client: _Client, export: str, path: str, access: Access
     ) -> None:
         for attempt in range(1, self._attempts + 1):
             try:
-                client.mount(export)
+                self._mount_once(client, export, path)
                 return
             except (
                 brick_exception.BrickException,
@@ -333,37 +317,53 @@ class Mounts:
             self._sleep(_RETRY_SECONDS)
             access.grant()
 
+    def _mount_once(self, client: _Client, export: str, path: str) -> None:
+        client.mount(export)
+        if path not in self._table():
+            # What is written there now would stay on this host.
+            raise processutils.ProcessExecutionError(
+                cmd="mount", stderr="no error, but nothing is mounted"
+            )
+
     def _close(self, share_id: str, user: int, access: Access) -> None:
         with self._locks.gate(share_id) as gate:
             os.close(user)
             self._leave(gate, access)
 
     def _leave(self, gate: hostlock.Gate, access: Access) -> None:
-        """The last one unmounts, and always takes the rule away."""
+        """The last one unmounts, and always takes the rule away.
+
+        What is known is forgotten last: the reaper finishes what dies here.
+        """
         if gate.in_use():
             return
         try:
-            if gate.state.ours:
-                self._drop(gate)
-            else:
-                self._forget_if_empty(gate)
+            done = self._is_free(gate) or (
+                gate.state.ours and self._unmount_idle(gate)
+            )
         finally:
             access.revoke()
+        if done:
+            gate.forget()
 
     def _drop(self, gate: hostlock.Gate) -> None:
         """Unmount what nobody uses or holds, and forget it."""
-        if gate.state.holders or gate.in_use():
-            return
-        export = gate.state.export
-        if not export or self._unmount(self.path(export)):
+        if self._unmount_idle(gate):
             gate.forget()
 
-    def _forget_if_empty(self, gate: hostlock.Gate) -> None:
-        state = gate.state
-        if not state.holders and not (
-            state.export and self.is_mounted(state.export)
-        ):
-            gate.forget()
+    def _unmount_idle(self, gate: hostlock.Gate) -> bool:
+        """Unmount what nobody uses or holds; whether nothing is left."""
+        if gate.state.holders or gate.in_use():
+            return False
+        export = gate.state.export
+        return not export or self._unmount(self.path(export))
+
+    def _is_free(self, gate: hostlock.Gate) -> bool:
+        """Whether nothing is mounted, and nobody holds it."""
+        export = gate.state.export
+        return not gate.state.holders and not (
+            export and self.is_mounted(export)
+        )
 
     # -- one mount point
 
@@ -376,9 +376,6 @@ class Mounts:
             nfs_mount_point_base=self.base,
             nfs_mount_options=options,
         )
-
-    def _mounts(self) -> dict[str, str]:
-        return self._client("vers=4")._read_mounts()
 
     def _answers(self, path: str) -> bool:
         """Whether a mount works: ESTALE, ENOTCONN and silence are a no."""
@@ -393,13 +390,13 @@ class Mounts:
 
     def _unmount(self, path: str) -> bool:
         """Returns whether the mount is gone; a busy one is left alone."""
-        if path in self._mounts():
+        if path in self._table():
             try:
                 self.commands.run("umount", path, root=True)
             except brick_exception.ExecutionTimeout:
                 self._unmount_lazily(path)
             except processutils.ProcessExecutionError as error:
-                if path in self._mounts():
+                if path in self._table():
                     LOG.warning(
                         "Leaving %s mounted: %s", path, error.stderr.strip()
                     )
@@ -428,3 +425,10 @@ def _logged_only(share_id: str) -> Iterator[None]:
         yield
     except errors.BELOW:
         LOG.exception("Cleaning up after share %s failed", share_id)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

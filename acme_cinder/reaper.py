@@ -14,12 +14,13 @@
 
 A service that is killed leaves mounts behind, and os-brick never unmounts.
 Whether a mount is still needed, the appliance knows best: an attachment on
-this host has an access rule there, whichever process made it.
+this host has an access rule there, whichever process made it. Of a share
+that this appliance does not have, only the back end that mounted it may
+conclude that it is gone.
 """
 
 from collections.abc import Callable
 import time
-import uuid
 
 from cinder import exception
 from oslo_log import log as logging
@@ -32,8 +33,10 @@ from acme_cinder import mount
 
 LOG = logging.getLogger(__name__)
 
-#: One pass never keeps its caller for longer than this and one command.
+#: One pass never keeps its caller for longer than this and one share.
 _PASS_SECONDS = 30.0
+#: An appliance that is slow now is asked again in the next pass.
+_CALL_SECONDS = 15.0
 
 
 class Reaper:
@@ -50,7 +53,7 @@ class Reaper:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._api = api
+        self._api = api.with_deadline(_CALL_SECONDS)
         self._mounts = mounts
         self._interval_seconds = interval_seconds
         self._clock = clock
@@ -65,10 +68,7 @@ class Reaper:
         """One pass. Never raises: what cannot be done now is logged."""
         deadline = self._clock() + _PASS_SECONDS
         try:
-            leftovers = [
-                *self._mounts.leftovers(),
-                *self._foreign(),
-            ]
+            leftovers = self._mounts.leftovers()
         except errors.BELOW:
             LOG.exception("Could not look for mounts that are left over")
             return
@@ -77,19 +77,6 @@ class Reaper:
                 self._due_at = self._clock()
                 return
             self._consider(leftover)
-
-    def _foreign(self) -> list[mount.Leftover]:
-        """Mounts of os-brick that no file of ours is about.
-
-        The mount point base may be shared with another NFS driver: only
-        what ends in an id that the appliance confirms is considered.
-        """
-        found = []
-        for export in self._mounts.foreign():
-            share_id = export.rpartition("/")[2]
-            if _is_id(share_id):
-                found.append(mount.Leftover.unknown(share_id, export))
-        return found
 
     def _consider(self, leftover: mount.Leftover) -> None:
         try:
@@ -106,8 +93,8 @@ class Reaper:
         self, leftover: mount.Leftover, share: client.Share | None
     ) -> bool:
         if share is None:
-            # Deleted; but one we have no file about may be anybody's.
-            return not leftover.known
+            # Deleted, if it was ours; another back end's may be anywhere.
+            return not leftover.own
         locations = [
             exports.choose([location]).location
             for location in share.export_locations
@@ -119,22 +106,18 @@ class Reaper:
     def _reap(
         self, leftover: mount.Leftover, share: client.Share | None
     ) -> None:
-        self._mounts.reap(leftover)
         own = holders.of_mounts(holders.this_host())
-        if share is not None and own in share.access:
-            self._api.revoke_access(share.id, own)
-        LOG.info(
-            "Cleaned up the mount of share %(share)s, %(export)s, that "
-            "nobody needs",
-            {
-                "share": leftover.share_id,
-                "export": leftover.state.export or "already gone",
-            },
-        )
 
+        def revoke() -> None:
+            if share is not None and own in share.access:
+                self._api.revoke_access(share.id, own)
 
-def _is_id(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
+        if self._mounts.reap(leftover, revoke):
+            LOG.info(
+                "Cleaned up the mount of share %(share)s, %(export)s, that "
+                "nobody needs",
+                {
+                    "share": leftover.share_id,
+                    "export": leftover.state.export or "already gone",
+                },
+            )

@@ -49,8 +49,10 @@ def new_client(
         ) from error
 
 
-def new_mounts(settings: options.Settings) -> mount.Mounts:
+def new_mounts(settings: options.Settings, owner: str) -> mount.Mounts:
+    """:param owner: the back end's section in cinder.conf."""
     return mount.Mounts(
+        owner=owner,
         base=settings.mount_point_base,
         root_helper=utils.get_root_helper(),
         attempts=settings.mount_attempts,

@@ -23,8 +23,8 @@ import struct
 
 from oslo_concurrency import processutils
 
+from acme_cinder import commands
 from acme_cinder import errors
-from acme_cinder import mount
 
 #: In the header of LUKS version 1: where the data begins, in sectors.
 _LUKS_MAGIC = b"LUKS\xba\xbe\x00\x01"
@@ -43,13 +43,13 @@ class VolumeFiles:
 
     def __init__(
         self,
-        commands: mount.Commands,
+        runner: commands.Commands,
         *,
         as_root: bool,
         allocation: str,
         mode: str,
     ) -> None:
-        self._commands = commands
+        self._commands = runner
         self._as_root = as_root
         self._full = allocation == "full"
         self._mode = mode

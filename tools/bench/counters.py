@@ -73,6 +73,10 @@ class Counters:
     def _on_process(self, command: Any, *_: Any) -> None:
         self._counts.processes += 1
         words = command.split() if isinstance(command, str) else command
+        if words[0] == "timeout":
+            # timeout --signal=KILL SECONDS COMMAND...: two processes.
+            self._counts.processes += 1
+            words = words[3:]
         if os.path.basename(str(words[0])) in _MOUNT_COMMANDS:
             self._counts.mounts += 1
 

@@ -27,12 +27,12 @@ from typing import Any
 
 from cinder import exception
 from os_brick.initiator.connectors import remotefs as brick_remotefs
-from os_brick.privileged import rootwrap
 
 from acme_appliance.engines import btrfs
 from acme_appliance.exporters import kernel
 from acme_appliance.host import exportfs
 from acme_cinder import client
+from acme_cinder import commands
 from acme_cinder import errors
 from acme_cinder import mount
 from acme_cinder import settings as options
@@ -49,7 +49,7 @@ PORTAL = "127.0.0.1"
 
 
 class Execute:
-    """os-brick's execute, noting what it ran; no privileged daemon."""
+    """The driver's execute, noting what it ran; no privileged daemon."""
 
     def __init__(self) -> None:
         self.commands: list[tuple[str, ...]] = []
@@ -58,8 +58,8 @@ class Execute:
         self.commands.append(command)
         kwargs.pop("run_as_root", None)
         kwargs.pop("root_helper", None)
-        result: tuple[str, str] = rootwrap.execute(*command, **kwargs)
-        return result
+        kwargs.setdefault("timeout", 60)
+        return commands.execute(*command, **kwargs)
 
     def count(self, program: str) -> int:
         return sum(command[0] == program for command in self.commands)

@@ -117,6 +117,7 @@ class DriverTestCase(unittest.TestCase):
         faults: Sequence[transports.Fault] = (),
         *,
         matches: Any = lambda request: True,
+        owner: str = "acme-1",
         **changes: Any,
     ) -> driver.acmeNfsDriver:
         made = self.unready_driver(**changes)
@@ -135,6 +136,7 @@ class DriverTestCase(unittest.TestCase):
         self.addCleanup(api.close)
         mounts = mount.Mounts(
             base=settings.mount_point_base,
+            owner=owner,
             root_helper="sudo",
             attempts=settings.mount_attempts,
             timeout_seconds=30,

@@ -45,7 +45,7 @@ _NAMES = (
     f"{_HERE}.test_attachments.SelfAttachmentTest",
     f"{_HERE}.test_images.DownloadTest.test_qcow2",
     f"{_HERE}.test_mount.MountedTest",
-    f"{_HERE}.test_mount.CommandsTest",
+    f"{_HERE}.test_commands.CommandsTest",
     f"{_HERE}.test_mount.GateTest",
 )
 

@@ -13,12 +13,14 @@
 """Mounts of one host: users, holders, stale ones, leftovers."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 import uuid
 
 from os_brick import exception as brick_exception
@@ -203,6 +205,40 @@ class MountedTest(MountTestCase):
             self.fail("mounted")
         self.assert_gone()
 
+    def test_a_mount_that_only_says_that_it_worked(self):
+        """What is written to the mount point then stays on this host."""
+        execute = self.host.execute
+
+        def lying(*command, **options):
+            if command[0] == "mount":
+                self.host.commands.append(command)
+                return "", "Time out on proc 7 after waiting 60 seconds"
+            return execute(*command, **options)
+
+        self.mounts = self.new_mounts(execute=lying)
+        with (
+            self.assertRaisesRegex(errors.MountError, "nothing is mounted"),
+            self.mounted(),
+        ):
+            self.fail("mounted")
+        self.assertEqual(3, self.host.count("mount"))
+        self.assert_gone()
+
+    def test_a_mount_that_works_and_says_no(self):
+        """Killed by its time limit, a moment too late."""
+        execute = self.host.execute
+
+        def late(*command, **options):
+            result = execute(*command, **options)
+            if command[0] == "mount":
+                raise brick_exception.ExecutionTimeout(stderr="Time out")
+            return result
+
+        self.mounts = self.new_mounts(execute=late, attempts=1)
+        with self.assertRaises(errors.MountError), self.mounted():
+            self.fail("mounted")
+        self.assert_gone()
+
     def test_the_rule_goes_though_unmounting_fails(self):
         self.host.failures["umount"] = [FAILED]
         with self.mounted():
@@ -290,6 +326,121 @@ class HolderTest(MountTestCase):
         self.assert_gone()
 
 
+class LeftoverTest(MountTestCase):
+    def leftover(self):
+        (leftover,) = self.mounts.leftovers()
+        return leftover
+
+    def leave(self):
+        """A mount that is known and not used."""
+        self.host.failures["umount"] = [FAILED]
+        with self.mounted():
+            pass
+        self.rules.clear()
+
+    def reap(self, leftover, mounts=None):
+        return (mounts or self.mounts).reap(leftover, self.revoke)
+
+    def test_reaped(self):
+        self.leave()
+        leftover = self.leftover()
+        self.assertEqual((True, True), (leftover.known, leftover.own))
+        self.assertTrue(self.reap(leftover))
+        self.assertEqual(["revoked"], self.rules)
+        self.assert_gone()
+
+    def test_what_is_in_use_is_none(self):
+        with self.mounted():
+            self.assertEqual([], self.mounts.leftovers())
+
+    def test_what_somebody_works_on_is_none_and_not_waited_for(self):
+        self.leave()
+        leftover = self.leftover()
+        waits = []
+        mounts = self.new_mounts(sleep=waits.append)
+        with self.mounts._locks.gate(self.share_id):
+            self.assertEqual([], mounts.leftovers())
+            self.assertFalse(self.reap(leftover, mounts))
+        self.assertEqual(([], []), (waits, self.rules))
+
+    def test_one_that_is_used_again_keeps_its_rule(self):
+        self.leave()
+        leftover = self.leftover()
+        with self.mounted():
+            self.assertFalse(self.reap(leftover))
+            self.assertEqual(["granted"], self.rules)
+
+    def test_one_that_is_held_by_now(self):
+        self.host.table[self.path] = self.export
+        os.mkdir(self.path)
+        leftover = self.leftover()
+        self.assertEqual((False, False), (leftover.known, leftover.own))
+        self.mounts.hold(self.share_id, self.export, "cinder:ctl-1")
+        self.assertFalse(self.reap(leftover))
+        self.assertEqual({self.path: self.export}, self.host.table)
+
+    def test_one_that_is_busy(self):
+        self.leave()
+        leftover = self.leftover()
+        self.host.failures["umount"] = [FAILED]
+        self.assertFalse(self.reap(leftover))
+        self.assertEqual([], self.rules)
+        self.assertTrue(self.reap(self.leftover()))
+
+    def test_a_revoke_that_fails_is_done_the_next_time(self):
+        self.leave()
+
+        def fail():
+            raise errors.MountError("no")
+
+        with self.assertRaises(errors.MountError):
+            self.mounts.reap(self.leftover(), fail)
+        self.assertTrue(self.reap(self.leftover()))
+        self.assertEqual(["revoked"], self.rules)
+        self.assert_gone()
+
+    def test_another_back_ends(self):
+        self.leave()
+        (leftover,) = self.new_mounts(owner="other").leftovers()
+        self.assertEqual((True, False), (leftover.known, leftover.own))
+
+    def test_what_dies_in_the_middle_of_a_mount(self):
+        """The kernel mounts, and the service is gone before it knows."""
+        execute = self.host.execute
+
+        class Killed(BaseException):
+            pass
+
+        def killing(*command, **options):
+            execute(*command, **options)
+            raise Killed
+
+        mounts = self.new_mounts(execute=killing)
+        with self.mounts._locks.gate(self.share_id) as gate:
+            with self.assertRaises(Killed):
+                mounts._ensure_mounted(gate, self.access)
+        leftover = self.leftover()
+        self.assertEqual(self.export, leftover.state.export)
+        self.assertTrue(self.reap(leftover))
+        self.assert_gone()
+
+
+class TableTest(unittest.TestCase):
+    def test_as_the_kernel_has_it(self):
+        table = mount.mount_table()
+        self.assertEqual("proc", table["/proc"])
+
+    def test_spaces(self):
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("host:/a\\040b /mnt/c\\134\\011d nfs4 rw 0 0\n")
+            file.flush()
+            with unittest.mock.patch.object(
+                mount, "_MOUNT_TABLE", pathlib.Path(file.name)
+            ):
+                table = mount.mount_table()
+        self.assertEqual({"/mnt/c\\\td": "host:/a b"}, table)
+
+
 class OtherProcessTest(MountTestCase):
     """The locks count between processes, and die with them."""
 
@@ -373,21 +524,3 @@ class GateTest(MountTestCase):
             gate.forget()
         thread.join(10)
         self.assertEqual([[f"{self.share_id}.gate"]], seen)
-
-
-class CommandsTest(unittest.TestCase):
-    """The real commands: bounded in time."""
-
-    def test_a_command_that_hangs_is_killed(self):
-        commands = mount.Commands("sudo", 60)
-        started = time.monotonic()
-        with self.assertRaises(brick_exception.ExecutionTimeout):
-            commands.run("sleep", "60", timeout_seconds=0.3)
-        self.assertLess(time.monotonic() - started, 20)
-
-    def test_its_output(self):
-        self.assertEqual("a\n", mount.Commands("sudo", 60).run("echo", "a"))
-
-    def test_a_command_that_is_not_there(self):
-        with self.assertRaises(processutils.ProcessExecutionError):
-            mount.Commands("sudo", 60).run("no-such-command-anywhere")

@@ -84,6 +84,7 @@ class ReaperTest(base.DriverTestCase):
         with self.driver._shares.mounted(self.volume) as path:
             self.reap()
             self.assertTrue(os.path.isfile(path))
+            self.assertIn(self.own, self.share(self.volume).access)
         self.assert_unmounted()
 
     def test_what_is_attached_here_stays(self):
@@ -108,6 +109,31 @@ class ReaperTest(base.DriverTestCase):
         self.driver.delete_volume(self.volume)
         self.reap()
         self.assert_unmounted()
+
+    def test_what_another_back_end_uses_stays(self):
+        """It has another appliance, and the same mount point base."""
+        volume = cinderworld.reloaded(self.volume)
+        info = self.driver.initialize_connection(volume, base.own_connector())
+        self.brick_mount(info["data"]["export"])
+        self.start_other_back_end()
+        self.assertEqual(1, len(self.host.table()))
+
+    def test_what_another_back_end_left_stays(self):
+        self.crash()
+        self.start_other_back_end()
+        self.assertEqual(1, len(self.host.table()))
+        self.reap()
+        self.assert_unmounted()
+
+    def start_other_back_end(self):
+        """It reaps at its start."""
+        other = self.start_appliance()
+        return self.new_driver(
+            owner="acme-2",
+            acme_api_addresses=[other.url],
+            acme_api_token=other.token,
+            acme_api_ca_file=other.ca_file,
+        )
 
     def test_mounts_of_other_drivers_stay(self):
         others = [

@@ -1,0 +1,108 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Commands with a time limit, as the service's user or as root.
+
+They run as root by os-brick's privileged daemon, the one that its
+connectors mount with.
+"""
+
+from collections.abc import Callable
+import os
+import signal
+from typing import Any
+
+from os_brick import exception as brick_exception
+from os_brick.privileged import rootwrap as brick_rootwrap
+from oslo_concurrency import processutils
+
+Execute = Callable[..., tuple[str, str]]
+#: os-brick's own time limit comes so much after the command's.
+_BACKSTOP_SECONDS = 5.0
+
+
+def execute(*command: str, timeout: float, **options: Any) -> tuple[str, str]:
+    """os-brick's ``execute``, with a limit for all that a command starts.
+
+    mount(8) and umount(8) start a helper and wait for it. os-brick kills
+    only the first process and then waits for the helper, which has the
+    pipes; ``timeout`` kills its process group.
+
+    :raises ProcessExecutionError: it failed; as
+        :class:`os_brick.exception.ExecutionTimeout` it took too long.
+    """
+    try:
+        out, err = brick_rootwrap.execute(
+            *("timeout", "--signal=KILL", str(timeout), *command),
+            **options,
+            timeout=timeout + _BACKSTOP_SECONDS,
+            signal=int(signal.SIGKILL),
+            # Otherwise, as os-brick's client calls it, that is no error.
+            raise_timeout=True,
+        )
+    except brick_exception.ExecutionTimeout:
+        raise
+    except processutils.ProcessExecutionError as error:
+        if error.exit_code not in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            raise
+        raise brick_exception.ExecutionTimeout(
+            stdout="",
+            stderr=f"killed after {timeout} s",
+            cmd=" ".join(command),
+        ) from error
+    return out, err
+
+
+class Commands:
+    """Runs commands with a time limit, as the service's user or as root.
+
+    A command can be killed even while it waits for a dead NFS server; a
+    system call made by the service itself would stop a whole eventlet
+    process. os-brick's executor works under eventlet and native threads.
+
+    :raises ProcessExecutionError: it failed, or took too long (then
+        :class:`os_brick.exception.ExecutionTimeout`).
+    """
+
+    def __init__(
+        self,
+        root_helper: str,
+        timeout_seconds: float,
+        execute: Execute = execute,
+    ) -> None:
+        self.root_helper = root_helper
+        self.timeout_seconds = timeout_seconds
+        self._execute = execute
+
+    def run(
+        self,
+        *command: str,
+        root: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> str:
+        """Returns what it printed."""
+        out, _ = self._execute(
+            *command,
+            run_as_root=root,
+            root_helper=self.root_helper,
+            timeout=timeout_seconds or self.timeout_seconds,
+        )
+        return out if isinstance(out, str) else out.decode()
+
+    def for_brick(self, *command: str, **options: Any) -> tuple[str, str]:
+        """What os-brick's mount client runs its commands with."""
+        if command[0] == "mkdir":
+            # A process for a mkdir, for every single mount, is too much.
+            os.makedirs(command[-1], exist_ok=True)
+            return "", ""
+        options.setdefault("timeout", self.timeout_seconds)
+        return self._execute(*command, **options)
