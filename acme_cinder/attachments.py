@@ -14,10 +14,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import time
 from typing import Any
+from typing import TypeVar
 
+from cinder import coordination
 from cinder import exception
 from cinder import objects
 from oslo_log import log as logging
@@ -33,13 +36,34 @@ from acme_cinder import settings as options
 from acme_cinder import shares
 
 LOG = logging.getLogger(__name__)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
-#: Set while a client may have cut the volume's file off; see Attachments.
+#: Marks in a volume's admin metadata, which any service can see. While a
+#: client may have cut the volume's file off; see Attachments.
 _UNSURE = "acme_size_unsure"
+#: While a host may have kept its access for no reason.
+_KEPT = "acme_access_kept"
+_LOCK_PREFIX = "acme-access-"
 #: One call for one of maybe thousands of volumes at the service's start.
 _REPAIR_DEADLINE_SECONDS = 15.0
 #: After the appliance did not answer, leave it alone for so long.
 _REPAIR_PAUSE_SECONDS = 60.0
+#: Each of these has taken the whole deadline already.
+_NO_ANSWER = (
+    client.TransportError,
+    client.Unavailable,
+    client.Busy,
+    client.RateLimited,
+)
+
+
+def _one_at_a_time(method: _Method) -> _Method:
+    """One change of a volume's access at a time, in the whole cluster: what
+    is decided by the list of attachments must hold until it is done.
+    """
+    lock = coordination.synchronized(_LOCK_PREFIX + "{volume.id}")
+    locked: _Method = lock(method)
+    return locked
 
 
 class Attachments:
@@ -85,22 +109,33 @@ class Attachments:
         """
         self.validate(connector)
         migration.check_target(volume)
+        return self._connect(volume, connector)
+
+    @_one_at_a_time
+    def _connect(
+        self, volume: objects.Volume, connector: Mapping[str, Any]
+    ) -> dict[str, Any]:
         self._ensure_size_before(volume)
         host = str(connector["host"])
-        present = holders.on_host(holders.attachments(volume), host)
+        everywhere = holders.attachments(volume)
+        present = holders.on_host(everywhere, host)
         mode = holders.requested_mode(volume, connector)
         try:
             export = self._grant(
-                volume, connector, holders.level(present, mode)
+                self._api, volume, connector, holders.level(present, mode)
             )
             if host == holders.this_host():
                 self._mounts.hold(
                     volume.name_id, export.location, holders.of_host(host)
                 )
         except errors.BELOW as error:
-            if not present and not _nothing_done(error):
+            if _others_pending(everywhere):
+                # One of them may have been given access to this host.
+                _mark(volume, _KEPT)
+            elif not present and not _nothing_done(error):
                 self._withdraw(volume, host)
             raise
+        self._remove_kept(volume, arriving=host)
         return {
             "driver_volume_type": "nfs",
             "mount_point_base": self._settings.mount_point_base,
@@ -113,6 +148,7 @@ class Attachments:
             },
         }
 
+    @_one_at_a_time
     def disconnect(
         self, volume: objects.Volume, connector: Mapping[str, Any] | None
     ) -> bool:
@@ -125,7 +161,7 @@ class Attachments:
             self._disconnect_all(volume)
             return False
         try:
-            if _restoring(volume):
+            if _is_restoring(volume):
                 self._ensure_size_after(volume)
         finally:
             shared = self._keep_out(volume, connector)
@@ -137,15 +173,56 @@ class Attachments:
         host = str(connector["host"])
         staying = holders.remaining(volume, connector)
         if staying or holders.pending(volume):
+            # What is pending may go elsewhere, and what stays may be
+            # leaving by another service: then nobody else would tell.
+            _mark(volume, _KEPT)
             self._lower(volume, host, staying)
             return True
         self._release(volume, host)
         self._api.revoke_access(volume.name_id, holders.of_host(host))
+        self._remove_kept(volume)
         return False
+
+    def _remove_kept(
+        self, volume: objects.Volume, arriving: str | None = None
+    ) -> None:
+        """Take away what :meth:`_keep_out` had to leave to some host.
+
+        Asks the appliance only if there may be something. What fails stays
+        marked for the next time: the call itself has done its work.
+        """
+        if not _is_marked(volume, _KEPT):
+            return
+        try:
+            if self._revoke_unneeded(self._api, volume, arriving):
+                _unmark(volume, _KEPT)
+        except errors.BELOW as error:
+            _warn_unchecked(volume, error)
+
+    def _revoke_unneeded(
+        self,
+        api: client.Client,
+        volume: objects.Volume,
+        arriving: str | None = None,
+    ) -> bool:
+        """Returns whether it could be told what is needed."""
+        share = api.get_share(volume.name_id)
+        current = objects.Volume.get_by_id(
+            volume.obj_context.elevated(), volume.id
+        )
+        unneeded = holders.unneeded(share.access, current, arriving)
+        for rule in unneeded or ():
+            api.revoke_access(share.id, rule)
+            LOG.warning(
+                "Took access rule %(rule)s away from %(volume)s, share "
+                "%(share)s: nothing is attached there any more",
+                {"rule": rule, "volume": volume.name, "share": share.id},
+            )
+        return unneeded is not None
 
     def _disconnect_all(self, volume: objects.Volume) -> None:
         share = self._api.find_share(volume.name_id)
-        if _restoring(volume):
+        if _is_restoring(volume):
             self._ensure_size_after(volume)
         self._release(volume, holders.this_host())
         for holder in share.access if share else ():
@@ -163,13 +240,14 @@ class Attachments:
             return
         connector = staying[0].connector
         if connector is not None:
-            self._grant(volume, connector, holders.READ_ONLY)
+            self._grant(self._api, volume, connector, holders.READ_ONLY)
 
     def ensure(self, volume: objects.Volume) -> None:
         """Repair the rules of an attached volume; for the service's start.
 
-        Adds what is missing, takes nothing away. A fault that may pass is
-        logged and no more: an exception would put the volume in error.
+        Adds what is missing, and takes away what no attachment needs. A
+        fault that may pass is logged and no more: an exception would put
+        the volume in error (volume/manager.py, ``init_host``).
 
         :raises NotFound: the share is gone.
         """
@@ -177,50 +255,43 @@ class Attachments:
             return
         api = self._api.with_deadline(_REPAIR_DEADLINE_SECONDS)
         try:
-            self._ensure(api, volume)
-        except client.TransportError as error:
+            share = api.get_share(volume.name_id)
+            if _missing(share, volume) or holders.unneeded(
+                share.access, volume
+            ):
+                self._repair(api, volume)
+        except client.NotFound:
+            raise
+        except _NO_ANSWER as error:
             self._pause_until = time.monotonic() + _REPAIR_PAUSE_SECONDS
             LOG.warning(
                 "The appliance does not answer; access rules are not "
-                "checked: %s",
-                error,
+                "checked for %(seconds)d s: %(error)s",
+                {"seconds": _REPAIR_PAUSE_SECONDS, "error": error},
             )
-        except client.NotFound:
-            raise
         except (*errors.BELOW, ValueError) as error:
-            LOG.warning(
-                "Could not check the access rules of %(volume)s, share "
-                "%(share)s: %(error)s",
-                {
-                    "volume": volume.name,
-                    "share": volume.name_id,
-                    "error": error,
-                },
-            )
+            _warn_unchecked(volume, error)
 
-    def _ensure(self, api: client.Client, volume: objects.Volume) -> None:
+    @_one_at_a_time
+    def _repair(self, api: client.Client, volume: objects.Volume) -> None:
+        """With the lock in hand all is looked at anew."""
         share = api.get_share(volume.name_id)
-        present = holders.attachments(volume)
-        for host in dict.fromkeys(item.host for item in present):
-            if host is None:
-                continue
-            mine = holders.on_host(present, host)
-            connector = next(
-                (item.connector for item in mine if item.connector), None
-            )
-            rule = share.access.get(holders.of_host(host))
-            wanted = holders.level(mine)
-            if connector is None or _is_enough(rule, wanted):
-                continue
-            self._grant(volume, connector, wanted)
+        for connector, level in _missing(share, volume):
+            self._grant(api, volume, connector, level)
             LOG.warning(
                 "Restored the access of %(host)s to %(volume)s, share "
                 "%(share)s",
-                {"host": host, "volume": volume.name, "share": share.id},
+                {
+                    "host": connector["host"],
+                    "volume": volume.name,
+                    "share": share.id,
+                },
             )
+        self._revoke_unneeded(api, volume)
 
     def _grant(
         self,
+        api: client.Client,
         volume: objects.Volume,
         connector: Mapping[str, Any],
         level: str,
@@ -234,7 +305,7 @@ class Attachments:
             )
         else:
             clients = known.of(host, address)
-        rule = self._api.grant_access(
+        rule = api.grant_access(
             volume.name_id, holders.of_host(host), clients, level
         )
         return exports.choose(
@@ -276,23 +347,72 @@ class Attachments:
     # -- the size after a restore
 
     def _ensure_size_before(self, volume: objects.Volume) -> None:
-        with volume.obj_as_admin():
-            if _restoring(volume):
-                volume.admin_metadata_update({_UNSURE: "True"}, False)
-            elif (volume.admin_metadata or {}).get(_UNSURE):
-                self._ensure_size_after(volume)
+        if _is_restoring(volume):
+            _mark(volume, _UNSURE)
+        elif _is_marked(volume, _UNSURE):
+            self._ensure_size_after(volume)
 
     def _ensure_size_after(self, volume: objects.Volume) -> None:
         self._shares.ensure_size(volume)
+        _unmark(volume, _UNSURE)
+
+
+def remove_lock(volume_id: str) -> None:
+    """The volume is gone; a lock in a file would stay for ever."""
+    coordination.synchronized_remove(_LOCK_PREFIX + volume_id)
+
+
+def _is_marked(volume: objects.Volume, mark: str) -> bool:
+    with volume.obj_as_admin():
+        return mark in (volume.admin_metadata or {})
+
+
+def _mark(volume: objects.Volume, mark: str) -> None:
+    if not _is_marked(volume, mark):
         with volume.obj_as_admin():
-            metadata = dict(volume.admin_metadata or {})
-            if metadata.pop(_UNSURE, None):
-                volume.admin_metadata_update(metadata, True)
+            volume.admin_metadata_update({mark: "True"}, False)
 
 
-def _restoring(volume: objects.Volume) -> bool:
-    """Whether a backup is being written into the volume."""
-    return volume.status in ("restoring-backup", "creating")
+def _unmark(volume: objects.Volume, mark: str) -> None:
+    with volume.obj_as_admin():
+        metadata = dict(volume.admin_metadata or {})
+        if metadata.pop(mark, None):
+            volume.admin_metadata_update(metadata, True)
+
+
+def _is_restoring(volume: objects.Volume) -> bool:
+    """Whether a backup is being written into the volume.
+
+    Into a new one, too, but not into the clone of an encrypted volume,
+    which Cinder attaches for a look (flows/manager/create_volume.py,
+    ``_rekey_volume``).
+    """
+    if volume.status == "creating":
+        return not (volume.encryption_key_id and volume.source_volid)
+    return bool(volume.status == "restoring-backup")
+
+
+def _missing(
+    share: client.Share, volume: objects.Volume
+) -> list[tuple[Mapping[str, Any], str]]:
+    """Connectors of attached hosts without enough access, and its level."""
+    missing = []
+    present = holders.attachments(volume)
+    for host in dict.fromkeys(item.host for item in present if item.host):
+        mine = holders.on_host(present, host)
+        connector = next(
+            (item.connector for item in mine if item.connector), None
+        )
+        level = holders.level(mine)
+        rule = share.access.get(holders.of_host(host))
+        if connector is not None and not _is_enough(rule, level):
+            missing.append((connector, level))
+    return missing
+
+
+def _others_pending(present: list[holders.Attachment]) -> bool:
+    """Besides the one that a connection is being made for."""
+    return sum(item.connector is None for item in present) > 1
 
 
 def _is_enough(rule: client.AccessRule | None, level: str) -> bool:
@@ -303,3 +423,11 @@ def _nothing_done(error: Exception) -> bool:
     if not isinstance(error, client.ApiError):
         return False
     return not error.may_have_been_applied
+
+
+def _warn_unchecked(volume: objects.Volume, error: Exception) -> None:
+    LOG.warning(
+        "Could not check the access rules of %(volume)s, share %(share)s: "
+        "%(error)s",
+        {"volume": volume.name, "share": volume.name_id, "error": error},
+    )

@@ -335,6 +335,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         with errors.operation(f"Detached {host} from", volume=volume):
             return self._attachments.disconnect(volume, connector)
 
+    @classmethod
+    def clean_volume_file_locks(cls, volume_id: str) -> None:
+        attachments.remove_lock(volume_id)
+
     # -- what the scheduler is told
 
     def _update_volume_stats(self) -> None:

@@ -31,7 +31,6 @@ import socket
 from typing import Any
 
 from cinder import objects
-from cinder.objects import fields
 
 _HOST_PREFIX = "cinder:"
 _MOUNT_PREFIX = "cinder-mount:"
@@ -39,6 +38,11 @@ _HOST = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 
 READ_WRITE = "rw"
 READ_ONLY = "ro"
+
+#: In these, nobody but attachments has access with a ``cinder:`` rule; in
+#: others Cinder may itself, or the old API may be about to attach.
+_QUIET_STATUSES = ("available", "detaching", "in-use", "reserved")
+_QUIET_MIGRATIONS = (None, "none", "success", "error")
 
 
 def this_host() -> str:
@@ -84,12 +88,15 @@ class Attachment:
 
 
 def attachments(volume: objects.Volume) -> list[Attachment]:
-    """The attachments Cinder knows of, the departing one among them."""
-    return [
-        _attachment(record)
-        for record in volume.volume_attachment or ()
-        if record.attach_status != fields.VolumeAttachStatus.DETACHED
-    ]
+    """The attachments Cinder knows of, the departing one among them.
+
+    Read now, and not from the volume: where cinder-api has loaded that, it
+    does not know of what was attached while our turn came.
+    """
+    records = objects.VolumeAttachmentList.get_all_by_volume_id(
+        volume.obj_context.elevated(), volume.id
+    )
+    return [_attachment(record) for record in records]
 
 
 def _attachment(record: objects.VolumeAttachment) -> Attachment:
@@ -133,6 +140,40 @@ def pending(volume: objects.Volume) -> bool:
     """
     return bool(volume.multiattach) and any(
         item.host is None for item in attachments(volume)
+    )
+
+
+def unneeded(
+    access: Iterable[str],
+    volume: objects.Volume,
+    arriving: str | None = None,
+) -> list[str] | None:
+    """Which rules of hosts outlived their attachments.
+
+    None while that is not certain: as long as an attachment's connector is
+    not known (it is being made, or the old API made it), or when Cinder may
+    have the volume attached for itself. To be asked with the volume's lock
+    held, and with rules read before.
+
+    :param volume: just read.
+    :param arriving: the host that is being given access; the first of its
+        attachments has its connector written down only after that.
+    """
+    present = attachments(volume)
+    unknown = sum(item.connector is None for item in present)
+    if arriving is not None and not on_host(present, arriving):
+        unknown -= 1
+    if unknown > 0 or not _is_quiet(volume):
+        return None
+    hosts = {this_host(), arriving, *(item.host for item in present)}
+    needed = {of_host(host) for host in hosts if host}
+    return [rule for rule in access if is_hosts(rule) and rule not in needed]
+
+
+def _is_quiet(volume: objects.Volume) -> bool:
+    return (
+        volume.status in _QUIET_STATUSES
+        and volume.migration_status in _QUIET_MIGRATIONS
     )
 
 

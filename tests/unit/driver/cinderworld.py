@@ -25,6 +25,7 @@ from typing import Any
 import uuid
 
 from cinder import context as cinder_context
+from cinder import coordination
 from cinder import exception
 from cinder import objects
 from cinder import privsep
@@ -57,6 +58,8 @@ def start() -> str:
     CONF.set_override("lock_path", directory, "oslo_concurrency")
     objects.register_all()
     migration.db_sync()
+    # As the service does: locks are files below state_path.
+    coordination.COORDINATOR.start()
     # No privileged daemon: what it would run is run here.
     privsep.sys_admin_pctxt.set_client_mode(False)
     return directory
