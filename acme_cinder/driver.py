@@ -40,6 +40,10 @@ from acme_cinder import stats
 
 LOG = logging.getLogger(__name__)
 
+#: The scheduler shall soon know that the appliance is down; and Cinder
+#: reports for one back end after the other, every minute.
+_STATS_DEADLINE_SECONDS = 30.0
+
 
 @interface.volumedriver
 class acmeNfsDriver(  # noqa: N801 - the name operators configure
@@ -170,8 +174,20 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             self._shares.delete(volume)
 
     def extend_volume(self, volume: objects.Volume, new_size: int) -> None:
+        """:raises VolumeBackendAPIException: also for an absent share.
+
+        Cinder calls this on its way out of a create that failed, too
+        (flows/manager/create_volume.py,
+        ``_create_from_image_cache_or_download``). A VolumeNotFound would
+        hide the real error there, and keep it from being tried elsewhere.
+        """
         with errors.operation(f"Extended to {new_size} GiB", volume=volume):
-            self._shares.grow(volume, new_size)
+            try:
+                self._shares.grow(volume, new_size)
+            except client.NotFound as error:
+                raise exception.VolumeBackendAPIException(
+                    data=f"{volume.name} cannot be extended: {error}"
+                ) from error
 
     def local_path(self, volume: objects.Volume) -> str:
         """The file's path; it is there only while the share is mounted."""
@@ -234,6 +250,15 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
         with errors.operation("Deleted", snapshot=snapshot):
             self._api.delete_snapshot(snapshot.id)
+
+    def backup_use_temp_snapshot(self) -> bool:
+        """No: a snapshot cannot be attached, only a clone of it can."""
+        if self.configuration.safe_get("backup_use_temp_snapshot"):
+            LOG.warning(
+                "backup_use_temp_snapshot is not supported and has no "
+                "effect: backups are made of a temporary clone"
+            )
+        return False
 
     # -- images
 
@@ -351,23 +376,28 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             "driver_version": self.VERSION,
         }
         pool_common = self._pool_common()
+        sparse = self._settings.sparse
+        api = self._api.with_deadline(_STATS_DEADLINE_SECONDS)
         try:
-            pools = self._api.get_stats().pools
+            pools = api.get_stats().pools
         except errors.BELOW as error:
             LOG.warning("The appliance gives no figures: %s", error)
             self._stats = stats.down(
-                self._stats, common, self._settings.pools, pool_common
+                self._stats,
+                common,
+                self._settings.pools,
+                pool_common,
+                sparse=sparse,
             )
             return
         self._shares.features.learn(pools)
         self._stats = stats.backend(
             common,
             [
-                stats.pool(
-                    pool, sparse=self._settings.sparse, common=pool_common
-                )
+                stats.pool(pool, sparse=sparse, common=pool_common)
                 for pool in startup.chosen(pools, self._settings)
             ],
+            sparse=sparse,
         )
         self._reaper.run_if_due()
 

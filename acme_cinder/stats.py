@@ -12,8 +12,8 @@
 
 """What the scheduler is told.
 
-Capability flags count only inside of pools, so each pool has them all; and
-nothing is claimed that the appliance does not announce.
+The scheduler reads capability flags only inside of pools, so each pool has
+them all; and nothing is claimed that the appliance does not announce.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,10 @@ _DOWN = "down"
 
 
 def backend(
-    common: Mapping[str, Any], pools: Iterable[Mapping[str, Any]]
+    common: Mapping[str, Any],
+    pools: Iterable[Mapping[str, Any]],
+    *,
+    sparse: bool,
 ) -> dict[str, Any]:
     """The whole report.
 
@@ -45,6 +48,11 @@ def backend(
         "storage_protocol": constants.NFS,
         "backend_state": _UP if up else _DOWN,
         "replication_enabled": False,
+        # These two Cinder itself reads here, and not in the pools: when it
+        # copies into a volume (volume/manager.py, _copy_volume_data) and
+        # clones an image's (flows/manager/create_volume.py).
+        "sparse_copy_volume": sparse,
+        "clone_across_pools": False,
         "pools": reported,
     }
 
@@ -85,6 +93,8 @@ def down(
     common: Mapping[str, Any],
     pool_names: Iterable[str],
     pool_common: Mapping[str, Any],
+    *,
+    sparse: bool,
 ) -> dict[str, Any]:
     """The report while the appliance does not answer.
 
@@ -105,7 +115,7 @@ def down(
         ]
     for report in pools:
         report.update(backend_state=_DOWN, free_capacity_gb=0)
-    return backend(common, pools)
+    return backend(common, pools, sparse=sparse)
 
 
 def _gib(size_bytes: int) -> float:

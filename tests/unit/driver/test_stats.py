@@ -13,10 +13,12 @@
 """What the scheduler is told."""
 
 import json
+import unittest.mock
 
 from cinder.scheduler import host_manager
 from oslo_utils import timeutils
 
+from acme_cinder import client
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 
@@ -81,6 +83,27 @@ class StatsTest(base.DriverTestCase):
         self.assertTrue(pool.multiattach)
         self.assertTrue(pool.capabilities["online_extend_support"])
         self.assertEqual(1024.0, pool.total_capacity_gb)
+
+    def test_what_the_manager_reads_is_at_the_top(self):
+        self.driver.init_capabilities()
+        found = self.driver.capabilities
+        self.assertIs(True, found["sparse_copy_volume"])
+        self.assertIs(False, found["clone_across_pools"])
+        self.driver = self.new_driver(nfs_sparsed_volumes=False)
+        self.assertIs(False, self.stats()["sparse_copy_volume"])
+
+    def test_a_silent_appliance_is_soon_reported(self):
+        """And not after the deadline of all other calls, minutes later."""
+        seen = []
+        real = client.Client.get_stats
+
+        def spy(api):
+            seen.append(api._calls.deadline_seconds)
+            return real(api)
+
+        with unittest.mock.patch.object(client.Client, "get_stats", spy):
+            self.stats()
+        self.assertEqual([30.0], seen)
 
     def test_thick(self):
         self.driver = self.new_driver(nfs_sparsed_volumes=False)

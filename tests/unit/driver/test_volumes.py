@@ -97,6 +97,12 @@ class VolumesCase(base.DriverTestCase):
         self.assert_file(volume, 2)
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
 
+    def test_extend_of_what_was_never_made(self):
+        """Cinder extends after a failed create, too: a VolumeNotFound would
+        hide why it failed, and keep it from being tried elsewhere."""
+        with self.assertRaises(exception.VolumeBackendAPIException):
+            self.driver.extend_volume(cinderworld.volume(), 2)
+
     def test_shrinking_is_refused(self):
         volume = self.create(size=2)
         with self.assertRaises(exception.InvalidVolume):
@@ -294,6 +300,16 @@ class VolumesCase(base.DriverTestCase):
         self.assert_file(clone, 2)
         self.driver.delete_volume(after)
         self.assertIsNone(self.find_share(moved.id))
+
+    def test_backups_are_made_of_a_clone(self):
+        """Of snapshots nothing could be attached."""
+        self.driver = self.new_driver(backup_use_temp_snapshot=True)
+        with self.assertLogs("acme_cinder.driver", "WARNING") as logs:
+            self.assertIs(False, self.driver.backup_use_temp_snapshot())
+        self.assertIn("backup_use_temp_snapshot", logs.output[0])
+        self.driver = self.new_driver()
+        with self.assertNoLogs("acme_cinder.driver", "WARNING"):
+            self.assertIs(False, self.driver.backup_use_temp_snapshot())
 
     def write(self, volume, block, data):
         """As a guest does."""
