@@ -18,15 +18,7 @@
 # The settings come from devstack and from devstack/settings.
 # shellcheck disable=SC2154
 
-# Save trace setting
-_XTRACE_ACME_PLUGIN=$(set +o | grep xtrace)
-set +o xtrace
-
-# shellcheck source=devstack/lib/acme
-source "$ACME_CINDER_DIR/devstack/lib/acme"
-
-# Restore xtrace
-$_XTRACE_ACME_PLUGIN
+# The functions are in devstack/lib/acme, which devstack/settings has read.
 
 case "$1 $2" in
     "stack pre-install")
@@ -61,6 +53,8 @@ case "$1 $2" in
         fi
         ;;
     "unstack "*)
+        # Before cleanup_nova, on every node that has mounts of Nova's.
+        unmount_acme_volumes "$NOVA_STATE_PATH/mnt"
         # With cinder-volume here, cleanup_cinder_backend_acme does it once
         # that and nova-compute have stopped.
         if ! is_acme_volume_enabled; then
@@ -68,6 +62,8 @@ case "$1 $2" in
         fi
         ;;
     "clean "*)
+        # Before clean.sh removes DATA_DIR; unstack.sh may have failed.
+        unmount_acme_volumes "$NOVA_STATE_PATH/mnt" "$CINDER_STATE_PATH"
         cleanup_acme
         ;;
 esac

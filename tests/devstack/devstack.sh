@@ -76,11 +76,11 @@ function phase {
 }
 
 function stack_it {
+    # As stack.sh does: whatever is not meant for a log has to see to it.
+    set -o xtrace
     phase source run_phase source
     # Tempest's functions have come in with it.
     stand_in
-    # As stack.sh does: whatever is not meant for a log has to see to it.
-    set -o xtrace
     # shellcheck disable=SC2046
     install_package $(get_plugin_packages)
     phase pre-install run_phase stack pre-install
@@ -97,6 +97,9 @@ function stack_it {
 function unstack_it {
     load_plugin_settings
     phase unstack run_phase unstack
+    if is_service_enabled nova; then
+        cleanup_nova
+    fi
     stop_cinder || /bin/true
     cleanup_cinder || /bin/true
 }
@@ -105,10 +108,15 @@ case "$mode" in
     stack) stack_it ;;
     unstack) unstack_it ;;
     clean)
-        # clean.sh starts unstack.sh, as a process of its own.
-        "$0" "$scratch" unstack
+        # clean.sh starts unstack.sh, as a process of its own, and goes on
+        # whatever came of it.
+        "$0" "$scratch" unstack || /bin/true
         load_plugin_settings
         phase clean run_phase clean
         cleanup_cinder || /bin/true
+        cleanup_nova
+        # In the real one all of DATA_DIR, which would hide what the plugin
+        # itself leaves there.
+        sudo rm -rf "$CINDER_STATE_PATH"
         ;;
 esac

@@ -63,6 +63,8 @@ class Scratch:
         self.path = pathlib.Path(
             tempfile.mkdtemp(prefix="acme-devstack-", dir=place)
         )
+        # Not all in it runs as root.
+        self.path.chmod(0o755)
         self.devstack = self.path / "devstack"
         shutil.copytree(
             DEVSTACK_DIR,

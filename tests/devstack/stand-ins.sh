@@ -36,6 +36,11 @@ function record {
     echo "$*" >>"$scratch/calls"
 }
 
+# curl - stack.sh runs as a user who may not read root's files
+function curl {
+    setpriv --reuid nobody --regid nogroup --clear-groups curl "$@"
+}
+
 # sudo - runs the command as it is, but only on files in the scratch tree
 function sudo {
     local xtrace
@@ -82,6 +87,11 @@ function stand_in {
     }
     function get_python_exec_prefix {
         echo "$scratch/bin"
+    }
+
+    # Nova itself: of its clean-up, what can destroy data.
+    function cleanup_nova {
+        sudo rm -rf "$NOVA_STATE_PATH"
     }
 
     # Tempest itself: its configuration is devstack's own.

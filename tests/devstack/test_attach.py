@@ -44,29 +44,58 @@ class AttachTestCase(test_plugin.PluginTestCase):
         if "WORLD_KIND" not in os.environ:
             raise unittest.SkipTest("only in tools/sandbox.sh: it exports")
 
-    def foreign(self):
-        """An export and a mount that the plugin has nothing to do with."""
+    def export_foreign(self):
+        """A share that the plugin has nothing to do with."""
         shared = pathlib.Path(self.place) / "foreign"
-        mounted = pathlib.Path("/mnt/foreign")
-        for folder in (shared, mounted):
-            folder.mkdir()
-            self.addCleanup(folder.rmdir)
+        shared.mkdir()
+        self.addCleanup(shared.rmdir)
         _run("mount", "-t", "tmpfs", "foreign", str(shared))
         self.addCleanup(_run, "umount", str(shared))
         # As another appliance on this machine would call it.
         file = EXPORTS / "acme-foreign.exports"
         file.write_text(
-            '"/foreign" 127.0.0.0/8(rw,fsid=77,no_subtree_check)\n'
+            '"/foreign" 127.0.0.0/8'
+            "(rw,fsid=77,no_subtree_check,no_root_squash)\n"
         )
         self.addCleanup(file.unlink)
         _run("exportfs", "-a")
         self.addCleanup(_run, "exportfs", "-u", "127.0.0.0/8:/foreign")
+        return shared
+
+    def mount_foreign(self, mounted):
+        mounted.mkdir(parents=True)
         _run("mount", "-t", "nfs", "127.0.0.1:/foreign", str(mounted))
-        self.addCleanup(_run, "umount", str(mounted))
-        return mounted
+
+    def test_volume_of_an_appliance_elsewhere_outlives_a_compute_node(self):
+        volume = self.export_foreign() / "volume"
+        volume.write_bytes(PATTERN)
+        tree = self.tree("all-in-one", ENABLED_SERVICES="n-cpu")
+        nova = tree.path / "data" / "nova"
+        self.mount_foreign(nova / "mnt" / "0123")
+        umount = tree.path / "bin" / "umount"
+        umount.write_text("#!/bin/false\n")
+        umount.chmod(0o755)
+        for mode in ("unstack", "clean"):
+            with self.assertRaisesRegex(AssertionError, "Still mounted"):
+                tree.run(mode)
+            self.assertEqual(PATTERN, volume.read_bytes())
+        umount.unlink()
+        tree.run("unstack")
+        self.assertFalse(nova.exists())
+        self.assertEqual(PATTERN, volume.read_bytes())
+        with self.subTest("what cinder-backup left"):
+            cinder = tree.path / "data" / "cinder"
+            self.mount_foreign(cinder / "mnt" / "0123")
+            tree.run("clean")
+            self.assertFalse(cinder.exists())
+            self.assertEqual(PATTERN, volume.read_bytes())
 
     def test_attached_volume_is_taken_down_and_others_are_not(self):
-        foreign = self.foreign()
+        self.export_foreign()
+        foreign = pathlib.Path("/mnt/foreign")
+        self.addCleanup(foreign.rmdir)
+        self.mount_foreign(foreign)
+        self.addCleanup(_run, "umount", str(foreign))
         tree = self.appliance_tree(
             "all-in-one",
             ACME_EXPORTER="kernel",

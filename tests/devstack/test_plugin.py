@@ -172,7 +172,8 @@ class ConfigureTestCase(PluginTestCase):
             ACME_API_USER_ACME_2="cinder",
             ACME_API_PASSWORD_ACME_2="correct horse",
         )
-        tree.run("stack", "configure")
+        output = tree.run("stack", "configure")
+        self.assert_secret("correct horse", output)
         conf = tree.ini("cinder/cinder.conf")
         self.assertEqual(
             "https://127.0.0.1:8443", conf["acme-1"]["acme_api_addresses"]
@@ -190,6 +191,58 @@ class ConfigureTestCase(PluginTestCase):
         installed = "\n".join(tree.calls())
         self.assertIn("install_package nfs-common", installed)
         self.assertNotIn("nfs-kernel-server", installed)
+
+    def test_back_ends_elsewhere_need_no_appliance_here(self):
+        tree = self.tree(
+            "multi-backend",
+            ACME_API_ADDRESSES_ACME_1="https://192.0.2.10:8443",
+            ACME_API_ADDRESSES_ACME_2="https://192.0.2.11:8443",
+        )
+        tree.run("stack", "pre-install")
+        self.assertNotIn("nfs-kernel-server", "\n".join(tree.calls()))
+
+    def test_password_stays_out_of_the_log(self):
+        tree = self.tree(
+            "external-appliance",
+            ACME_API_TOKEN="",
+            ACME_API_USER="cinder",
+            ACME_API_PASSWORD="correct-horse",
+        )
+        self.assert_secret("correct-horse", tree.run("stack", "configure"))
+        section = tree.ini("cinder/cinder.conf")["acme-1"]
+        self.assertEqual("correct-horse", section["nas_password"])
+
+    def test_no_volume_types_without_keystone(self):
+        tree = self.tree(
+            "external-appliance",
+            ACME_POOLS="gold,silver",
+            ENABLED_SERVICES="mysql,c-api,c-vol",
+        )
+        tree.run("stack", "extra")
+        self.assertNotIn("volume type", "\n".join(tree.calls()))
+
+    def test_second_node_uses_the_appliance_on_it(self):
+        tree = self.tree(
+            "all-in-one", SERVICE_HOST="192.0.2.1", HOST_IP="127.0.0.1"
+        )
+        tree.run("stack", "configure")
+        section = tree.ini("cinder/cinder.conf")["acme-1"]
+        self.assertEqual(
+            "https://127.0.0.1:8443", section["acme_api_addresses"]
+        )
+
+    def test_address_of_ipv6(self):
+        tree = self.tree(
+            "all-in-one",
+            SERVICE_IP_VERSION="6",
+            HOST_IPV6="2001:db8::1",
+            SERVICE_HOST="[2001:db8::1]",
+        )
+        tree.run("stack", "configure")
+        section = tree.ini("cinder/cinder.conf")["acme-1"]
+        self.assertEqual(
+            "https://[2001:db8::1]:8443", section["acme_api_addresses"]
+        )
 
     def test_back_end_without_an_appliance_is_refused(self):
         tree = self.tree("all-in-one", DISABLED_SERVICES="acme-appliance")
@@ -252,6 +305,17 @@ class StackTestCase(PluginTestCase):
             self.assertFalse((tree.path / "etc/acme-appliance").exists())
             tree.run("clean")
             self.assertIn("cleanup_cinder_backend_lvm lvm-1", tree.calls())
+
+    def test_pools_of_the_back_ends_here_on_a_second_node(self):
+        tree = self.appliance_tree(
+            "multi-backend",
+            ACME_API_ADDRESSES_ACME_2="https://192.0.2.10:8443",
+            # Where this node's own appliance is not.
+            SERVICE_HOST="192.0.2.1",
+        )
+        tree.run("stack", "post-config")
+        images = (tree.path / "data" / "acme").glob("*.img")
+        self.assertEqual(["gold.img"], [image.name for image in images])
 
     def check_tempest(self, tree, stats):
         """Tempest is told what the driver itself reports."""
