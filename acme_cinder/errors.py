@@ -56,18 +56,6 @@ BELOW = (
     brick_exception.BrickException,
 )
 
-#: Errors that say nothing about the share: it may work in a moment.
-PASSING = (
-    client.TransportError,
-    client.ProtocolError,
-    client.Busy,
-    client.RateLimited,
-    client.Unavailable,
-    client.InternalError,
-    client.AuthenticationFailed,
-    client.Forbidden,
-)
-
 
 @contextlib.contextmanager
 def operation(
