@@ -34,6 +34,7 @@ from cinder.volume import volume_utils
 from oslo_config import cfg
 
 from acme_cinder import errors
+from acme_cinder import holders
 from acme_cinder import shares
 from acme_cinder import volumefile
 
@@ -149,8 +150,16 @@ class Images:
         image_service: Any,
         image_meta: dict[str, Any],
     ) -> None:
-        """Write a volume into an image; attached ones as they are now."""
-        with self._shares.mounted(volume) as path:
+        """Write a volume into an image.
+
+        An attached one by a copy that is made of it at once: its file is
+        locked by the guest's QEMU, and goes on being written.
+        """
+        if holders.attachments(volume):
+            source = self._shares.copied(volume, str(image_meta["id"]))
+        else:
+            source = self._shares.mounted(volume)
+        with source as path:
             # Before Cinder opens it without any limit of time.
             self._shares.files.get_size(path)
             volume_utils.upload_volume(

@@ -21,10 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import time
 from typing import Any
+import uuid
 
 from cinder import exception
 from cinder import objects
@@ -46,6 +48,9 @@ VOLUME_FILE = "share.volume_file"
 GROW_ONLINE = "share.grow_online"
 _LABEL = "cinder.volume_id"
 _SNAPSHOT_LABEL = "cinder.snapshot_id"
+#: Of copies that are made for an image.
+_COPY_LABEL = "cinder.copy_of"
+_IMAGE_LABEL = "cinder.image_id"
 #: How long to believe what a pool can do; also refreshed by the stats.
 _FEATURES_SECONDS = 300.0
 
@@ -115,20 +120,24 @@ class Shares:
         self._mounts = mounts
 
     def create(
-        self, volume: objects.Volume, origin: Origin | None = None
+        self,
+        volume: objects.Volume,
+        origin: Origin | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Make a volume's share with its file; returns the model update.
 
         On an error nothing is left behind, as far as can be known.
         """
+        given = {_LABEL: volume.id} if labels is None else labels
         try:
-            share = self._create(volume, origin)
+            share = self._create(volume, origin, given)
         except client.BadRequest as error:
             if not _about_files(error):
                 raise
             # The appliance was set up anew since we asked.
             self.features.distrust()
-            share = self._create(volume, origin)
+            share = self._create(volume, origin, given)
         with self._discarded_on_error(volume):
             export = exports.choose(
                 share.export_locations, portal=self._settings.portal
@@ -141,11 +150,14 @@ class Shares:
         }
 
     def _create(
-        self, volume: objects.Volume, origin: Origin | None
+        self,
+        volume: objects.Volume,
+        origin: Origin | None,
+        labels: Mapping[str, str],
     ) -> client.Share:
         pool = pool_of(volume)
         has_files = self.features.has(pool, VOLUME_FILE)
-        try:
+        with _undone_if_unsure(lambda: self.discard(volume)):
             return self.api.create_share(
                 volume.name_id,
                 name=volume.name,
@@ -153,15 +165,8 @@ class Shares:
                 pool=pool,
                 file=self._file_spec(volume) if has_files else None,
                 source=origin.source if origin else None,
-                labels={_LABEL: volume.id},
+                labels=labels,
             )
-        except client.AlreadyExists:
-            # It is not what this call would have made: hands off.
-            raise
-        except client.ApiError as error:
-            if error.may_have_been_applied:
-                self.discard(volume)
-            raise
 
     def _make_file(
         self, volume: objects.Volume, origin: Origin | None, location: str
@@ -193,44 +198,45 @@ class Shares:
             raise
 
     def discard(self, volume: objects.Volume) -> None:
-        """Delete a share on the way out of an error.
+        """Delete a share on the way out; what fails is only logged.
 
-        If that fails too, Cinder still has the volume, in error, and
-        deletes it by its id.
+        Cinder still has the volume then, in error, and deletes it by its
+        id.
         """
-        try:
+        with _left_on_error(volume.name, volume.name_id):
             self.delete(volume)
-        except (*errors.BELOW, exception.CinderException):
-            LOG.exception(
-                "Share %(share)s of %(volume)s may be left; deleting the "
-                "volume deletes it",
-                {"share": volume.name_id, "volume": volume.name},
-            )
+
+    @contextlib.contextmanager
+    def copied(self, volume: objects.Volume, image_id: str) -> Iterator[str]:
+        """Have a copy of a volume as it is at this moment, mounted here;
+        gives the path of its file.
+
+        The copy is a share of its own for so long, which is not in Cinder.
+        Should the service die, its labels tell what it was made for.
+        """
+        copy = _copy_of(volume, image_id)
+        origin = Origin(client.Source("share", volume.name_id), volume.name)
+        labels = {_COPY_LABEL: volume.id, _IMAGE_LABEL: image_id}
+        copy.update(self.create(copy, origin, labels))
+        try:
+            with self.mounted(copy) as path:
+                yield path
+        finally:
+            self.discard(copy)
 
     def create_snapshot(self, snapshot: objects.Snapshot) -> None:
         """Take a snapshot of a volume, attached or not."""
-        try:
+        with _undone_if_unsure(lambda: self._discard_snapshot(snapshot)):
             self.api.create_snapshot(
                 snapshot.id,
                 snapshot.volume.name_id,
                 name=snapshot.name,
                 labels={_SNAPSHOT_LABEL: snapshot.id},
             )
-        except client.AlreadyExists:
-            raise
-        except client.ApiError as error:
-            if error.may_have_been_applied:
-                self._discard_snapshot(snapshot)
-            raise
 
     def _discard_snapshot(self, snapshot: objects.Snapshot) -> None:
-        try:
+        with _left_on_error(snapshot.name, snapshot.id):
             self.api.delete_snapshot(snapshot.id)
-        except client.ApiError:
-            LOG.exception(
-                "%s may be left; deleting the snapshot deletes it",
-                snapshot.name,
-            )
 
     def grow(self, volume: objects.Volume, new_size: int) -> None:
         """Grow a volume, attached or not.
@@ -308,9 +314,6 @@ class Shares:
         with self._mounts.mounted(volume.name_id, access) as path:
             yield f"{path}/{volume.name}"
 
-    def own_access(self, share_id: str) -> mount.Access:
-        return self._own_access(share_id, None)
-
     def _own_access(self, share_id: str, present: str | None) -> mount.Access:
         host = holders.this_host()
         holder = holders.of_mounts(host)
@@ -350,6 +353,43 @@ class Shares:
         if not portals:
             raise errors.MountError("the appliance has no NFS address")
         return portals[0]
+
+
+@contextlib.contextmanager
+def _undone_if_unsure(undo: Callable[[], None]) -> Iterator[None]:
+    """Undo a creation that failed, but may have been made all the same."""
+    try:
+        yield
+    except client.AlreadyExists:
+        # It is not what this call would have made: hands off.
+        raise
+    except client.ApiError as error:
+        if error.may_have_been_applied:
+            undo()
+        raise
+
+
+@contextlib.contextmanager
+def _left_on_error(name: str, id_: str) -> Iterator[None]:
+    """For cleaning up while another error is on its way to the caller."""
+    try:
+        yield
+    except (*errors.BELOW, exception.CinderException):
+        LOG.exception(
+            "%(name)s may be left on the appliance, with the id %(id)s",
+            {"name": name, "id": id_},
+        )
+
+
+def _copy_of(volume: objects.Volume, image_id: str) -> objects.Volume:
+    """A volume that Cinder does not have, with an id that can be told."""
+    return objects.Volume(
+        context=volume.obj_context,
+        id=str(uuid.uuid5(uuid.UUID(volume.name_id), image_id)),
+        _name_id=None,
+        size=volume.size,
+        host=volume.host,
+    )
 
 
 def bytes_of(size: int | str) -> int:

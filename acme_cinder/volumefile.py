@@ -98,12 +98,15 @@ class VolumeFiles:
     def ensure_size(self, path: str, size_bytes: int) -> bool:
         """Grow the file if it is smaller; says whether it was.
 
+        With full allocation holes are filled as well: what has written the
+        file may have left some, whatever its size is.
+
         :raises FileError: it is not there.
         """
-        if self.get_size(path) >= size_bytes:
-            return False
-        self._grow(path, size_bytes)
-        return True
+        smaller = self.get_size(path) < size_bytes
+        if smaller or self._full:
+            self._grow(path, size_bytes)
+        return smaller
 
     def put_header(self, header_path: str, path: str, size: int) -> None:
         """Overwrite the beginning of the file; the rest stays."""

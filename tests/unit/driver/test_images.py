@@ -15,6 +15,7 @@
 import contextlib
 import os
 import subprocess
+import unittest.mock
 import uuid
 
 from castellan.common.objects import symmetric_key
@@ -205,13 +206,79 @@ class DownloadCase(ImageTestCase):
                 self.assert_unmounted()
                 self.assert_file(volume, 1)
 
-    def test_upload_of_an_attached_volume_leaves_its_access(self):
+    def attached(self):
+        """A volume with content, in use by a guest."""
         volume = self.create()
+        self.download(volume, Glance(self.raw(), "raw"))
         self.attach(volume, base.connector("cmp-1"))
-        glance = Glance(b"", "raw")
+        return cinderworld.reloaded(volume)
+
+    def upload(self, volume, glance):
         self.driver.copy_volume_to_image(
-            self.context, cinderworld.reloaded(volume), glance, glance.meta
+            self.context, volume, glance, glance.meta
         )
+
+    def shares(self):
+        return {share.id for share in self.driver._api.list_shares()}
+
+    def test_upload_of_an_attached_volume(self):
+        """By a copy: of its own file QEMU has the lock."""
+        for disk_format, expected in (("raw", b"content"), ("qcow2", b"QFI")):
+            with self.subTest(disk_format):
+                volume = self.attached()
+                before = self.shares()
+                self.host.forget()
+                glance = Glance(b"", disk_format)
+                self.upload(volume, glance)
+                mounted = [
+                    command[-2]
+                    for command in self.host.commands
+                    if command[0] == "mount"
+                ]
+                self.assertTrue(mounted)
+                self.assertIn(expected, glance.uploaded)
+                self.assertNotIn(volume.provider_location, mounted)
+                self.assertEqual(before, self.shares())
+                self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
+                self.assert_unmounted()
+
+    def test_the_copy_is_known_while_it_is_there(self):
+        volume = self.attached()
+        before = self.shares()
+        glance = Glance(b"", "raw")
+        seen = []
+        glance.update = lambda *args, **kwargs: seen.extend(
+            self.find_share(id_) for id_ in self.shares() - before
+        )
+        self.upload(volume, glance)
+        self.assertEqual(
+            [
+                {
+                    "cinder.copy_of": volume.id,
+                    "cinder.image_id": glance.meta["id"],
+                }
+            ],
+            [dict(share.labels) for share in seen],
+        )
+        self.assertEqual(
+            str(uuid.uuid5(uuid.UUID(volume.name_id), glance.meta["id"])),
+            seen[0].id,
+        )
+
+    def test_the_copy_goes_when_the_upload_fails(self):
+        volume = self.attached()
+        before = self.shares()
+        glance = Glance(b"", "raw")
+        glance.update = unittest.mock.Mock(side_effect=OSError(5, "no"))
+        with self.assertRaises(exception.VolumeBackendAPIException):
+            self.upload(volume, glance)
+        self.host.failures["mount"] = [
+            brick_exception.BrickException("no")
+        ] * 3
+        with self.assertRaises(exception.VolumeBackendAPIException):
+            self.upload(volume, glance)
+        self.assertEqual(before, self.shares())
+        self.assert_unmounted()
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
 
 
@@ -231,6 +298,19 @@ class FullAllocationTest(ImageTestCase):
     def test_download(self):
         volume = self.create()
         self.download(volume, Glance(self.raw(), "raw"))
+        self.assert_file(volume, 1)
+        self.assertEqual(1, self.host.count("fallocate"))
+
+    def test_an_image_as_large_as_the_volume(self):
+        """Of the right size already, and with holes."""
+        path = f"{self.directory}/holes.qcow2"
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", path, "1G"],
+            check=True,
+        )
+        volume = self.create()
+        with open(path, "rb") as file:
+            self.download(volume, Glance(file.read(), "qcow2"))
         self.assert_file(volume, 1)
         self.assertEqual(1, self.host.count("fallocate"))
 
