@@ -114,6 +114,10 @@ class _Run:
     def __init__(self, operation: Operation, ticket: queue.Ticket) -> None:
         self.operation = operation
         self.ticket = ticket
+        #: No worker was free when it came.
+        self.queued = False
+        #: By a worker, or by whoever cancels it: it is theirs alone.
+        self.taken = False
         self.future: futures.Future[types.Done] = futures.Future()
 
 
@@ -130,7 +134,6 @@ class Journal:
         )
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
-        self._waiting: set[str] = set()
 
     # -- new work
 
@@ -148,11 +151,9 @@ class Journal:
         run = _Run(operation, ticket)
         try:
             with self._lock:
-                queued = len(self._runs) >= self.core.settings.workers
+                run.queued = len(self._runs) >= self.core.settings.workers
                 self._runs[operation.intent.id] = run
-                if queued:
-                    self._waiting.add(operation.intent.id)
-            self._open(operation, queued)
+            self._open(run)
             self._workers.submit(self._work, run)
         except BaseException:
             self._forget(run)
@@ -170,11 +171,9 @@ class Journal:
 
     def cancel(self, job_id: str) -> bool:
         """Withdraw a job that no worker has taken up; False: too late."""
-        with self._lock:
-            if job_id not in self._waiting:
-                return False
-            self._waiting.remove(job_id)
-            run = self._runs[job_id]
+        run = self._runs.get(job_id)
+        if run is None or not run.queued or not self._take(run):
+            return False
         problem = problems.Problem(
             "job.cancelled", "The job was cancelled before it began."
         )
@@ -182,13 +181,11 @@ class Journal:
             with self.core.database.write() as session:
                 run.operation.abandon(session, problem)
                 self._close(session, run, types.JobState.CANCELLED, problem)
-        except BaseException as error:
-            run.future.set_exception(error)
+        except BaseException:
+            self._put_back(run)
             raise
-        else:
-            run.future.set_exception(problem)
-        finally:
-            self._forget(run)
+        self._forget(run)
+        run.future.set_exception(problem)
         self.core.announce()
         return True
 
@@ -203,14 +200,11 @@ class Journal:
     # -- the work itself, in a worker's thread
 
     def _work(self, run: _Run) -> None:
-        job_id = run.operation.intent.id
-        with self._lock:
-            waited = job_id in self._waiting
-            self._waiting.discard(job_id)
-            if job_id not in self._runs:
-                return
+        if not self._take(run):
+            return
         try:
-            if waited:
+            if run.queued:
+                job_id = run.operation.intent.id
                 self._mark(job_id, {"state": types.JobState.RUNNING})
             done = self._forward(run)
         except BaseException as error:
@@ -220,6 +214,19 @@ class Journal:
         else:
             self._forget(run)
             run.future.set_result(done)
+
+    def _take(self, run: _Run) -> bool:
+        """Only one gets it: what is being cancelled must not begin."""
+        with self._lock:
+            taken, run.taken = run.taken, True
+        return not taken
+
+    def _put_back(self, run: _Run) -> None:
+        """It could not be cancelled, so it is to be done after all."""
+        with self._lock:
+            run.taken = False
+        # A worker may have passed it by meanwhile; one is enough.
+        self._workers.submit(self._work, run)
 
     def _forward(self, run: _Run) -> types.Done:
         try:
@@ -360,9 +367,11 @@ class Journal:
 
     # -- rows
 
-    def _open(self, operation: Operation, queued: bool) -> None:
-        intent = operation.intent
-        state = types.JobState.QUEUED if queued else types.JobState.RUNNING
+    def _open(self, run: _Run) -> None:
+        intent = run.operation.intent
+        state = types.JobState.RUNNING
+        if run.queued:
+            state = types.JobState.QUEUED
         self.core.on_step(intent.id, "intent:before")
         with self.core.database.write() as session:
             session.add(
@@ -382,7 +391,7 @@ class Journal:
                     finished_at=None,
                 )
             )
-            operation.begin(session)
+            run.operation.begin(session)
         self.core.on_step(intent.id, "intent:after")
 
     def _mark(self, job_id: str, values: types.Body) -> None:
@@ -427,7 +436,5 @@ class Journal:
 
     def _forget(self, run: _Run) -> None:
         """Release the share, after the last word about it is on disk."""
-        with self._lock:
-            self._runs.pop(run.operation.intent.id, None)
-            self._waiting.discard(run.operation.intent.id)
-        self.core.queue.release(run.ticket)
+        if self._runs.pop(run.operation.intent.id, None) is not None:
+            self.core.queue.release(run.ticket)
