@@ -187,7 +187,7 @@ def create_app(
     store: "tokens.TokenStore",
     settings: ApiSettings | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
-) -> falcon.App[falcon.Request, falcon.Response]:
+) -> "falcon.App[falcon.Request, falcon.Response]":
     """The whole API over one service; needs no server to be called.
 
     :param is_stopping: asked now and then by long polls, which end early
