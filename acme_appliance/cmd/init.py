@@ -210,6 +210,7 @@ def _check(command: Any) -> _Wanted:
             ) from error
     if not 1 <= command.api_port <= 65535:
         raise CommandError("--port is from 1 to 65535", Exit.USAGE)
+    output = pathlib.Path(os.path.abspath(command.output))
     return _Wanted(
         pool=command.pool,
         path=path,
@@ -221,10 +222,44 @@ def _check(command: Any) -> _Wanted:
         listen=_addresses("--listen", command.listen) or ["0.0.0.0"],  # noqa: S104
         port=command.api_port,
         state_path=state_path,
-        output=pathlib.Path(os.path.abspath(command.output)),
-        nfs_root=os.path.abspath(command.nfs_root or path),
+        output=output,
+        nfs_root=_nfs_root(command.nfs_root, output) or path,
         nfs_conf=pathlib.Path(os.path.abspath(command.nfs_conf)),
     )
+
+
+def _nfs_root(given: str | None, output: pathlib.Path) -> str | None:
+    """What clients see as ``/``: as it is, wherever there is something.
+
+    Every path that is mounted hangs on it.
+    :raises CommandError: it would be changed.
+    """
+    root = given and os.path.abspath(given)
+    if not output.exists():
+        return root
+    found = _load(output)
+    if not options.pools(found):
+        return root
+    present = options.export_root(found)
+    if root not in (None, present):
+        raise CommandError(
+            f"--nfs-root {root}: clients see {present} as / already, by"
+            f" {output}. To change it moves every mounted share: leave the"
+            " option away",
+            Exit.CONFIGURATION,
+        )
+    return present
+
+
+def _load(output: pathlib.Path) -> cfg.ConfigOpts:
+    """:raises CommandError: it cannot be read."""
+    try:
+        return options.load(["--config-file", str(output)])
+    except options.ConfigurationError as error:
+        raise CommandError(
+            f"{output} cannot be read: {error}. Mend or move it",
+            Exit.CONFIGURATION,
+        ) from error
 
 
 def _addresses(option: str, given: list[str] | None) -> list[str]:
@@ -257,15 +292,8 @@ def _configuration(wanted: _Wanted) -> str | None:
     """
     if not wanted.output.exists():
         return _text(wanted)
-    try:
-        found = options.load(["--config-file", str(wanted.output)])
-        pools = {pool.name: pool for pool in options.pools(found)}
-        root = options.export_root(found) if pools else wanted.nfs_root
-    except options.ConfigurationError as error:
-        raise CommandError(
-            f"{wanted.output} cannot be read: {error}. Mend or move it",
-            Exit.CONFIGURATION,
-        ) from error
+    found = _load(wanted.output)
+    pools = {pool.name: pool for pool in options.pools(found)}
     if wanted.pool in pools:
         there = pools[wanted.pool].path
         if there == wanted.path:
@@ -275,12 +303,11 @@ def _configuration(wanted: _Wanted) -> str | None:
             " choose another --pool, or --path and --directory as there",
             Exit.CONFIGURATION,
         )
-    return _with_pool(wanted, pools, root)
+    return _with_pool(wanted, pools)
 
 
-def _with_pool(
-    wanted: _Wanted, pools: dict[str, options.Pool], root: str
-) -> str:
+def _with_pool(wanted: _Wanted, pools: dict[str, options.Pool]) -> str:
+    root = wanted.nfs_root
     text = wanted.output.read_text()
     line = re.search(r"(?m)^enabled_pools\s*=.*$", text)
     explicit = re.search(r"(?m)^root\s*=", text)

@@ -18,6 +18,7 @@ from typing import Final
 
 from acme_appliance.cmd.common import CommandError
 from acme_appliance.host import commands
+from acme_appliance.host import exportfs
 from acme_appliance.host import filesystem
 
 DEFAULT_FILE: Final = "/etc/nfs.conf.d/acme-appliance.conf"
@@ -43,7 +44,7 @@ def check(file: pathlib.Path, root: str) -> None:
             " their full path"
         )
     present = _present_root()
-    if present not in ("", root) and not file.exists():
+    if present not in ("/", root) and not file.exists():
         raise CommandError(
             f"the NFS server has [exports] rootdir = {present} already (see"
             f" nfsconf --dump): give --nfs-root {present}, with a pool below"
@@ -89,12 +90,10 @@ def _has_entries(path: pathlib.Path) -> bool:
 
 
 def _present_root() -> str:
-    """What the NFS server's configuration says now; empty: nothing."""
-    if shutil.which("nfsconf", path="/usr/sbin:/sbin:/usr/bin") is None:
-        return ""
+    """What the NFS server's configuration says now; ``/``: nothing."""
+    if shutil.which("nfsconf", path=commands.PATH) is None:
+        return "/"
     try:
-        return commands.run(["nfsconf", "--get", "exports", "rootdir"]).strip()
+        return exportfs.configured_root()
     except commands.CommandError as error:
-        if error.status == 1:  # nfsconf: it is not set
-            return ""
         raise CommandError(str(error)) from error

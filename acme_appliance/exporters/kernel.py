@@ -21,11 +21,19 @@ longer with every share, and drops what others have exported by hand.
 Every share has an ``fsid`` of its own, its id, so that clients' handles stay
 good over restarts and belong to no other share. Paths are seen from
 ``root``, which is nfs.conf's ``[exports] rootdir``.
+
+``subtree_check`` is what keeps a client inside of its share. All shares of a
+pool are subvolumes of one file system, and a handle of btrfs names the
+subvolume: without the check the server opens whatever the handle names, and
+a client that makes one up reads and writes the shares of others. What the
+check is said to break, files renamed from one directory to another while
+they are open (exports(5)), cannot happen to the one file of a volume.
 """
 
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
+import logging
 import os
 import pathlib
 import re
@@ -35,6 +43,8 @@ from acme_appliance.exporters import base
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
 from acme_appliance.host import filesystem
+
+LOG = logging.getLogger(__name__)
 
 #: Every user of a granted host acts as the owner of the volume file: it is
 #: hosts that are trusted, and not the users that they claim to have.
@@ -162,9 +172,23 @@ class KernelExporter(base.Exporter):
         for share, clients in target.values():
             self._write_file(share, clients)
         if len(differing) > _SINGLY:
-            self._table.load_files()
+            self._load_files()
+        found = self._all_found()
         for share_id in differing:
-            self._adjust(self._found(share_id), self._target(target, share_id))
+            wanted = self._target(target, share_id)
+            try:
+                self._adjust(found.get(share_id, {}), wanted)
+            except (OSError, commands.CommandError) as error:
+                # One share that is not there keeps no other from its
+                # clients; it is reported as the difference that it is.
+                LOG.error("Share %s is not exported: %s", share_id, error)
+
+    def _load_files(self) -> None:
+        try:
+            self._table.load_files()
+        except commands.CommandError as error:
+            # Loads what it can; what it could not is tried singly.
+            LOG.warning("Not all exports could be loaded: %s", error)
 
     def _target(self, target: _Target, share_id: str) -> _Wanted:
         if share_id not in target:
@@ -197,9 +221,7 @@ class KernelExporter(base.Exporter):
 
     def _options(self, share: base.ExportedShare, level: str) -> str:
         squash = self._squash.format(uid=share.uid, gid=share.gid)
-        return (
-            f"{level},sync,no_subtree_check,fsid={share.id},sec=sys,{squash}"
-        )
+        return f"{level},sync,subtree_check,fsid={share.id},sec=sys,{squash}"
 
     def _adjust(self, found: _Found, wanted: _Wanted) -> None:
         """Make the table so; runs nothing where it is so already."""

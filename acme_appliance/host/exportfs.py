@@ -119,7 +119,12 @@ def configured_root() -> str:
 
 @functools.lru_cache(maxsize=1)
 def _configured_root(stamp: tuple[tuple[str, int], ...]) -> str:
-    found = commands.run(["nfsconf", "--get", "exports", "rootdir"])
+    try:
+        found = commands.run(["nfsconf", "--get", "exports", "rootdir"])
+    except commands.CommandError as error:
+        if error.status == 1:  # nfsconf: it is not set
+            return "/"
+        raise
     return found.strip() or "/"
 
 

@@ -30,6 +30,7 @@ import requests
 
 from acme_cinder import client
 from tests.e2e import systemd
+from tests.functional import machine
 
 TOP = pathlib.Path(__file__).parents[2]
 ETC = TOP / "etc" / "acme-appliance"
@@ -78,7 +79,7 @@ def uninstall() -> None:
 class SystemdTestCase(unittest.TestCase):
     """One systemd and one appliance for all tests."""
 
-    machine: ClassVar[systemd.Systemd]
+    system: ClassVar[systemd.Systemd]
     api: ClassVar[client.Client]
     folder: ClassVar[pathlib.Path]
     pool: ClassVar[pathlib.Path]
@@ -95,9 +96,9 @@ class SystemdTestCase(unittest.TestCase):
             tempfile.mkdtemp(dir=os.environ["WORLD_SCRATCH"])
         )
         cls.addClassCleanup(shutil.rmtree, cls.folder)
-        cls.machine = systemd.Systemd(cls.folder / "systemd.log")
-        cls.addClassCleanup(cls.machine.stop)
-        cls.machine.start()
+        cls.system = systemd.Systemd(cls.folder / "systemd.log")
+        cls.addClassCleanup(cls.system.stop)
+        cls.system.start()
         cls.addClassCleanup(uninstall)
         install()
         cls.pool = pathlib.Path(os.environ["WORLD_EXPORT_ROOT"]) / "gold"
@@ -119,7 +120,7 @@ class SystemdTestCase(unittest.TestCase):
             *("acme-appliance", "token", "create", "test"),
             *("--scope", "driver:test", "--output", str(token)),
         )
-        cls.machine.start_unit(SERVICE)
+        cls.system.start_unit(SERVICE)
         cls.api = client.Client(
             [f"https://{HERE}:8443"],
             client.BearerToken(token.read_text().strip()),
@@ -130,10 +131,10 @@ class SystemdTestCase(unittest.TestCase):
 
     @classmethod
     def unmount_pool(cls) -> None:
-        cls.machine.run("systemctl", "stop", SERVICE, POOLS, check=False)
-        systemd.run("exportfs", "-f")
+        cls.system.run("systemctl", "stop", SERVICE, POOLS, check=False)
         if os.path.ismount(cls.pool):
-            systemd.run("umount", str(cls.pool))
+            with machine.nfs_server_paused():
+                systemd.run("umount", str(cls.pool))
 
     @classmethod
     def why_not_ready(cls) -> str:
@@ -149,7 +150,7 @@ class SystemdTestCase(unittest.TestCase):
 
     @classmethod
     def wait_ready(cls) -> None:
-        cls.machine.wait_for(
+        cls.system.wait_for(
             "the appliance is ready",
             lambda: '"ready":true' in cls.why_not_ready(),
         )
@@ -183,10 +184,10 @@ class SystemdTestCase(unittest.TestCase):
             place.rmdir()
 
     def main_pid(self) -> str:
-        return self.machine.value(SERVICE, "MainPID")
+        return self.system.value(SERVICE, "MainPID")
 
     def main_process(self) -> pathlib.Path:
-        return self.machine.process(self.main_pid())
+        return self.system.process(self.main_pid())
 
     def test_it_runs_as_its_own_user_with_the_rights_of_the_unit(self) -> None:
         status = (self.main_process() / "status").read_text()
@@ -198,6 +199,11 @@ class SystemdTestCase(unittest.TestCase):
         for kind in ("CapPrm", "CapEff", "CapAmb"):
             self.assertEqual(found["CapBnd"], found[kind])
         self.assertEqual(6, int(found["CapBnd"], 16).bit_count())
+
+    def test_pools_are_mounted_before_they_are_served(self) -> None:
+        before = self.system.value(POOLS, "Before").split()
+        self.assertIn("nfs-server.service", before)
+        self.assertIn(SERVICE, before)
 
     def test_it_has_neither_devices_nor_a_system_to_write_to(self) -> None:
         root = self.main_process() / "root"
@@ -251,12 +257,12 @@ class SystemdTestCase(unittest.TestCase):
         share = self.new_share()
         with self.mounted(share) as volume:
             before = self.main_pid()
-            self.machine.run("kill", "-KILL", before)
-            self.machine.wait_for(
+            self.system.run("kill", "-KILL", before)
+            self.system.wait_for(
                 "another process serves",
                 lambda: (
-                    self.machine.value(SERVICE, "NRestarts") != "0"
-                    and self.machine.value(SERVICE, "ActiveState") == "active"
+                    self.system.value(SERVICE, "NRestarts") != "0"
+                    and self.system.value(SERVICE, "ActiveState") == "active"
                 ),
             )
             volume.write_bytes(b"meanwhile")
@@ -270,18 +276,16 @@ class SystemdTestCase(unittest.TestCase):
         self.unmount_pool()
         image.rename(away)
         try:
-            self.machine.start_unit(SERVICE)
-            self.assertEqual(
-                "failed", self.machine.value(POOLS, "ActiveState")
-            )
-            self.machine.wait_for(
+            self.system.start_unit(SERVICE)
+            self.assertEqual("failed", self.system.value(POOLS, "ActiveState"))
+            self.system.wait_for(
                 "it says which pool",
                 lambda: "is the pool mounted?" in self.why_not_ready(),
             )
         finally:
             away.rename(image)
         served = self.main_pid()
-        self.machine.start_unit(POOLS)
+        self.system.start_unit(POOLS)
         self.wait_ready()
         self.assertEqual(served, self.main_pid())
         self.new_share()

@@ -118,6 +118,19 @@ class TestKernelExporter(NfsCase, suite.ExporterSuite):
         other = kernel.KernelExporter("/elsewhere")
         self.assertRegex(other.check()[0], "rootdir")
 
+    def test_one_that_is_not_there_keeps_no_other_from_its_clients(self):
+        """Few are repaired singly, many by their files."""
+        for count in (2, 20):
+            shares = [self.make_share() for _ in range(count)]
+            self.engine.delete_share(shares[0].id)
+            wanted = [(share, {suite.ONE: RW}) for share in shares]
+            found = self.exporter.reconcile(wanted, apply=True)
+            self.assertEqual(count, len(found))
+            exported = self.exporter.exported()
+            for share in shares[1:]:
+                self.assertEqual({suite.ONE: RW}, exported[share.id])
+            self.empty()
+
     def test_files_make_the_same_table(self):
         share = self.make_share()
         clients = {suite.ONE: RW, suite.NET: RO, suite.SIX: RO}
@@ -214,6 +227,41 @@ class TestMounts(NfsCase):
         self.exporter.withdraw(share.id)
         self.engine.delete_share(share.id)
         self.assertFalse(os.path.exists(share.directory))
+
+    def test_open_file_survives_a_restart_of_everything_below(self):
+        """The server, its table, the pool and all caches: as after a boot."""
+        share = self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.mount(share)
+        with open(self.mount_point / "volume", "r+b", buffering=0) as file:
+            file.write(b"before")
+            os.fsync(file.fileno())
+            with machine.nfs_server_paused():
+                subprocess.run(["exportfs", "-ua"], check=True)
+                subprocess.run(["exportfs", "-f"], check=True)
+                self.pool.unmount()
+                pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+                self.pool.mount()
+                subprocess.run(["exportfs", "-a"], check=True)
+            file.write(b" and after")
+            os.fsync(file.fileno())
+        data = pathlib.Path(share.directory, "volume").read_bytes()
+        self.assertEqual(b"before and after", data[:16])
+
+    def test_open_file_survives_a_rename(self):
+        """A volume's file is renamed by the appliance, as it is attached."""
+        share = self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.mount(share)
+        with open(self.mount_point / "volume", "r+b", buffering=0) as file:
+            file.write(b"before")
+            os.fsync(file.fileno())
+            self.engine.rename_file(share.id, "volume", "renamed")
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+            file.write(b" and after")
+            os.fsync(file.fileno())
+        data = pathlib.Path(share.directory, "renamed").read_bytes()
+        self.assertEqual(b"before and after", data[:16])
 
     def test_grown_file_is_seen_by_a_mounted_client(self):
         share = self.make_share()

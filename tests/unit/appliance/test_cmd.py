@@ -382,7 +382,7 @@ class InitTest(Case):
         for name, value in (
             ("EXPORTS_DIR", self.directory / "exports.d"),
             ("_EXPORTS", exports),
-            ("_present_root", lambda: ""),
+            ("_present_root", lambda: "/"),
         ):
             patch = unittest.mock.patch.object(nfsconf, name, value)
             patch.start()
@@ -458,12 +458,28 @@ class InitTest(Case):
         options.check(conf)
         self.assertEqual(["gold", "silver"], conf.enabled_pools)
         self.assertEqual(root[1], options.export_root(conf))
+        self.assertIn(f"rootdir = {root[1]}\n", self.nfs_conf.read_text())
         code, _, err = self.init("--directory", "/q", "--pool", "q", *root)
         self.assertEqual(3, code)
         self.assertIn("not below", err)
         code, _, err = self.init("--directory", "/q", *root)
         self.assertEqual(3, code)
         self.assertIn("choose another --pool", err)
+
+    def test_what_clients_see_as_root_stays(self):
+        """Every path that is mounted hangs on it."""
+        root = self.directory / "p"
+        gold = ("--directory", str(root / "gold"))
+        silver = ("--directory", str(root / "silver"), "--pool", "silver")
+        self.assertEqual(0, self.init(*gold, "--nfs-root", str(root))[0])
+        for again in (gold, silver):
+            code, _, err = self.init(*again)
+            self.assertEqual((0, ""), (code, err))
+            self.assertIn(f"rootdir = {root}\n", self.nfs_conf.read_text())
+        code, _, err = self.init(*gold, "--nfs-root", str(root / "gold"))
+        self.assertEqual(3, code)
+        self.assertIn(f"clients see {root} as / already", err)
+        self.assertIn(f"rootdir = {root}\n", self.nfs_conf.read_text())
 
     def test_other_exports_are_not_moved(self):
         self.exports.write_text("# none\n\n/home 192.0.2.0/24(rw)\n")

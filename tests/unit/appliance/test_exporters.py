@@ -206,7 +206,7 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         share = self.make_share()
         self.exporter.apply(share, {suite.ONE: RW, suite.SIX: RO})
         common = (
-            f"sync,no_subtree_check,fsid={share.id},sec=sys,"
+            f"sync,subtree_check,fsid={share.id},sec=sys,"
             "all_squash,anonuid=64061,anongid=64062"
         )
         file = self.folder / f"acme-{share.id}.exports"
@@ -383,6 +383,20 @@ class TestConfiguredRoot(unittest.TestCase):
             patch = mock.patch.object(owner, name, value)
             patch.start()
             self.addCleanup(patch.stop)
+
+    def test_none(self):
+        """nfsconf --get says so by its exit status."""
+
+        def run(argv):
+            raise commands.CommandError(argv, "no message", status)
+
+        with mock.patch.object(exportfs.commands, "run", run):
+            status = 1
+            self.assertEqual("/", exportfs.configured_root())
+            status = 2
+            os.utime(self.file, (2, 2))
+            with self.assertRaises(commands.CommandError):
+                exportfs.configured_root()
 
     def test_read_again_when_changed(self):
         self.answers = ["/pool\n", "\n"]

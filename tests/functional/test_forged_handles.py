@@ -1,0 +1,106 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A client that was given one share, and makes up handles of another."""
+
+import ctypes
+import os
+import pathlib
+import struct
+
+from tests.functional import nfswire
+from tests.functional import test_kernel_exporter as exporter
+
+#: struct btrfs_fid of fs/btrfs/export.h: inode, subvolume, generation; then,
+#: by the type of the handle, the parent directory's.
+_FID = struct.Struct("<QQI")
+_WITHOUT_PARENT, _WITH_PARENT, _WITH_PARENT_ROOT = 0x4D, 0x4E, 0x4F
+_AT_FDCWD = -100
+_HANDLE_BYTES = 128
+#: The server's handle (struct knfsd_fh): version, authentication, kind of
+#: the file system's id, kind of the file's id; then the two ids.
+_PREFIX_BYTES = 3
+#: The share's UUID, alone or with an inode number.
+_FSID_BYTES = {6: 16, 7: 24}
+
+SECRET = b"of somebody else"
+
+
+def fid(path):
+    """Inode, subvolume and generation, as name_to_handle_at(2) has them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(8 + _HANDLE_BYTES)
+    struct.pack_into("<Ii", buffer, 0, _HANDLE_BYTES, 0)
+    mount = ctypes.c_int()
+    name = os.fsencode(path)
+    if libc.name_to_handle_at(_AT_FDCWD, name, buffer, ctypes.byref(mount), 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return _FID.unpack_from(buffer, 8)
+
+
+class TestForgedHandles(exporter.NfsCase):
+    def setUp(self):
+        super().setUp()
+        self.own, self.other = self.make_share(), self.make_share()
+        for share in (self.own, self.other):
+            self.volume(share).write_bytes(SECRET)
+        os.sync()
+        self.exporter.apply(self.own, {exporter.LOOPBACK: exporter.RW})
+        self.client = nfswire.Client(exporter.LOOPBACK)
+        self.addCleanup(self.client.close)
+
+    def volume(self, share):
+        return pathlib.Path(share.directory, "volume")
+
+    def handle(self, share):
+        path = self.exporter.path(str(self.volume(share)))
+        return self.client.handle(*path.strip("/").split("/"))
+
+    def forged(self):
+        """Handles of the other share's file, in the own share's name."""
+        real = self.handle(self.own)
+        prefix = real[:_PREFIX_BYTES]
+        size = _FSID_BYTES[prefix[-1]]
+        fsid = real[_PREFIX_BYTES + 1 : _PREFIX_BYTES + 1 + size]
+        target = fid(self.volume(self.other))
+        for kind, parent in (
+            (_WITHOUT_PARENT, b""),
+            (_WITH_PARENT, self.parent(self.other)[:12]),
+            (_WITH_PARENT_ROOT, self.parent(self.own)),
+            (_WITH_PARENT_ROOT, self.parent(self.other)),
+        ):
+            yield prefix + bytes([kind]) + fsid + _FID.pack(*target) + parent
+
+    def parent(self, share):
+        inode, subvolume, generation = fid(share.directory)
+        return struct.pack("<QIQ", inode, generation, subvolume)
+
+    def test_the_own_file_is_there(self):
+        handle = self.handle(self.own)
+        self.assertEqual(SECRET, self.client.read(handle, 64))
+        self.client.write(handle, b"written")
+        self.assertEqual(b"written", self.volume(self.own).read_bytes()[:7])
+
+    def test_the_others_is_not_to_be_found(self):
+        self.assertRaises(OSError, self.handle, self.other)
+
+    def test_the_others_by_handles_that_are_made_up(self):
+        for caches in ("warm", "cold"):
+            for forged in self.forged():
+                with self.subTest(caches=caches, handle=forged.hex()):
+                    with self.assertRaises(OSError):
+                        self.client.read(forged, 64)
+                    with self.assertRaises(OSError):
+                        self.client.write(forged, b"overwritten")
+            os.sync()
+            pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
+        self.assertEqual(SECRET, self.volume(self.other).read_bytes())
