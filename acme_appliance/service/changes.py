@@ -80,7 +80,8 @@ class Changer:
     ) -> types.Done | types.Accepted:
         """Make one change.
 
-        :param claims: what to hold; called again after a stray job.
+        :param claims: what to hold, by what the database says; called
+            again when that is held, for it may say something else by then.
         :param decide: looks at the database and says what to do, while
             everything claimed is held: nothing else changes it meanwhile.
         :param wait_seconds: for the queue and for the work together.
@@ -94,7 +95,7 @@ class Changer:
         try:
             while True:
                 try:
-                    outcome = self._attempt(claims(), decide, deadline)
+                    outcome = self._attempt(claims, decide, deadline)
                 except OpenJob as stray:
                     self._recover(stray.share_id, deadline)
                 else:
@@ -105,11 +106,11 @@ class Changer:
 
     def _attempt(
         self,
-        claims: Claims,
+        claims: Callable[[], Claims],
         decide: Callable[[], Decision],
         deadline: core.Deadline,
     ) -> types.Done | types.Accepted:
-        ticket = self.hold(claims, deadline)
+        ticket = self._hold_current(claims, deadline)
         try:
             decision = decide()
         except BaseException:
@@ -119,6 +120,25 @@ class Changer:
             self.core.queue.release(ticket)
             return decision
         return self.journal.submit(decision, ticket, deadline)
+
+    def _hold_current(
+        self, claims: Callable[[], Claims], deadline: core.Deadline
+    ) -> queue.Ticket:
+        """Hold what is to be held now, not what was when the wait began.
+
+        A snapshot may have come or gone meanwhile, and with it the share
+        that its change has to hold.
+        """
+        while True:
+            wanted = claims()
+            ticket = self.hold(wanted, deadline)
+            try:
+                if claims() == wanted:
+                    return ticket
+            except BaseException:
+                self.core.queue.release(ticket)
+                raise
+            self.core.queue.release(ticket)
 
     def hold(self, claims: Claims, deadline: core.Deadline) -> queue.Ticket:
         """A place at the head. :raises problems.Problem: ``share.busy``."""

@@ -71,11 +71,6 @@ class FairQueue:
         with self._lock:
             self._leave(ticket)
 
-    def length(self, key: str) -> int:
-        """How many hold the key or wait for it."""
-        with self._lock:
-            return len(self._lines.get(key, ()))
-
     def _leave(self, ticket: Ticket) -> None:
         waiting: dict[int, Ticket] = {}
         for key in ticket.claims:

@@ -63,13 +63,14 @@ class ShareCreation:
         if source is None:
             return claims
         origin = source["id"]
+        # Clones of one source are made side by side.
         if source["type"] == engines.Kind.SNAPSHOT:
+            claims[changes.snapshot_key(origin)] = queue.Claim.TOGETHER
             with self.core.database.read() as session:
                 snapshot = session.get(models.Snapshot, origin)
             if snapshot is None:
                 return claims
             origin = snapshot.share_id
-        # Clones of one source are made side by side.
         claims.setdefault(changes.share_key(origin), queue.Claim.TOGETHER)
         return claims
 

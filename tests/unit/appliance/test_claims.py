@@ -1,0 +1,136 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a change holds, where that changes while it waits."""
+
+import itertools
+import threading
+
+from acme_appliance.service import changes
+from acme_appliance.service import queue
+from tests.unit.appliance import case
+from tests.unit.appliance import test_queue
+
+SOON = 10.0
+SNAPSHOT = "33333333-3333-4333-8333-333333333333"
+CLONE = "22222222-2222-4222-8222-222222222222"
+
+
+class TestClaims(case.ServiceCase):
+    def setUp(self):
+        super().setUp()
+        self.share_id = self.make_share()
+        self.queue = self.world.service.core.queue
+        self.held = None
+
+    def start(self, key, work):
+        """A thread, when it has its place in the line of a key."""
+        length = test_queue.length(self.queue, key)
+        thread = threading.Thread(target=work)
+        thread.start()
+        self.addCleanup(thread.join, SOON)
+        test_queue.wait_until(
+            lambda: test_queue.length(self.queue, key) > length
+        )
+        return thread
+
+    def note_at(self, step, *keys):
+        """Note, at a step, which of the keys are held."""
+
+        def note():
+            self.held = [not self.is_free(key) for key in keys]
+
+        self.world.steps.hooks[step] = note
+
+    def is_free(self, key):
+        try:
+            ticket = self.queue.hold({key: queue.Claim.ALONE}, 0)
+        except queue.Busy:
+            return False
+        self.queue.release(ticket)
+        return True
+
+    def test_delete_of_a_snapshot_whose_create_waits(self):
+        share = changes.share_key(self.share_id)
+        snapshot = changes.snapshot_key(SNAPSHOT)
+        self.note_at("delete snapshot:before", share, snapshot)
+        growing = self.queue.hold({share: queue.Claim.ALONE}, 0)
+        create = self.start(
+            snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
+        )
+        delete = self.start(
+            snapshot, lambda: self.world.delete_snapshot(SNAPSHOT)
+        )
+        self.queue.release(growing)
+        create.join(SOON)
+        delete.join(SOON)
+        self.assertEqual([True, True], self.held)
+        self.assertEqual(
+            ["share.created", "snapshot.created", "snapshot.deleted"],
+            self.world.events(),
+        )
+
+    def test_clone_of_a_snapshot_that_is_not_there(self):
+        """Who came first is first: it does not come while one looks."""
+        snapshot = changes.snapshot_key(SNAPSHOT)
+        clone = changes.share_key(CLONE)
+        ticket = self.queue.hold({clone: queue.Claim.ALONE}, 0)
+        cloning = self.start(
+            clone,
+            lambda: self.check_problem(
+                "snapshot.not_found",
+                lambda: self.world.clone("snapshot", SNAPSHOT, CLONE),
+            ),
+        )
+        create = self.start(
+            snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
+        )
+        self.queue.release(ticket)
+        cloning.join(SOON)
+        create.join(SOON)
+        self.assertEqual(
+            ["share.created", "snapshot.created"], self.world.events()
+        )
+
+    def test_clone_of_a_snapshot_whose_create_is_first(self):
+        share = changes.share_key(self.share_id)
+        snapshot = changes.snapshot_key(SNAPSHOT)
+        self.note_at("clone share:before", share, snapshot)
+        growing = self.queue.hold({share: queue.Claim.ALONE}, 0)
+        create = self.start(
+            snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
+        )
+        cloning = self.start(
+            snapshot, lambda: self.world.clone("snapshot", SNAPSHOT, CLONE)
+        )
+        self.queue.release(growing)
+        create.join(SOON)
+        cloning.join(SOON)
+        self.assertEqual([True, True], self.held)
+
+    def test_waiting_again_is_in_the_same_time(self):
+        """The share that turned out to be needed is not free in time."""
+        share = changes.share_key(self.share_id)
+        snapshot = changes.snapshot_key(SNAPSHOT)
+        busy = self.queue.hold({share: queue.Claim.ALONE}, 0)
+        self.addCleanup(self.queue.release, busy)
+        wanted = itertools.chain(
+            [{snapshot: queue.Claim.ALONE}],
+            itertools.repeat({share: queue.Claim.ALONE}),
+        )
+        self.check_problem(
+            "share.busy",
+            lambda: self.world.service._changer.run(
+                lambda: next(wanted), self.fail, 0.05
+            ),
+        )
+        self.assertTrue(self.is_free(snapshot))
