@@ -129,8 +129,10 @@ def canonical_client(text: str) -> str:
 def merge_clients(rules: Iterable[tuple[Iterable[str], str]]) -> Clients:
     """The clients of all rules of a share, each with its strongest level.
 
-    NFS servers take the most specific entry that matches a client, so a
-    member of a network that has more than the member gets it as well.
+    NFS servers take a client's own entry before that of its network, so a
+    member of a network that has more than the member gets it as well. Which
+    of two networks a server takes is its own affair: where a writing one is
+    inside of a reading one, its members may only read.
     """
     levels: dict[str, str] = {}
     for clients, level in rules:
