@@ -262,7 +262,15 @@ class RetryAfterTest(base.ClientTestCase):
         self.assertGreater(pause, 95 * 1.25)
         self.assertLessEqual(pause, 100 * 1.25)
 
-    @ddt.data("soon", "", "-1", "1.5", "Sat, 99 Foo 2026", "٣")
+    @ddt.data(
+        "soon",
+        "",
+        "-1",
+        "1.5",
+        "Sat, 99 Foo 2026",
+        "٣",
+        "Mon, 01 Jan 2024 00:00:00 +9999999999999999",
+    )
     def test_nonsense_is_ignored(self, header):
         header = header.encode("utf-8").decode("latin-1")
         self.assertEqual([0.2], self.pauses(header=header))
