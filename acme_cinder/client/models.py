@@ -23,12 +23,19 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import datetime
+import ipaddress
+import re
 from typing import Any
 from typing import cast
 from typing import TypeVar
 
 _T = TypeVar("_T")
 Json = Mapping[str, Any]
+
+#: Also IPv4 addresses; nothing that a command takes for an option.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+_NFS_VERSION = re.compile(r"[34](\.[0-9])?")
 
 
 def _typed(body: Json, key: str, kind: type[_T]) -> _T:
@@ -232,9 +239,42 @@ class VolumeFile:
         )
 
 
+def _address(body: Json, key: str) -> str:
+    text = _typed(body, key, str)
+    if _HOST_NAME.fullmatch(text):
+        return text
+    if not _IPV6.fullmatch(text):
+        raise ValueError(f"{key}: an IP address or a host name expected")
+    ipaddress.IPv6Address(text)  # a ValueError where it is none
+    return text
+
+
+def _path(body: Json, key: str) -> str:
+    text = _typed(body, key, str)
+    if (
+        not text.startswith("/")
+        or not text.isprintable()
+        or any(char.isspace() for char in text)
+        or ".." in text.split("/")
+    ):
+        raise ValueError(f"{key}: an absolute, printable path expected")
+    return text
+
+
+def _nfs_versions(body: Json, key: str) -> tuple[str, ...]:
+    versions = _texts(body, key)
+    if not all(_NFS_VERSION.fullmatch(version) for version in versions):
+        raise ValueError(f"{key}: versions like 4.2 expected")
+    return versions
+
+
 @dataclasses.dataclass(frozen=True)
 class ExportLocation:
-    """Where a share can be mounted from."""
+    """Where a share can be mounted from.
+
+    As root, on every host that it is attached to, with these as words of a
+    command: so they are what they should be, or no location at all.
+    """
 
     address: str
     path: str
@@ -244,10 +284,10 @@ class ExportLocation:
     @classmethod
     def from_json(cls, body: Json) -> "ExportLocation":
         return cls(
-            address=_typed(body, "address", str),
-            path=_typed(body, "path", str),
+            address=_address(body, "address"),
+            path=_path(body, "path"),
             preferred=body.get("preferred") is True,
-            nfs_versions=_texts(body, "nfs_versions"),
+            nfs_versions=_nfs_versions(body, "nfs_versions"),
         )
 
 

@@ -20,6 +20,7 @@ import ssl
 from oslo_log import log as logging
 import requests.adapters
 
+from acme_cinder.client import bounded
 from acme_cinder.client import errors
 
 LOG = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def adapter_factory(
     address_count: int, pool_size: int
 ) -> Callable[[], requests.adapters.HTTPAdapter]:
     """Adapters that keep connections and leave retrying to us."""
-    return lambda: requests.adapters.HTTPAdapter(
+    return lambda: bounded.Adapter(
         pool_connections=address_count,
         pool_maxsize=pool_size,
         max_retries=0,

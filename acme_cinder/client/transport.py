@@ -30,6 +30,7 @@ import requests
 import requests.adapters
 import urllib3.exceptions
 
+from acme_cinder.client import bounded
 from acme_cinder.client import errors
 from acme_cinder.client import timing
 
@@ -202,22 +203,25 @@ class Transport:
         # A time-out of zero would be refused by requests.
         left = max(deadline.remaining(), 0.001)
         try:
-            with self._session.send(
-                prepared,
-                stream=True,
-                verify=self._verify,
-                allow_redirects=False,
-                timeout=(
-                    min(self._connect_timeout_seconds, left),
-                    min(self.read_timeout_seconds, left),
-                ),
-            ) as response:
+            with (
+                bounded.until(deadline),
+                self._session.send(
+                    prepared,
+                    stream=True,
+                    verify=self._verify,
+                    allow_redirects=False,
+                    timeout=(
+                        min(self._connect_timeout_seconds, left),
+                        min(self.read_timeout_seconds, left),
+                    ),
+                ) as response,
+            ):
                 return self._read(response, address, deadline)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
             # The request in it has the credential in its headers.
             if isinstance(e, requests.RequestException):
                 e.request = None
-            raise self._classify(e, address) from e
+            raise self._classify(e, address, deadline) from e
         except OSError as e:
             # requests looks for the CA file before it connects.
             raise self._tls_error(e, address) from e
@@ -267,16 +271,11 @@ class Transport:
                     status=response.status_code,
                 )
             if deadline.passed:
-                raise Lost(
-                    errors.OutcomeUnknown(
-                        f"the reply of {address} came too slowly to end "
-                        f"within {deadline.seconds:.0f} s"
-                    )
-                )
+                raise _too_slow(address, deadline)
         return Reply(response.status_code, response.headers, bytes(body))
 
     def _classify(
-        self, exc: Exception, address: str
+        self, exc: Exception, address: str, deadline: timing.Deadline
     ) -> Lost | errors.TlsError:
         causes = list(_causes(exc))
         tls = next((cause for cause in causes if _is_handshake(cause)), None)
@@ -286,6 +285,8 @@ class Transport:
             return Lost(
                 errors.NotSent(f"{address} cannot be reached: {causes[-1]}")
             )
+        if deadline.passed:
+            return _too_slow(address, deadline)
         return Lost(
             errors.OutcomeUnknown(
                 f"the connection to {address} was lost before the reply "
@@ -305,6 +306,15 @@ class Transport:
             f"option {self._ca_option} ({trusted}), the host name in the "
             "address, and that the port speaks TLS"
         )
+
+
+def _too_slow(address: str, deadline: timing.Deadline) -> Lost:
+    return Lost(
+        errors.OutcomeUnknown(
+            f"the reply of {address} came too slowly to end within "
+            f"{deadline.seconds:.0f} s"
+        )
+    )
 
 
 def _to_send(address: str, request: Request) -> requests.Request:

@@ -12,9 +12,14 @@
 
 """Which failure on the wire is which error, seen on real sockets."""
 
+import contextlib
 import pickle
 import socket
+import ssl
+import tempfile
 import threading
+import time
+import unittest
 import unittest.mock
 
 import ddt
@@ -106,6 +111,11 @@ class ClassificationTest(base.ClientTestCase):
         self.assertIn("req-7", str(error))
 
 
+def location(**members: object) -> dict[str, object]:
+    """An export location, with something wrong in it."""
+    return {**base.SHARE["export_locations"][0], **members}
+
+
 @ddt.ddt
 class ForeignReplyTest(base.ClientTestCase):
     """Replies that are none of this API are told as such, at once."""
@@ -151,10 +161,44 @@ class ForeignReplyTest(base.ClientTestCase):
         ("file", []),
         ("access", {"cmp-1": []}),
         ("export_locations", [{"address": "192.0.2.1"}]),
+        ("export_locations", [location(address="-osuid")]),
+        ("export_locations", [location(address="")]),
+        ("export_locations", [location(address="nfs box")]),
+        ("export_locations", [location(address="2001:db8::1::2")]),
+        ("export_locations", [location(address="fe80::1%-o suid")]),
+        ("export_locations", [location(address="nfs:/other")]),
+        ("export_locations", [location(path="shares/x")]),
+        ("export_locations", [location(path="/shares/x\0")]),
+        ("export_locations", [location(path="/shares/x\n")]),
+        ("export_locations", [location(path="/shares/x\x1b[2J")]),
+        ("export_locations", [location(path="/shares/x y")]),
+        ("export_locations", [location(path="/shares/../etc")]),
+        ("export_locations", [location(path="/shares/..")]),
+        ("export_locations", [location(nfs_versions=["v4.2"])]),
+        ("export_locations", [location(nfs_versions=["latest"])]),
+        ("export_locations", [location(nfs_versions=["4.2,suid"])]),
     )
     @ddt.unpack
     def test_share_with_a_wrong_member(self, member, value):
         self.protocol_error(wire.reply({**base.SHARE, member: value}))
+
+    @ddt.data(
+        {"address": "nfs-1.example.org"},
+        {"address": "2001:db8::1"},
+        {"address": "fe80::1%eth0"},
+        {"path": "/a..b/...c"},
+        {"nfs_versions": ["3", "4", "4.2"]},
+        {"nfs_versions": []},
+    )
+    def test_good_export_locations(self, members):
+        share = {**base.SHARE, "export_locations": [location(**members)]}
+        server = self.serve(lambda seen: wire.reply(share))
+        read = self.client(server.address).get_share(base.SHARE_ID)
+        for name, value in members.items():
+            shown = getattr(read.export_locations[0], name)
+            self.assertEqual(
+                value, list(shown) if isinstance(shown, tuple) else shown
+            )
 
     @ddt.data(400, 404, 409, 418, 500)
     def test_error_status_without_a_problem(self, status):
@@ -197,6 +241,87 @@ class ForeignReplyTest(base.ClientTestCase):
             wire.Reply(200, b"\x1f\x8b", (("Content-Encoding", "gzip"),))
         )
         self.assertIn("gzip", str(error))
+
+
+@ddt.ddt
+class SlowReplyTest(unittest.TestCase):
+    """A byte now and then keeps every time-out for a silence from ending.
+
+    With real time: what is bounded is a wait of the system.
+    """
+
+    def drip(self, head: bytes, context: ssl.SSLContext | None = None) -> int:
+        """Serve ``head`` and then a byte at a time, for far too long."""
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+        stop = threading.Event()
+        self.addCleanup(stop.set)
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            if context is not None:
+                connection = context.wrap_socket(connection, server_side=True)
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(head)
+                for _ in range(200):
+                    if stop.wait(0.05):
+                        break
+                    connection.sendall(b" ")
+
+        threading.Thread(target=serve, daemon=True).start()
+        port: int = server.getsockname()[1]
+        return port
+
+    def check(self, address: str, **given: object) -> None:
+        api = client.Client(
+            [address],
+            client.BearerToken(base.TOKEN),
+            read_timeout_seconds=0.3,
+            deadline_seconds=0.5,
+            **given,
+        )
+        self.addCleanup(api.close)
+        started = time.monotonic()
+        with self.assertRaises(client.OutcomeUnknown) as caught:
+            api.create_share(base.SHARE_ID, name="n", size_bytes=1)
+        self.assertLess(time.monotonic() - started, 2)
+        self.assertIn("too slowly", str(caught.exception))
+
+    @ddt.data(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Header: ",
+        b"HTTP/1.1 ",
+        b"HTTP/1.1 302 Found\r\nLocation: ",
+    )
+    def test_ends_with_the_deadline(self, head):
+        port = self.drip(head)
+        self.check(f"http://127.0.0.1:{port}")
+
+    def test_over_tls(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        certificate = wire.Certificate(directory.name)
+        port = self.drip(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n",
+            certificate.server_context(),
+        )
+        self.check(f"https://127.0.0.1:{port}", verify=certificate.cert_file)
+
+    def test_what_is_in_time_is_read_and_the_connection_kept(self):
+        server = wire.Server(lambda seen: wire.reply(base.SHARE))
+        self.addCleanup(server.close)
+        with client.Client(
+            [server.address],
+            client.BearerToken(base.TOKEN),
+            read_timeout_seconds=5,
+        ) as api:
+            for _ in range(3):
+                api.get_share(base.SHARE_ID)
+                api.with_deadline(1).get_share(base.SHARE_ID)
+        self.assertEqual(1, server.connections)
 
 
 class ConnectionTest(base.ClientTestCase):
