@@ -114,9 +114,12 @@ class TokenStore:
         #: How often this process has revoked something.
         self.revocations = 0
         table = models.Token.__table__
-        self._by_hash = sa.select(*_columns(table)).where(
-            table.c.hash == sa.bindparam("hash")
-        )
+        columns = sa.select(*_columns(table))
+        self._by_hash = columns.where(table.c.hash == sa.bindparam("hash"))
+        #: Locks the row, where the database has more than one writer.
+        self._by_id = columns.where(
+            table.c.id == sa.bindparam("id")
+        ).with_for_update()
 
     def create(
         self,
@@ -169,17 +172,7 @@ class TokenStore:
         """As ``authenticate``, for a secret that is hashed already."""
         with self._database.read() as reader:
             row = reader.execute(self._by_hash, {"hash": digest}).first()
-        if row is None:
-            raise problems.Problem(
-                "auth.invalid", "This token is not known here."
-            )
-        credential = _credential(row)
-        state = credential.state(self._utcnow())
-        if state == "expired":
-            raise problems.Problem("auth.expired", "This token has expired.")
-        if state != "valid":
-            raise problems.Problem("auth.invalid", "This token was revoked.")
-        return credential
+        return _valid_credential(row, self._utcnow())
 
     def is_valid(self, credential: Credential) -> bool:
         """As far as the credential itself tells: it may be revoked."""
@@ -188,12 +181,20 @@ class TokenStore:
     def start_session(
         self, long: Credential, lifetime: datetime.timedelta
     ) -> tuple[str, Credential]:
-        """A session with the same rights; it never outlives its parent."""
+        """A session with the same rights; it never outlives its parent.
+
+        :raises Problem: ``auth.invalid`` or ``auth.expired``: the parent
+            has ended, which the caller may not have known yet.
+        """
         now = self._utcnow()
         expires_at = now + lifetime
         if long.expires_at is not None:
             expires_at = min(expires_at, long.expires_at)
         with self._database.write() as writer:
+            # In the same transaction, or a revocation comes in between
+            # and does not see the session.
+            parent = writer.execute(self._by_id, {"id": long.id}).first()
+            _valid_credential(parent, now)
             self._prune(writer, now)
             self._end_oldest(writer, long.name, now)
             return self._insert(
@@ -334,6 +335,19 @@ def _columns(table: sa.FromClause) -> list[sa.ColumnElement[Any]]:
 
 def _credential(row: Any) -> Credential:
     return Credential(*row)
+
+
+def _valid_credential(row: Any, now: datetime.datetime) -> Credential:
+    """:raises Problem: ``auth.invalid`` or ``auth.expired``."""
+    if row is None:
+        raise problems.Problem("auth.invalid", "This token is not known here.")
+    credential = _credential(row)
+    state = credential.state(now)
+    if state == "expired":
+        raise problems.Problem("auth.expired", "This token has expired.")
+    if state != "valid":
+        raise problems.Problem("auth.invalid", "This token was revoked.")
+    return credential
 
 
 def _valid(credential: Credential, now: datetime.datetime) -> bool:

@@ -10,6 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+import dataclasses
 import datetime
 import pathlib
 import tempfile
@@ -98,6 +99,23 @@ class TokenStoreTest(unittest.TestCase):
         self.assertEqual(long.expires_at, session.expires_at)
         _, session = self.store.start_session(long, DAY / 2)
         self.assertEqual(self.now + DAY / 2, session.expires_at)
+
+    def test_no_session_of_what_ended_meanwhile(self):
+        """Whoever shows a credential may have looked it up before."""
+        _, revoked = self.store.create("c", "admin")
+        _, expired = self.store.create("d", "admin", lifetime=DAY)
+        # By another process: this one is not told.
+        tokens.TokenStore(self.database).revoke("c")
+        self.now += DAY
+        for code, long in (
+            ("auth.invalid", revoked),
+            ("auth.expired", expired),
+            ("auth.invalid", dataclasses.replace(expired, id="gone")),
+        ):
+            with self.assertRaises(problems.Problem) as caught:
+                self.store.start_session(long, DAY)
+            self.assertEqual(code, caught.exception.code)
+        self.assertEqual(["long", "long"], [row.kind for row in self.rows()])
 
     def test_sessions_are_bounded_and_the_oldest_goes(self):
         _, long = self.store.create("c", "admin")
