@@ -33,6 +33,7 @@ from acme_cinder.client import timing
 from acme_cinder.client import transport
 
 _T = TypeVar("_T")
+_Updated = TypeVar("_Updated", models.Share, models.Snapshot)
 Reader = Callable[[models.Json], _T]
 
 #: The most that a page may hold.
@@ -80,6 +81,29 @@ class Calls:
             self._finish(reply, call)
             reply = self._read_back(request.path, call)
         return decode(reply, reader, call)
+
+    def update(
+        self,
+        path: str,
+        patch: Mapping[str, Any],
+        if_match: int | None,
+        reader: Reader[_Updated],
+    ) -> _Updated:
+        """Merge ``patch`` into the resource at ``path``.
+
+        A precondition that fails because an earlier sending of this very
+        call had succeeded is no error.
+        """
+        request = messages.change("PATCH", path, patch, if_match=if_match)
+        try:
+            return self.write(request, reader)
+        except errors.PreconditionFailed as exc:
+            if not exc.may_have_been_applied:
+                raise
+            found = self.read(messages.get(path), reader)
+            if not is_as_wanted(found, patch):
+                raise
+            return found
 
     def remove(
         self,

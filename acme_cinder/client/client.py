@@ -268,16 +268,7 @@ class Client:
             file=None if file_name is None else {"name": file_name},
         )
         path = messages.path("shares", share_id)
-        request = messages.change("PATCH", path, body, if_match=if_match)
-        try:
-            return self._calls.write(request, models.Share.from_json)
-        except errors.PreconditionFailed as exc:
-            if not exc.may_have_been_applied:
-                raise
-            share = self.get_share(share_id)
-            if not calls.is_as_wanted(share, body):
-                raise
-            return share
+        return self._calls.update(path, body, if_match, models.Share.from_json)
 
     def delete_share(self, share_id: str, *, cascade: bool = False) -> None:
         """Make sure that the share is gone; absent is success.
@@ -387,16 +378,9 @@ class Client:
             name=name, labels=None if labels is None else dict(labels)
         )
         path = messages.path("snapshots", snapshot_id)
-        request = messages.change("PATCH", path, body, if_match=if_match)
-        try:
-            return self._calls.write(request, models.Snapshot.from_json)
-        except errors.PreconditionFailed as exc:
-            if not exc.may_have_been_applied:
-                raise
-            snapshot = self.get_snapshot(snapshot_id)
-            if not calls.is_as_wanted(snapshot, body):
-                raise
-            return snapshot
+        return self._calls.update(
+            path, body, if_match, models.Snapshot.from_json
+        )
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Make sure that the snapshot is gone; absent is success."""
