@@ -145,12 +145,25 @@ class Core:
             )
 
     def share_body(self, row: models.Share) -> types.Body:
-        """A share as clients see it; its rules must be loadable."""
-        return views.share(
-            row,
-            used_bytes=self._used_bytes(row),
-            export_locations=self.export_locations(row),
-        )
+        """A share as clients see it, but for what :meth:`measured` adds;
+        its rules must be loadable."""
+        return views.share(row, self.export_locations(row))
+
+    def measured(self, body: types.Body) -> types.Body:
+        """A share's body with what only its storage knows.
+
+        Never to be called while a transaction is open or a share is held:
+        a disk that hangs would stop all who wait for those.
+        """
+        return {**body, "used_bytes": self._used_bytes(body)}
+
+    def answer(
+        self, outcome: types.Done | types.Accepted
+    ) -> types.Done | types.Accepted:
+        """A change of a share, when it was made, with a measured body."""
+        if isinstance(outcome, types.Accepted) or outcome.body is None:
+            return outcome
+        return dataclasses.replace(outcome, body=self.measured(outcome.body))
 
     def export_locations(self, row: models.Share) -> list[types.Body]:
         """Where to mount a share; empty if its pool is configured no more."""
@@ -184,14 +197,14 @@ class Core:
         if reasons:
             raise engines.Unavailable(reasons[0])
 
-    def _used_bytes(self, row: models.Share) -> int | None:
-        engine = self.pools.get(row.pool)
-        if engine is None or row.file is None:
+    def _used_bytes(self, share: types.Body) -> int | None:
+        engine = self.pools.get(share["pool"])
+        if engine is None or share["file"] is None:
             return None
         try:
-            return engine.used_bytes(row.id, row.file["name"])
-        except engines.EngineError as error:
-            LOG.debug("No usage of share %s: %s", row.id, error)
+            return engine.used_bytes(share["id"], share["file"]["name"])
+        except (engines.EngineError, OSError) as error:
+            LOG.debug("No usage of share %s: %s", share["id"], error)
             return None
 
 

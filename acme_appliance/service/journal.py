@@ -93,7 +93,8 @@ class Operation(abc.ABC):
 
     @abc.abstractmethod
     def finish(self, session: orm.Session) -> types.Done:
-        """Write the result and its event."""
+        """Write the result and its event, and touch no storage: all
+        other changes wait for this transaction."""
 
     @abc.abstractmethod
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:

@@ -49,11 +49,12 @@ class ShareCreation:
     ) -> types.Done | types.Accepted:
         changes.check_fields(body, _CREATABLE)
         body = changes.without_nulls(body)
-        return self.changer.run(
+        outcome = self.changer.run(
             lambda: self._create_claims(share_id, body),
             lambda: self._decide_create(caller, share_id, body, if_match),
             wait_seconds,
         )
+        return self.core.answer(outcome)
 
     def _create_claims(
         self, share_id: str, body: types.Body

@@ -13,6 +13,7 @@
 """Shares: what is asked for, checked against what is there."""
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,9 +41,9 @@ class Shares:
 
     def get(self, caller: types.Caller, share_id: str) -> types.Body:
         with self.core.database.read() as session:
-            return self.core.share_body(
-                rows.get_visible(session, caller, share_id)
-            )
+            row = rows.get_visible(session, caller, share_id)
+            body = self.core.share_body(row)
+        return self.core.measured(body)
 
     def page(
         self,
@@ -58,7 +59,7 @@ class Shares:
             # Groups are not there yet: no share is in one.
             statement = statement.where(sa.false())
         statement = _with_labels(statement.filter_by(**columns), labels)
-        return pages.read_page(
+        page = pages.read_page(
             self.core.database,
             statement.options(orm.selectinload(models.Share.access_rules)),
             models.Share.id,
@@ -66,6 +67,8 @@ class Shares:
             marker=marker,
             show=self.core.share_body,
         )
+        items = [self.core.measured(body) for body in page.items]
+        return dataclasses.replace(page, items=items)
 
     # -- changing
 
@@ -79,11 +82,12 @@ class Shares:
         if_match: int | None,
     ) -> types.Done | types.Accepted:
         changes.check_fields(patch, types.PATCHABLE)
-        return self.changer.run(
+        outcome = self.changer.run(
             lambda: changes.alone(share_id),
             lambda: self._decide_patch(caller, share_id, patch, if_match),
             wait_seconds,
         )
+        return self.core.answer(outcome)
 
     def _decide_patch(
         self,

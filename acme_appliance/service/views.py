@@ -35,12 +35,7 @@ def rules(rows: Iterable[models.AccessRule]) -> types.Body:
     }
 
 
-def share(
-    row: models.Share,
-    *,
-    used_bytes: int | None,
-    export_locations: list[types.Body],
-) -> types.Body:
+def share(row: models.Share, export_locations: list[types.Body]) -> types.Body:
     origin = None
     if row.origin_type is not None:
         origin = {"type": row.origin_type, "id": row.origin_id}
@@ -52,7 +47,8 @@ def share(
         "state": str(row.state),
         "generation": row.generation,
         "size_bytes": row.size_bytes,
-        "used_bytes": used_bytes,
+        # The storage is asked, but not by whoever has the row.
+        "used_bytes": None,
         # What no other share or snapshot refers to: only quota groups
         # know, and they slow every write down.
         "exclusive_bytes": None,

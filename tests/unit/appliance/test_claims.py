@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a change holds, where that changes while it waits."""
+"""What is held: by a change that waits, and while storage is asked."""
 
 import itertools
 import threading
@@ -134,3 +134,51 @@ class TestClaims(case.ServiceCase):
             ),
         )
         self.assertTrue(self.is_free(snapshot))
+
+
+class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
+    """A disk that hangs must not stop other pools, nor log-ins."""
+
+    def setUp(self):
+        super().setUp()
+        self.share_id = self.make_share()
+        self.asked = 0
+        used_bytes = self.world.engine.used_bytes
+
+        def ask(*given):
+            self.asked += 1
+            self.assertEqual(0, self.world.database.engine.pool.checkedout())
+            self.assertFalse(self.world.database._writer.locked())
+            self.assertEqual({}, self.world.service.core.queue._lines)
+            return used_bytes(*given)
+
+        self.world.engine.used_bytes = ask
+
+    def test_create_clone_and_the_same_again(self):
+        for _ in range(2):
+            self.world.put_share(SNAPSHOT)
+            self.world.clone("share", self.share_id, CLONE)
+        self.assertEqual(4, self.asked)
+
+    def test_patch(self):
+        for patch in (
+            {"size_bytes": 2 << 20},
+            {"labels": {"a": "b"}},
+            {"name": "volume"},
+        ):
+            body = self.world.patch_share(self.share_id, **patch).body
+            self.assertEqual(0, body["used_bytes"])
+        self.assertEqual(3, self.asked)
+
+    def test_read_and_list(self):
+        self.assertEqual(0, self.share(self.share_id)["used_bytes"])
+        self.world.listed()
+        self.assertEqual(2, self.asked)
+
+    def test_what_cannot_be_asked_is_not_known(self):
+        def fail(*given):
+            raise OSError(5, "I/O error")
+
+        self.world.engine.used_bytes = fail
+        body = self.world.patch_share(self.share_id, labels={"a": "b"}).body
+        self.assertIsNone(body["used_bytes"])
