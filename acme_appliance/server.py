@@ -19,12 +19,15 @@ a new one, after a reload or after the master was killed, waits for the old
 one to go.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import logging
 import os
 import socket
-import struct
 import sys
 import threading
+import time
 from typing import Any
 from typing import Final
 
@@ -46,8 +49,10 @@ HANDOVER_SECONDS: Final = 90
 #: A worker that shows no sign of life for so long is killed; the main loop
 #: shows one each second, but a machine may be very slow at its start.
 _SILENCE_SECONDS: Final = 300
-#: A client that stalls this long in the middle of a request is cut off.
-_STALL_SECONDS: Final = 30
+#: A client that was told goodbye has so long to hang up.
+_LINGER_SECONDS: Final = 2
+#: How late a deadline may be noticed.
+_TICK_SECONDS: Final = 0.5
 _KEEPALIVE_SECONDS: Final = 75
 _CONNECTIONS: Final = 1000
 _RETRY_SECONDS: Final = (1, 2, 5, 10, 30)
@@ -68,11 +73,159 @@ class _Logger(glogging.Logger):  # type: ignore[misc] # no types
         self.access_log.disabled = True
 
 
+class Deadlines:
+    """Ends connections whose peer is slow to send or to take what is due.
+
+    A time-out of a socket begins anew with every byte: a byte now and then
+    would hold a thread for ever. Shut down from here, the socket reads as
+    one whose peer has gone.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: By connection, not by its socket: TLS puts another in its place.
+        self._due: dict[Any, float] = {}
+
+    def set(self, connection: Any, seconds: float) -> None:
+        """From now; in place of the one that it may have."""
+        with self._lock:
+            self._due[connection] = self._clock() + seconds
+
+    def clear(self, connection: Any) -> None:
+        """Once this has returned, the socket is not touched any more."""
+        with self._lock:
+            self._due.pop(connection, None)
+
+    @contextlib.contextmanager
+    def within(self, connection: Any, seconds: float) -> Iterator[None]:
+        self.set(connection, seconds)
+        try:
+            yield
+        finally:
+            self.clear(connection)
+
+    def enforce(self) -> None:
+        # Under the lock, or a socket could be closed meanwhile, and its
+        # number be another one's.
+        with self._lock:
+            now = self._clock()
+            late = [c for c, due in self._due.items() if due <= now]
+            for connection in late:
+                if _shut_down(connection.sock):
+                    LOG.info("Too slow, cut off: %s", connection.client)
+                    del self._due[connection]
+
+    def watch(self) -> None:
+        """Enforce them for as long as the process lives."""
+
+        def run() -> None:
+            while True:
+                time.sleep(_TICK_SECONDS)
+                self.enforce()
+
+        threading.Thread(target=run, name="deadlines", daemon=True).start()
+
+
+def _shut_down(sock: socket.socket) -> bool:
+    """False: it cannot be now; just being wrapped in TLS, for example."""
+    try:
+        # Not the TLS socket's own: the thread that uses it would find half
+        # of its state gone.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        return False
+    return True
+
+
+class _Input:
+    """A request's body, each read of which has a deadline."""
+
+    def __init__(
+        self,
+        body: Any,
+        within: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._body = body
+        self._within = within
+
+    def read(self, size: int = -1) -> bytes:
+        with self._within():
+            data: bytes = self._body.read(size)
+            return data
+
+
 class Worker(gthread.ThreadWorker):  # type: ignore[misc] # no types
-    """Answers HTTP that is no HTTP the way the API answers."""
+    """Gives clients a limited time, and answers what is no HTTP as the API.
+
+    The time is for sending a request and for taking the reply, never for
+    the work in between: long polls and slow changes have their own limits.
+    """
+
+    #: For the TLS handshake and a request's head together, and again for
+    #: its body, 64 KiB at most: many times what a bad line needs, and all
+    #: that a thread can be held for by somebody who has not logged in.
+    receive_seconds: float = 10
+    #: For taking the reply, of which the longest list is some megabytes.
+    send_seconds: float = 30
+    wsgi: Any
 
     #: SIGTERM has come; a plain flag, as signal handlers take no locks.
     stopping = False
+
+    def init_process(self) -> None:
+        self._deadlines = Deadlines()
+        self._deadlines.watch()
+        #: The connection that a thread is at.
+        self._current = threading.local()
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        application = self.wsgi
+
+        def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
+            connection = self._current.connection
+            self._deadlines.clear(connection)
+            environ["wsgi.input"] = _Input(
+                environ["wsgi.input"],
+                lambda: self._deadlines.within(
+                    connection, self.receive_seconds
+                ),
+            )
+            try:
+                return application(environ, start_response)
+            finally:
+                self._deadlines.set(connection, self.send_seconds)
+
+        self.wsgi = wsgi
+
+    def handle(self, conn: Any) -> Any:
+        """One request, or as much of it as there is, in a thread."""
+        self._current.connection = conn
+        with self._deadlines.within(conn, self.receive_seconds):
+            kept = super().handle(conn)
+        if kept is False:
+            self._close(conn)
+        return kept
+
+    def _close(self, conn: Any) -> None:
+        """Close in this thread what gunicorn would in its main loop.
+
+        A close with something unread would take the end of the reply away,
+        so the client's is waited for; in the main loop everybody would.
+        gunicorn also counts a connection twice that is closed already.
+        """
+        with (
+            contextlib.suppress(OSError),
+            self._deadlines.within(conn, _LINGER_SECONDS),
+        ):
+            conn.sock.setblocking(True)
+            conn.sock.shutdown(socket.SHUT_WR)
+            while conn.sock.recv(65_536):
+                pass
+        conn.sock.close()
+        conn.close = _do_nothing
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         Worker.stopping = True
@@ -91,6 +244,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc] # no types
             client.send(body)
         except OSError as error:
             LOG.debug("The reply could not be sent: %s", error)
+
+
+def _do_nothing(graceful: bool = False) -> None:
+    return
 
 
 def _bad_request() -> bytes:
@@ -168,7 +325,8 @@ class Server(base.BaseApplication):  # type: ignore[misc] # no types
     def _after_fork(self, server: Any, worker: Any) -> None:
         self._lock.leave()
         for listener in worker.sockets:
-            _bound_stalls(listener.sock)
+            # Accepted sockets inherit it.
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def load(self) -> Any:
         """In the worker: everything that has threads or connections."""
@@ -239,11 +397,3 @@ class _Starter:
             delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
             attempt += 1
             self._stopping.wait(delay)
-
-
-def _bound_stalls(listener: socket.socket) -> None:
-    """Accepted sockets inherit these; gunicorn's block without a limit."""
-    limit = struct.pack("ll", _STALL_SECONDS, 0)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

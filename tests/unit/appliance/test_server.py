@@ -32,6 +32,7 @@ import uuid
 import requests
 
 from acme_appliance import conf as options
+from acme_appliance import server
 from acme_appliance.db.session import Database
 from acme_appliance.service import tokens
 
@@ -85,12 +86,12 @@ class Server:
         self.ca_file = self.state / "tls" / "server.crt"
         self.log = self.directory / "log"
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.program = ["-m", "acme_appliance"]
 
     def command(self, *arguments: str) -> list[str]:
         return [
             sys.executable,
-            "-m",
-            "acme_appliance",
+            *self.program,
             "--config-file",
             str(self.file),
             *arguments,
@@ -283,6 +284,181 @@ class ServeTest(ServerCase):
                 timeout=PATIENCE_SECONDS,
             )
             self.assertEqual(413, reply.status_code, reply.text)
+
+
+class SlowClientTest(ServerCase):
+    """More slow connections than there are threads."""
+
+    LIMIT_SECONDS = 2
+    CONNECTIONS = 20
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.program = [
+            "-c",
+            "from acme_appliance import server\n"
+            "from acme_appliance.cmd import main\n"
+            f"server.Worker.receive_seconds = {self.LIMIT_SECONDS}\n"
+            f"server.Worker.send_seconds = {self.LIMIT_SECONDS}\n"
+            "raise SystemExit(main.main())",
+        ]
+        self.server.start_and_wait()
+        self.headers = self.server.secret()
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(
+            ("127.0.0.1", self.server.port), PATIENCE_SECONDS
+        )
+        self.addCleanup(connection.close)
+        return connection
+
+    def connect_with_tls(self) -> ssl.SSLSocket:
+        context = ssl.create_default_context(cafile=self.server.ca_file)
+        connection = context.wrap_socket(
+            self.connect(), server_hostname="localhost"
+        )
+        self.addCleanup(connection.close)
+        return connection
+
+    def drip(self, connections, data: bytes) -> None:
+        """Byte by byte, until the test ends or everybody is cut off."""
+        stopping = threading.Event()
+
+        def run() -> None:
+            for byte in data * 1000:
+                for connection in connections:
+                    with contextlib.suppress(OSError):
+                        connection.sendall(bytes([byte]))
+                if stopping.wait(0.3):
+                    return
+
+        dripping = threading.Thread(target=run)
+        dripping.start()
+        self.addCleanup(dripping.join)
+        self.addCleanup(stopping.set)
+
+    def check_answered(self) -> None:
+        self.assertEqual(200, self.server.get("/healthz").status_code)
+        self.assertIn("Too slow, cut off", self.server.log.read_text())
+
+    def test_handshakes(self):
+        connections = [self.connect() for _ in range(self.CONNECTIONS)]
+        # The begin of a ClientHello of 16 KiB.
+        for connection in connections:
+            connection.sendall(b"\x16\x03\x01\x40\x00\x01")
+        self.drip(connections, b"\x00")
+        self.check_answered()
+
+    def test_heads(self):
+        connections = []
+        for _ in range(self.CONNECTIONS):
+            connection = self.connect_with_tls()
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nX-A: ")
+            connections.append(connection)
+        self.drip(connections, b"a")
+        self.check_answered()
+
+    def test_bodies(self):
+        head = (
+            f"PUT /v1/shares/{uuid.uuid4()} HTTP/1.1\r\nHost: x\r\n"
+            f"Authorization: {self.headers['Authorization']}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
+        )
+        connections = []
+        for _ in range(self.CONNECTIONS):
+            connection = self.connect_with_tls()
+            connection.sendall(head.encode())
+            connections.append(connection)
+        self.drip(connections, b" ")
+        self.check_answered()
+
+    def test_who_does_not_hang_up_is_waited_for_in_a_thread(self):
+        connections = []
+        for _ in range(2 * self.CONNECTIONS):
+            connection = self.connect_with_tls()
+            connection.sendall(b"GARBAGE\r\n\r\n")
+            connections.append(connection)
+        begin = time.monotonic()
+        for connection in connections:
+            while connection.recv(4096):
+                pass
+        # One after the other it would take two seconds for each.
+        self.assertLess(time.monotonic() - begin, self.CONNECTIONS)
+
+    def test_work_may_take_longer(self):
+        """Also after a connection was idle."""
+        path = f"/v1/events?after=999&wait={2 * self.LIMIT_SECONDS}"
+        context = ssl.create_default_context(cafile=self.server.ca_file)
+        client = http.client.HTTPSConnection(
+            "localhost",
+            self.server.port,
+            timeout=PATIENCE_SECONDS,
+            context=context,
+        )
+        self.addCleanup(client.close)
+        for _ in range(2):
+            client.request("GET", path, headers=self.headers)
+            reply = client.getresponse()
+            reply.read()
+            self.assertEqual(200, reply.status)
+        self.assertNotIn("Too slow", self.server.log.read_text())
+
+
+class Connection:
+    """What gunicorn has for one."""
+
+    client = ("192.0.2.1", 1)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+
+class DeadlinesTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.now = 100.0
+        self.deadlines = server.Deadlines(clock=lambda: self.now)
+        ours, self.peer = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(self.peer.close)
+        self.connection = Connection(ours)
+        self.peer.setblocking(False)
+
+    def is_cut_off(self) -> bool:
+        self.deadlines.enforce()
+        try:
+            return self.peer.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+    def test_a_deadline_is_kept(self):
+        self.deadlines.set(self.connection, 10)
+        self.now += 9
+        self.assertFalse(self.is_cut_off())
+        self.now += 1
+        self.assertTrue(self.is_cut_off())
+        self.deadlines.clear(self.connection)
+
+    def test_a_new_one_replaces_it(self):
+        self.deadlines.set(self.connection, 10)
+        self.deadlines.set(self.connection, 20)
+        self.now += 15
+        self.assertFalse(self.is_cut_off())
+
+    def test_one_that_was_met(self):
+        with self.deadlines.within(self.connection, 10):
+            pass
+        self.now += 15
+        self.assertFalse(self.is_cut_off())
+
+    def test_a_socket_that_cannot_be_shut_down_yet(self):
+        self.deadlines.set(self.connection, 10)
+        self.now += 15
+        ours = self.connection.sock
+        self.connection.sock = socket.socket()
+        self.connection.sock.close()
+        self.deadlines.enforce()
+        self.connection.sock = ours
+        self.assertTrue(self.is_cut_off())
 
 
 class ReplacementTest(ServerCase):
