@@ -55,7 +55,7 @@ class ChangeAccess(share_operations.ShareOperation):
         return
 
     def begin(self, session: orm.Session) -> None:
-        self.row(session).job_id = self.intent.id
+        self.take(self.row(session))
 
     def steps(self) -> list[journal.Step]:
         return [
@@ -67,7 +67,7 @@ class ChangeAccess(share_operations.ShareOperation):
         ]
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
-        self.row(session).job_id = None
+        self.end(self.row(session))
 
     def _apply(self, rule: types.Body | None) -> None:
         holder = self.intent.arguments["holder"]

@@ -131,6 +131,15 @@ class Core:
             )
         )
 
+    def touch(self, row: models.Share | models.Snapshot) -> None:
+        """A client sees something else now: the next generation begins.
+
+        Also where a change is only begun, or was undone: whoever asks
+        with the old ETag must not be told that nothing has changed.
+        """
+        row.generation += 1
+        row.updated_at = self.clock()
+
     def announce(self) -> None:
         """Wake those who wait for events; call it after the commit."""
         with self.events_changed:

@@ -181,8 +181,11 @@ class Recovery:
         with self.core.database.write() as session:
             row = session.get_one(models.Share, share_id)
             row.state = state
-            row.generation += 1
-            row.updated_at = self.core.clock()
+            self.core.touch(row)
+            self.core.add_event(
+                session, f"share.{state}", _our_own(row), job=False
+            )
+        self.core.announce()
 
     # -- exports
 
@@ -224,6 +227,20 @@ class Recovery:
             return True
         finally:
             self.core.queue.release(ticket)
+
+
+def _our_own(row: models.Share) -> types.Intent:
+    """What nobody asked for: the appliance found it out."""
+    return types.Intent(
+        id=core.new_id(),
+        kind="recovery",
+        namespace=row.namespace,
+        share_id=row.id,
+        snapshot_id=None,
+        arguments={},
+        actor="acme-appliance",
+        request_id="",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

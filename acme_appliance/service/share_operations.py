@@ -68,11 +68,15 @@ class ShareOperation(journal.Operation):
         row.state = types.State.ERROR
         self.end(row)
 
+    def take(self, row: models.Share) -> None:
+        """The job is at work on the share."""
+        row.job_id = self.intent.id
+        self.core.touch(row)
+
     def end(self, row: models.Share) -> None:
-        """The job is over, and the share's next generation begins."""
+        """The job is over."""
         row.job_id = None
-        row.generation += 1
-        row.updated_at = self.core.clock()
+        self.core.touch(row)
 
 
 class CreateShare(ShareOperation):
@@ -154,7 +158,7 @@ class CreateShare(ShareOperation):
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)
         row.state = types.State.AVAILABLE
-        row.job_id = None
+        self.end(row)
         self.core.add_event(
             session,
             "share.created",
@@ -183,7 +187,7 @@ class UpdateShare(ShareOperation):
 
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)
-        row.job_id = self.intent.id
+        self.take(row)
         if self.intent.arguments["size_bytes"] > row.size_bytes:
             row.state = types.State.EXTENDING
 
@@ -235,7 +239,7 @@ class UpdateShare(ShareOperation):
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         row = self.row(session)
-        row.job_id = None
+        self.end(row)
         row.state = self.intent.arguments["state"]
         if problem.code == "share.degraded":
             row.state = types.State.DEGRADED
@@ -251,12 +255,8 @@ class DeleteShare(ShareOperation):
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)
         row.state = types.State.DELETING
-        row.job_id = self.intent.id
-        session.execute(
-            sa.update(models.Snapshot)
-            .where(models.Snapshot.share_id == row.id)
-            .values(state=types.State.DELETING)
-        )
+        self.take(row)
+        self._set_snapshots(session, types.State.DELETING)
 
     def steps(self) -> list[journal.Step]:
         share_id, engine = self.intent.share_id, self.engine
@@ -297,16 +297,26 @@ class DeleteShare(ShareOperation):
         # Only a job that never began comes here: it was cancelled.
         row = self.row(session)
         row.state = self.intent.arguments["state"]
-        row.job_id = None
+        self.end(row)
         for snapshot_id, state in self.intent.arguments["snapshots"].items():
-            session.get_one(models.Snapshot, snapshot_id).state = state
+            snapshot = session.get_one(models.Snapshot, snapshot_id)
+            snapshot.state = state
+            self.core.touch(snapshot)
 
     def give_up(self, session: orm.Session) -> None:
         super().give_up(session)
+        self._set_snapshots(session, types.State.ERROR)
+
+    def _set_snapshots(self, session: orm.Session, state: types.State) -> None:
         session.execute(
             sa.update(models.Snapshot)
             .where(models.Snapshot.share_id == self.intent.share_id)
-            .values(state=types.State.ERROR)
+            .values(
+                state=state,
+                generation=models.Snapshot.generation + 1,
+                updated_at=self.core.clock(),
+            )
+            .execution_options(synchronize_session=False)
         )
 
     def _delete_snapshot_rows(self, session: orm.Session) -> None:

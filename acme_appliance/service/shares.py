@@ -184,8 +184,7 @@ class Shares:
             row.name = given["name"]
             row.size_bytes = given["size_bytes"]
             operations.set_labels(row, given["labels"])
-            row.generation += 1
-            row.updated_at = self.core.clock()
+            self.core.touch(row)
             self.core.add_event(session, "share.updated", intent, job=False)
             body = self.core.share_body(row)
         self.core.announce()

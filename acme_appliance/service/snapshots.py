@@ -54,9 +54,12 @@ class SnapshotOperation(journal.Operation):
     def give_up(self, session: orm.Session) -> None:
         row = self.row(session)
         row.state = types.State.ERROR
+        self.end(row)
+
+    def end(self, row: models.Snapshot) -> None:
+        """The job is over."""
         row.job_id = None
-        row.generation += 1
-        row.updated_at = self.core.clock()
+        self.core.touch(row)
 
     def delete(self) -> None:
         self.core.engine(self.pool).delete_snapshot(self.snapshot_id)
@@ -105,7 +108,7 @@ class CreateSnapshot(SnapshotOperation):
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)
         row.state = types.State.AVAILABLE
-        row.job_id = None
+        self.end(row)
         self.core.add_event(
             session,
             "snapshot.created",
@@ -140,6 +143,7 @@ class DeleteSnapshot(SnapshotOperation):
         row = self.row(session)
         row.state = types.State.DELETING
         row.job_id = self.intent.id
+        self.core.touch(row)
 
     def steps(self) -> list[journal.Step]:
         return [journal.Step("delete snapshot", self.delete)]
@@ -158,7 +162,7 @@ class DeleteSnapshot(SnapshotOperation):
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         row = self.row(session)
         row.state = self.intent.arguments["state"]
-        row.job_id = None
+        self.end(row)
 
 
 class Snapshots:
@@ -317,8 +321,7 @@ class Snapshots:
         with self.core.database.write() as session:
             row = session.get_one(models.Snapshot, snapshot_id)
             row.name, row.labels = name, labels
-            row.generation += 1
-            row.updated_at = self.core.clock()
+            self.core.touch(row)
             self.core.add_event(session, "snapshot.updated", intent, job=False)
             body = views.snapshot(row)
         self.core.announce()

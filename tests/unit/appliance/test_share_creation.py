@@ -48,7 +48,7 @@ class TestCreate(case.ServiceCase):
                 "namespace": "a",
                 "pool": "gold",
                 "state": "available",
-                "generation": 1,
+                "generation": 2,
                 "size_bytes": 2 * MIB,
                 "used_bytes": 0,
                 "exclusive_bytes": None,
@@ -176,7 +176,7 @@ class TestCreate(case.ServiceCase):
             lambda: put(worlds.CALLER, ID, body, wait_seconds=9, if_match=1),
         )
         put(worlds.CALLER, ID, body, wait_seconds=9)
-        put(worlds.CALLER, ID, body, wait_seconds=9, if_match=1)
+        put(worlds.CALLER, ID, body, wait_seconds=9, if_match=2)
 
 
 class TestLimits(case.ServiceCase):

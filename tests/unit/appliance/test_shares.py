@@ -66,11 +66,12 @@ class TestPatch(case.ServiceCase):
             {
                 **before,
                 **expected,
-                "generation": 2,
+                "generation": first["generation"],
                 "updated_at": "2026-01-02T03:04:10.000000Z",
             },
             first,
         )
+        self.assertGreater(first["generation"], before["generation"])
         self.assertEqual(first, self.share(ID))
         second = self.world.patch_share(ID, **patch)
         self.assertEqual(first, second.body)
@@ -170,8 +171,8 @@ class TestPatch(case.ServiceCase):
         )
 
     def test_if_match(self):
-        self.world.patch_share(ID, name="2", if_match=1)
-        for stale in (1, 3):
+        self.world.patch_share(ID, name="2", if_match=2)
+        for stale in (1, 2, 4):
             self.check_problem(
                 "precondition.failed",
                 lambda n=stale: self.world.patch_share(
@@ -237,11 +238,11 @@ class TestDelete(case.ServiceCase):
         delete = self.world.service.delete_share
         self.check_problem(
             "precondition.failed",
-            lambda: delete(worlds.CALLER, id_, wait_seconds=9, if_match=2),
+            lambda: delete(worlds.CALLER, id_, wait_seconds=9, if_match=1),
         )
-        delete(worlds.CALLER, id_, wait_seconds=9, if_match=1)
+        delete(worlds.CALLER, id_, wait_seconds=9, if_match=2)
         # Sent again after a lost reply: gone is gone.
-        delete(worlds.CALLER, id_, wait_seconds=9, if_match=1)
+        delete(worlds.CALLER, id_, wait_seconds=9, if_match=2)
 
 
 class TestWithoutVolumeFile(case.ServiceCase):

@@ -47,7 +47,7 @@ class TestSnapshots(case.ServiceCase):
                 "pool": "gold",
                 "share_id": self.share_id,
                 "state": "available",
-                "generation": 1,
+                "generation": 2,
                 "size_bytes": 2 * worlds.MIB,
                 "used_bytes": None,
                 "exclusive_bytes": None,
@@ -61,7 +61,7 @@ class TestSnapshots(case.ServiceCase):
         self.assertEqual(
             done.body, self.world.service.get_snapshot(worlds.CALLER, ID)
         )
-        self.assertEqual(1, self.share(self.share_id)["generation"])
+        self.assertEqual(2, self.share(self.share_id)["generation"])
 
     def test_same_again_and_after_a_patch(self):
         first = self.put()
@@ -117,7 +117,7 @@ class TestSnapshots(case.ServiceCase):
             {
                 **before,
                 **expected,
-                "generation": 2,
+                "generation": 3,
                 "updated_at": "2026-01-02T03:04:06.000000Z",
             },
             body,
@@ -135,16 +135,16 @@ class TestSnapshots(case.ServiceCase):
 
     def test_if_match(self):
         self.put()
-        self.patch({"name": "2"}, if_match=1)
+        self.patch({"name": "2"}, if_match=2)
         self.check_problem(
-            "precondition.failed", lambda: self.patch({"name": "3"}, 1)
+            "precondition.failed", lambda: self.patch({"name": "3"}, 2)
         )
         delete = self.world.service.delete_snapshot
         self.check_problem(
             "precondition.failed",
-            lambda: delete(worlds.CALLER, ID, wait_seconds=9, if_match=1),
+            lambda: delete(worlds.CALLER, ID, wait_seconds=9, if_match=2),
         )
-        delete(worlds.CALLER, ID, wait_seconds=9, if_match=2)
+        delete(worlds.CALLER, ID, wait_seconds=9, if_match=3)
 
     def test_delete_twice_whatever_was_cloned(self):
         self.put()

@@ -76,7 +76,7 @@ class AboutTest(base.ApiCase):
     def test_head_is_get_without_a_body(self):
         share = self.make_share()
         reply = self.expect(200, "HEAD", f"/v1/shares/{share['id']}")
-        self.assertEqual('"1"', reply.headers["ETag"])
+        self.assertEqual('"2"', reply.headers["ETag"])
         self.assertGreater(int(reply.headers["Content-Length"]), 100)
 
 
@@ -124,7 +124,7 @@ class ShareTest(base.ApiCase):
 
     def test_generations_guard_changes(self):
         path = f"/v1/shares/{self.make_share()['id']}"
-        old = {"If-Match": '"1"'}
+        old = {"If-Match": '"2"'}
         self.expect(200, "PATCH", path, {"name": "new"}, headers=old)
         self.refused(
             "precondition.failed", "PATCH", path, {"name": "x"}, headers=old
@@ -133,9 +133,9 @@ class ShareTest(base.ApiCase):
         self.refused(
             "request.invalid", "DELETE", path, headers={"If-Match": "1"}
         )
-        now = {"If-None-Match": '"2"'}
+        now = {"If-None-Match": '"3"'}
         self.expect(304, "GET", path, headers=now)
-        self.expect(204, "DELETE", path, headers={"If-Match": '"2"'})
+        self.expect(204, "DELETE", path, headers={"If-Match": '"3"'})
 
     def test_delete(self):
         share = self.make_share()
@@ -263,7 +263,7 @@ class SnapshotTest(base.ApiCase):
         ).json()
         self.assertEqual([made], listed["snapshots"])
         patched = self.expect(200, "PATCH", path, {"name": "t"}).json()
-        self.assertEqual(("t", 2), (patched["name"], patched["generation"]))
+        self.assertEqual(("t", 3), (patched["name"], patched["generation"]))
         self.expect(204, "DELETE", path)
         self.expect(204, "DELETE", path)
         self.refused("snapshot.not_found", "GET", path)

@@ -1,0 +1,148 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One generation, one representation: what a client's 304 relies on."""
+
+import unittest
+
+import ddt
+
+from acme_appliance import problems
+from acme_appliance.service import types
+from tests.unit.appliance import case
+from tests.unit.appliance import scenarios
+from tests.unit.appliance import world as worlds
+
+NAMES = tuple(scenarios.SCENARIOS)
+
+
+class Watch(worlds.Steps):
+    """A client that looks at everything at every step of a change."""
+
+    def __init__(self, world, fail_at=None):
+        super().__init__()
+        self.world = world
+        self.fail_at = fail_at
+        self.seen = {}
+
+    def __call__(self, job_id, name):
+        super().__call__(job_id, name)
+        self.look()
+        if len(self.names) - 1 == self.fail_at:
+            raise OSError(5, "once")
+
+    def look(self):
+        service = self.world.service
+        found = [
+            body
+            for lister in (service.list_shares, service.list_snapshots)
+            for body in lister(worlds.ADMIN, {}, 1000, None).items
+        ]
+        # What is created anew begins at 1, when 404 was seen before.
+        ids = {body["id"] for body in found}
+        self.seen = {key: b for key, b in self.seen.items() if key[0] in ids}
+        for body in found:
+            self.compare(body)
+
+    def compare(self, body):
+        # Measured, and by nobody's change.
+        body = {**body, "used_bytes": None}
+        key = body["id"], body["generation"]
+        known = self.seen.setdefault(key, body)
+        if known != body:
+            raise AssertionError(f"{body} was {known}")
+
+
+@ddt.ddt
+class TestGenerations(unittest.TestCase):
+    def watched(self, name, fail_at=None):
+        """The change, which may fail once, and then the same again."""
+        prepare, request = scenarios.SCENARIOS[name]
+        world = worlds.World(self)
+        prepare(world)
+        watch = Watch(world, fail_at)
+        world.restart(steps=watch)
+        watch.look()
+        for _ in range(2):
+            try:
+                request(world)
+            except problems.Problem as problem:
+                self.assertEqual("engine.unavailable", problem.code)
+            watch.look()
+        world.restart()
+        watch.look()
+        world.close()
+        return watch.names
+
+    @ddt.data(*NAMES)
+    def test_change(self, name):
+        self.watched(name)
+
+    @ddt.data(*NAMES)
+    def test_change_that_fails(self, name):
+        for index in range(len(self.watched(name))):
+            with self.subTest(step=index):
+                self.watched(name, index)
+
+
+class TestMoreChanges(case.ServiceCase):
+    def setUp(self):
+        super().setUp()
+        self.id = self.make_share()
+        self.snapshot_id = self.make_snapshot(self.id)
+        self.watch = Watch(self.world)
+        self.watch.look()
+
+    def entries(self):
+        return self.world.engine.entries(worlds.share(self.id))
+
+    def test_file_that_a_client_took_away(self):
+        self.entries().pop("volume")
+        self.check_problem(
+            "share.degraded",
+            lambda: self.world.patch_share(self.id, size_bytes=2 << 20),
+        )
+        self.assertEqual("degraded", self.share(self.id)["state"])
+        self.watch.look()
+
+    def test_what_a_start_finds_is_an_event(self):
+        file = self.entries().pop("volume")
+        self.world.restart()
+        self.watch.look()
+        self.entries()["volume"] = file
+        self.world.restart()
+        self.watch.look()
+        self.world.restart()
+        events = self.world.service.list_events(worlds.CALLER, 2, 0, 10)
+        self.assertEqual(
+            [
+                ("share.degraded", self.id, "acme-appliance", None),
+                ("share.available", self.id, "acme-appliance", None),
+            ],
+            [
+                (each["type"], each["share_id"], each["actor"], each["job_id"])
+                for each in events["events"]
+            ],
+        )
+
+    def test_snapshots_of_a_share_that_cannot_be_deleted(self):
+        def fail(*given):
+            raise OSError(5, "stuck")
+
+        self.world.engine.delete_share = fail
+        self.check_problem(
+            "engine.unavailable",
+            lambda: self.world.delete_share(self.id, "cascade"),
+        )
+        kept = self.world.service.get_snapshot(worlds.CALLER, self.snapshot_id)
+        self.assertEqual(types.State.ERROR, kept["state"])
+        self.watch.look()
