@@ -78,6 +78,32 @@ class Database:
         with self._writer, self._writers.begin() as session:
             yield session
 
+    def check_writable(self, wait_seconds: float) -> None:
+        """Commit a change of nothing, to disk.
+
+        :raises sqlalchemy.exc.SQLAlchemyError: it could not be done: full,
+            read-only, gone, or in use by others for longer than the wait.
+        """
+        if not self._writer.acquire(timeout=wait_seconds):
+            raise sa.exc.TimeoutError("a transaction takes very long")
+        try:
+            with self.engine.connect() as connection:
+                # Here and not in SQL, which would begin a transaction.
+                driver: Any = connection.connection.driver_connection
+                if self.sqlite:
+                    driver.execute(
+                        f"PRAGMA busy_timeout = {int(wait_seconds * 1000)}"
+                    )
+                try:
+                    _write_nothing(connection)
+                finally:
+                    if self.sqlite:
+                        driver.execute(
+                            f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"
+                        )
+        finally:
+            self._writer.release()
+
     def upgrade(self) -> None:
         """Bring the tables to this release's; may be called every time.
 
@@ -119,6 +145,16 @@ class Database:
             **{_WRITE: True}
         )
         return config
+
+
+def _write_nothing(connection: sa.Connection) -> None:
+    connection = connection.execution_options(**{_WRITE: True})
+    with connection.begin():
+        # Rolled back, it would not show a full or read-only disk: SQLite
+        # writes at the commit, then also where no page has changed.
+        connection.exec_driver_sql(
+            "UPDATE alembic_version SET version_num = version_num"
+        )
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from acme_appliance.db import models
+from acme_appliance.db import probe
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
@@ -92,6 +93,7 @@ class Service:
             clock=clock,
             on_step=on_step,
         )
+        self._probe = probe.WriteProbe(database)
         self._journal = journal.Journal(self.core, OPERATIONS)
         self._changer = changes.Changer(self.core, self._journal)
         self._recovery = recovery.Recovery(self._changer)
@@ -136,6 +138,8 @@ class Service:
         reasons = []
         if not self._changer.started:
             reasons.append("recovery is not finished")
+        elif not self._probe.works():
+            reasons.append("the database cannot be written")
         for name, engine in self.core.pools.items():
             reasons += [f"pool {name}: {why}" for why in engine.check()]
         reasons += self.core.exporter.check()

@@ -31,6 +31,8 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (OSError, "engine.unavailable"),
     # The database is full, read-only or gone; nothing can be promised.
     (exc.OperationalError, "system.readonly"),
+    # No connection to it is free.
+    (exc.TimeoutError, "system.readonly"),
 )
 
 
@@ -49,7 +51,7 @@ def to_problem(error: Exception) -> problems.Problem:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, exc.OperationalError):
-        return "The appliance's database cannot be written."
+    if isinstance(error, exc.OperationalError | exc.TimeoutError):
+        return "The appliance's database cannot be used."
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."
