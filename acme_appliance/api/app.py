@@ -23,6 +23,7 @@ from typing import Final
 from typing import TYPE_CHECKING
 
 import falcon
+from sqlalchemy import exc
 
 from acme_appliance import problems
 from acme_appliance.api import auth
@@ -35,6 +36,7 @@ from acme_appliance.api.calls import ApiSettings
 from acme_appliance.api.calls import Call
 from acme_appliance.api.calls import Reply
 from acme_appliance.api.calls import to_json
+from acme_appliance.service import failures
 from acme_appliance.service import types
 
 if TYPE_CHECKING:
@@ -196,6 +198,9 @@ def create_app(
     app = falcon.App(middleware=[middleware.RequestLog()])
     app.add_error_handler(Exception, _on_unexpected)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
+    app.add_error_handler(
+        (exc.OperationalError, exc.TimeoutError), _on_database_error
+    )
     app.add_error_handler(problems.Problem, _on_problem)
     api = Api(service, store, settings or ApiSettings(), is_stopping)
     for path, resource in _resources(api).items():
@@ -288,6 +293,16 @@ def _on_problem(
             "WWW-Authenticate",
             f'{req.context.challenge} realm="acme_appliance"',
         )
+
+
+def _on_database_error(
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Exception,
+    params: dict[str, Any],
+) -> None:
+    """In a read or a log-in; the service tells of those in a change."""
+    _on_problem(req, resp, failures.to_problem(error), params)
 
 
 def _on_http_error(

@@ -14,6 +14,7 @@
 
 import json
 import logging
+import sqlite3
 import unittest.mock
 import uuid
 
@@ -23,6 +24,7 @@ from hypothesis import given
 from hypothesis import HealthCheck
 from hypothesis import settings
 from hypothesis import strategies
+from sqlalchemy import exc
 
 from acme_appliance import problems
 from acme_appliance.api import app
@@ -164,6 +166,27 @@ class HttpTest(base.ApiCase):
         self.assertIn("find-me", caught.output[0])
         self.assertIn("secret detail", caught.output[0])
 
+    def test_a_database_that_fails_is_a_reason_to_try_again(self):
+        """For reads and for log-ins as for changes."""
+        newcomer = self.client_of(self.appliance.make_token("admin"))
+        for error in (
+            exc.OperationalError("SELECT", {}, Exception("secret detail")),
+            exc.TimeoutError("QueuePool limit"),
+        ):
+            with (
+                self.subTest(error=error),
+                unittest.mock.patch.object(
+                    self.appliance.database, "read", side_effect=error
+                ),
+                self.assertLogs("acme_appliance.service", logging.WARNING),
+            ):
+                for client in (self.client, newcomer):
+                    reply = client.call("GET", self.path)
+                    self.assertEqual(503, reply.status_code)
+                    self.assertEqual("1", reply.headers["Retry-After"])
+                    self.assertTrue(reply.json()["retryable"])
+                    self.assertNotIn("secret detail", reply.text)
+
     def test_waits_are_bounded_and_nonsense_is_ignored(self):
         for header, seconds in (
             (None, 20),
@@ -190,6 +213,22 @@ class HttpTest(base.ApiCase):
                     "share.busy", "DELETE", self.path, headers=headers
                 )
                 self.assertEqual(seconds, delete.call_args[1]["wait_seconds"])
+
+
+class ReadinessTest(base.ApiCase):
+    def readiness(self) -> tuple[int, list[str]]:
+        reply = self.anybody.call("GET", "/readyz")
+        return reply.status_code, reply.json()["reasons"]
+
+    def test_a_database_that_cannot_be_written(self):
+        path = self.appliance.database.url.database
+        other = sqlite3.connect(path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        reasons = ["the database cannot be written"]
+        self.assertEqual((503, reasons), self.readiness())
+        system = self.expect(200, "GET", "/v1/system").json()
+        self.assertEqual("degraded", system["health"])
 
 
 class RoomTest(base.ApiCase):
