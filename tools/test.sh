@@ -37,7 +37,8 @@ Stages (default: all; the two lines run side by side):
                               the running kernel has none
 
 devstack wants DEVSTACK_DIR to name a checkout of devstack, and skips
-otherwise. Logs are in .work/test/STAGE.log; .work can be deleted any time.
+otherwise; with it, nothing may be skipped. It needs root outside the sandbox,
+too. Logs are in .work/test/STAGE.log; .work can be deleted any time.
 TEXT
 }
 
@@ -98,11 +99,26 @@ stage_command() {
             releasenotes/source releasenotes/build/html
         ;;
     packaging) stestr_run ./tests/packaging --serial ;;
-    devstack) stestr_run ./tests/devstack --serial ;;
+    devstack) devstack_tests ;;
     functional | e2e)
         tools/sandbox.sh run -- "${BASH_SOURCE[0]}" --in-world "$1"
         ;;
     esac
+}
+
+# In the sandbox only what exports: devstack starts processes by the
+# thousand, which takes ten times as long there.
+devstack_tests() {
+    if [ -z "${DEVSTACK_DIR:-}" ]; then
+        stestr_run ./tests/devstack --serial
+        return
+    fi
+    as_root modprobe --quiet --all loop btrfs
+    as_root env "PATH=$PATH:/usr/sbin:/sbin" "ACME_WORK=$ACME_WORK" \
+        "DEVSTACK_DIR=$DEVSTACK_DIR" PYTHONDONTWRITEBYTECODE=1 \
+        "${BASH_SOURCE[0]}" --in-world devstack --exclude-regex test_attach &&
+        tools/sandbox.sh run -- \
+            "${BASH_SOURCE[0]}" --in-world devstack test_attach
 }
 
 run_stage() {
@@ -134,6 +150,10 @@ report() {
         $(sum ' - Unexpected Success: ' "$log") + \
         $(grep -c '\.\.\.Failed$' "$log")))
     skipped=$(sum ' - Skipped: ' "$log")
+    # Who names a devstack wants the plugin tested.
+    if [ "$1" = devstack ] && [ -n "${DEVSTACK_DIR:-}" ]; then
+        failed=$((failed + skipped)) skipped=0
+    fi
     case "$1" in
     docs | releasenotes) [ "$2" != 0 ] || passed=1 ;;
     esac
@@ -216,9 +236,9 @@ parse() {
 }
 
 main() {
-    # How this script calls itself where there is an NFS server.
+    # How this script calls itself where there is an NFS server, or root.
     if [ "${1:-}" = --in-world ]; then
-        cd "$ACME_TOP" && stestr_run "./tests/$2" --serial
+        cd "$ACME_TOP" && stestr_run "./tests/$2" --serial "${@:3}"
         exit
     fi
     parse "$@"
