@@ -94,6 +94,26 @@ class ContinuousIntegrationTestCase(unittest.TestCase):
         self.assertIn("cmd: tools/test.sh", play)
         yaml.safe_load(play)
 
+    def test_plugin_is_tested(self):
+        for name in ("playbooks/test/run.yaml", ".github/workflows/test.yml"):
+            with self.subTest(name):
+                text = (PROJECT / name).read_text()
+                self.assertIn("DEVSTACK_DIR", text)
+                self.assertIn("openstack/devstack", text)
+
+    def test_tempest_gets_its_regex_first(self):
+        """tox.ini has "tempest run --regex {posargs}"."""
+        script = (PROJECT / "playbooks/devstack/tempest.sh").read_text()
+        self.assertRegex(script, r"(?m)^exec tox -e all -- '")
+
+    def test_backup_has_swift_where_it_is_on(self):
+        items = yaml.safe_load((PROJECT / ".zuul.yaml").read_text())
+        for job in (item["job"] for item in items if "job" in item):
+            services = job.get("vars", {}).get("devstack_services", {})
+            off = {name for name, on in services.items() if not on}
+            if services.get("c-bak"):
+                self.assertFalse({n for n in off if n.startswith("s-")})
+
     def test_workflows_run_the_tests_and_devstack(self):
         texts = {p.stem: p.read_text() for p in WORKFLOWS}
         self.assertEqual({"devstack", "test"}, texts.keys())
