@@ -199,12 +199,24 @@ def new_intent(
     )
 
 
-def merge_labels(labels: types.Body, patch: types.Body | None) -> types.Body:
-    """RFC 7396 for labels: null removes one, or, as the patch, all."""
-    if patch is None:
-        return {}
-    merged = {**labels, **patch}
-    return {key: value for key, value in merged.items() if value is not None}
+def merge_labels(labels: types.Body, patch: types.Body) -> types.Body:
+    """RFC 7396 for labels: null removes one.
+
+    :raises problems.Problem: ``request.invalid``, there are too many then.
+    """
+    merged = {
+        key: value
+        for key, value in {**labels, **patch}.items()
+        if value is not None
+    }
+    if len(merged) > types.MAX_LABELS:
+        raise problems.Problem(
+            "request.invalid",
+            f"There can be {types.MAX_LABELS} labels, and with these there"
+            f" would be {len(merged)}.",
+            pointer="/labels",
+        )
+    return merged
 
 
 def without_nulls(body: types.Body) -> types.Body:

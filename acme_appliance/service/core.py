@@ -59,9 +59,6 @@ class Core:
     ) -> None:
         if not pools:
             raise ValueError("an appliance has at least one pool")
-        default = settings.default_pool
-        if default is not None and default not in pools:
-            raise ValueError(f"the default pool {default!r} is not there")
         self.database = database
         self.pools = dict(pools)
         self.exporter = exporter
@@ -78,7 +75,8 @@ class Core:
 
     @property
     def default_pool(self) -> str:
-        return self.settings.default_pool or next(iter(self.pools))
+        """The pool of creates that name none."""
+        return next(iter(self.pools))
 
     def engine(self, pool: str) -> engines.Engine:
         """:raises engines.Unavailable: the pool is configured no more."""

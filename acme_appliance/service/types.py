@@ -29,6 +29,9 @@ FEATURE_GROW_ONLINE = "share.grow_online"
 #: A merge patch's members that :meth:`Service.patch_share` understands.
 PATCHABLE = frozenset({"name", "size_bytes", "labels", "file"})
 
+#: Of a share or snapshot; the contract says the same of a create.
+MAX_LABELS = 32
+
 
 class State(enum.StrEnum):
     """Of a share or snapshot."""
@@ -103,7 +106,8 @@ class Portal:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """All are published in ``/v1/system``."""
+    """All are published in ``/v1/system``; those of pages are the
+    contract's, which holds requests to them."""
 
     max_shares: int = 20_000
     max_snapshots_per_share: int = 1_000
@@ -140,8 +144,6 @@ class Settings:
     file_defaults: FileDefaults = FileDefaults()
     #: False stands for a minimal appliance, which knows nothing of files.
     volume_file: bool = True
-    #: The pool of creates that name none; None: the first one.
-    default_pool: str | None = None
     #: Changes at work at the same time; more of them are queued jobs.
     workers: int = 32
     job_retention_days: int = 30

@@ -44,7 +44,6 @@ class TestPatch(case.ServiceCase):
     @ddt.data(
         ({"name": "new"}, {"name": "new"}),
         ({"labels": {"a": None, "c": "3"}}, {"labels": {"b": "2", "c": "3"}}),
-        ({"labels": None}, {"labels": {}}),
         ({"labels": {"a": "x"}}, {"labels": {"a": "x", "b": "2"}}),
         ({"size_bytes": 3 * MIB}, {"size_bytes": 3 * MIB}),
         ({"file": {"name": "f"}}, {"file": {**FILE, "name": "f"}}),
@@ -105,6 +104,16 @@ class TestPatch(case.ServiceCase):
                 code, lambda: self.world.patch_share(ID, **patch), pointer
             )
         )
+
+    def test_labels_do_not_add_up_without_end(self):
+        many = {f"k{number}": "x" for number in range(31)}
+        self.check_problem(
+            "request.invalid",
+            lambda: self.world.patch_share(ID, labels=many),
+            "/labels",
+        )
+        self.world.patch_share(ID, labels={**many, "a": None})
+        self.assertEqual(32, len(self.share(ID)["labels"]))
 
     def test_file_grows_under_a_client(self):
         self.world.put_access(ID)

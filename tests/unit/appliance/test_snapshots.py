@@ -106,7 +106,6 @@ class TestSnapshots(case.ServiceCase):
     @ddt.data(
         ({"name": "new"}, {"name": "new"}),
         ({"labels": {"a": None, "c": "d"}}, {"labels": {"c": "d"}}),
-        ({"labels": None}, {"labels": {}}),
     )
     @ddt.unpack
     def test_patch(self, patch, expected):
@@ -124,6 +123,14 @@ class TestSnapshots(case.ServiceCase):
         )
         self.assertEqual(body, self.patch(patch))
         self.assertEqual(1, self.world.events().count("snapshot.updated"))
+
+    def test_labels_do_not_add_up_without_end(self):
+        self.put(labels={"a": "b"})
+        self.check_problem(
+            "request.invalid",
+            lambda: self.patch({"labels": {f"k{n}": "" for n in range(32)}}),
+            "/labels",
+        )
 
     def test_patch_of_other_members(self):
         self.put()
