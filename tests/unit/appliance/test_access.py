@@ -61,6 +61,7 @@ class TestAccess(case.ServiceCase):
     @ddt.data(
         ((ONE, TWO), (TWO, ONE)),
         ((ONE,), (ONE, f"{ONE}/32")),
+        ((ONE,), (ONE, ONE)),
         (("2001:db8::1",), ("2001:DB8:0::1",)),
     )
     @ddt.unpack

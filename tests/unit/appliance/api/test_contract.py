@@ -20,6 +20,7 @@ import jsonschema
 from acme_appliance import problems
 from acme_appliance.api import contract
 from acme_appliance.api import routes
+from acme_appliance.service import types
 
 # What was released: a code never goes, and keeps its status and meaning.
 RELEASED = {
@@ -159,6 +160,24 @@ class ContractTest(unittest.TestCase):
                     any(p.name == "Prefer" for p in operation.parameters),
                 )
                 self.assertEqual(changes, "202" in node["responses"])
+
+    def test_published_limits_are_those_that_requests_are_held_to(self):
+        components = self.contract.document["components"]
+        limits, page = types.Limits(), components["parameters"]["Limit"]
+        self.assertEqual(
+            (limits.default_page, limits.max_page),
+            (page["schema"]["default"], page["schema"]["maximum"]),
+        )
+        schemas = components["schemas"]
+        self.assertEqual(types.MAX_LABELS, schemas["Labels"]["maxProperties"])
+        self.assertEqual(
+            limits.max_clients_per_rule, schemas["Clients"]["maxItems"]
+        )
+
+    def test_no_keyword_compares_everything_with_everything(self):
+        """What cannot be sorted is compared in pairs, before the length
+        is looked at: a small body would cost seconds."""
+        self.assertNotIn("uniqueItems", str(self.contract.document))
 
     def test_metrics_may_only_read_figures(self):
         allowed = {

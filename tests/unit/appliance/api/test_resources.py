@@ -262,6 +262,7 @@ class SnapshotTest(base.ApiCase):
             200, "GET", f"/v1/snapshots?share_id={share['id']}"
         ).json()
         self.assertEqual([made], listed["snapshots"])
+        self.refused("request.unknown_field", "GET", "/v1/snapshots?label.a=b")
         patched = self.expect(200, "PATCH", path, {"name": "t"}).json()
         self.assertEqual(("t", 3), (patched["name"], patched["generation"]))
         self.expect(204, "DELETE", path)

@@ -224,7 +224,6 @@ class BodyTest(Case):
         {"clients": [], "level": "rw"},
         {"clients": ["*"], "level": "rw"},
         {"clients": ["host.example.org"], "level": "rw"},
-        {"clients": ["192.0.2.1", "192.0.2.1"], "level": "rw"},
         {"clients": ["192.0.2.1"], "level": "all"},
         {"clients": "192.0.2.1", "level": "rw"},
         {"clients": ["192.0.2.1 "], "level": "rw"},
