@@ -373,12 +373,12 @@ class SlowClientTest(ServerCase):
         self.check_answered()
 
     def test_who_does_not_hang_up_is_waited_for_in_a_thread(self):
+        begin = time.monotonic()
         connections = []
         for _ in range(2 * self.CONNECTIONS):
             connection = self.connect_with_tls()
             connection.sendall(b"GARBAGE\r\n\r\n")
             connections.append(connection)
-        begin = time.monotonic()
         for connection in connections:
             while connection.recv(4096):
                 pass
