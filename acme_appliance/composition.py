@@ -30,6 +30,7 @@ from acme_appliance.api.calls import ApiSettings
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
+from acme_appliance.host import filesystem
 from acme_appliance.host import users
 from acme_appliance.service import Service
 from acme_appliance.service import types
@@ -50,18 +51,28 @@ def ensure_state_path(conf: cfg.ConfigOpts) -> pathlib.Path:
     return path
 
 
+def system_id_file(state_path: pathlib.Path) -> pathlib.Path:
+    return state_path / "system-id"
+
+
 def system_id(state_path: pathlib.Path) -> str:
     """The appliance's id, made at its first start and kept."""
-    file = state_path / "system-id"
-    with contextlib.suppress(FileExistsError):
-        temporary = state_path / f"system-id.{uuid.uuid4()}"
-        temporary.write_text(f"{uuid.uuid4()}\n")
-        try:
-            # Whoever links first decides, and nobody sees half an id.
-            os.link(temporary, file)
-        finally:
-            temporary.unlink()
+    file = system_id_file(state_path)
+    if not file.exists():
+        _make_system_id(file)
     return str(uuid.UUID(file.read_text().strip()))
+
+
+def _make_system_id(file: pathlib.Path) -> None:
+    temporary = file.with_name(f"system-id.{uuid.uuid4()}")
+    filesystem.write_durably(temporary, f"{uuid.uuid4()}\n")
+    try:
+        # Whoever links first decides, and nobody sees half an id.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, file)
+    finally:
+        temporary.unlink()
+    filesystem.sync_directory(file.parent)
 
 
 def build_database(conf: cfg.ConfigOpts) -> Database:

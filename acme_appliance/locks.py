@@ -22,6 +22,8 @@ import os
 import pathlib
 import time
 
+from acme_appliance.host import users
+
 
 class Held(Exception):
     """Somebody else has the lock; ``pid`` is theirs, if it is known."""
@@ -51,9 +53,8 @@ class Lock:
 
     def take(self, wait_seconds: float = 0) -> None:
         """:raises Held: it is not to be had within the wait."""
-        descriptor = os.open(
-            self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640
-        )
+        users.create_for_owner(self.path)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         deadline = self._clock() + wait_seconds
         try:
             while not _try(descriptor):
