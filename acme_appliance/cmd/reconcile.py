@@ -12,6 +12,8 @@
 
 """``acme-appliance reconcile``."""
 
+from collections.abc import Iterator
+import contextlib
 import json
 from typing import Any
 from typing import Final
@@ -55,33 +57,53 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(conf: cfg.ConfigOpts) -> int:
-    from acme_appliance import composition
     from acme_appliance import problems
     from acme_appliance.cmd import stores
 
     apply = conf.command.apply
-    lock = locks.Lock(composition.ensure_state_path(conf) / "serve.lock")
-    if apply:
-        try:
-            lock.take()
-        except locks.Held as error:
-            raise CommandError(
-                f"the appliance is serving, as process {error.pid}. Stop it"
-                " first (systemctl stop acme-appliance); or just restart it:"
-                " it repairs the same at each start."
-            ) from error
     try:
-        with stores.open_service(conf) as service:
-            report = service.reconcile(apply)
+        if apply:
+            with _nobody_else(conf), stores.open_service(conf) as service:
+                report = service.reconcile(apply)
+        else:
+            with stores.look_at_service(conf) as service:
+                report = service.reconcile(apply)
     except problems.Problem as problem:
         raise CommandError(problem.detail) from problem
-    finally:
-        lock.leave()
     if conf.command.json:
         print(json.dumps(report, indent=2, sort_keys=True))
     else:
         _print(report)
     return Exit.DIFFERENCES if _left(report, apply) else Exit.OK
+
+
+@contextlib.contextmanager
+def _nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
+    """:raises CommandError: a server has the state directory, or will."""
+    from acme_appliance import composition
+    from acme_appliance import server
+
+    with contextlib.ExitStack() as stack:
+        for lock, advice in (
+            (
+                locks.Lock(composition.ensure_state_path(conf) / "serve.lock"),
+                "the appliance is serving, as process {pid}. Stop it first"
+                " (systemctl stop acme-appliance); or just restart it: it"
+                " repairs the same at each start.",
+            ),
+            (
+                server.worker_lock(conf),
+                "process {pid} of an appliance that was killed is still at"
+                " work. It ends by itself when it has done that; or end it"
+                " (kill {pid}).",
+            ),
+        ):
+            try:
+                lock.take()
+            except locks.Held as error:
+                raise CommandError(advice.format(pid=error.pid)) from error
+            stack.callback(lock.leave)
+        yield
 
 
 def _left(report: dict[str, Any], apply: bool) -> bool:

@@ -47,8 +47,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance.cmd import stores
 
     lock = locks.Lock(options.state_path(conf) / "serve.lock")
-    serving = lock.is_held()
-    with stores.open_service(conf) as service:
+    with stores.look_at_service(conf) as service:
         try:
             status = service.status()
             # The service of this process was never started and says so:
@@ -60,7 +59,7 @@ def run(conf: cfg.ConfigOpts) -> int:
             ] + service.core.exporter.check()
         except problems.Problem as problem:
             raise CommandError(problem.detail) from problem
-    status["serving_pid"] = lock.holder() if serving else None
+    status["serving_pid"] = lock.holder() if lock.is_held() else None
     status["tls"] = _certificate(conf)
     if conf.command.json:
         print(json.dumps(status, indent=2, sort_keys=True))

@@ -30,27 +30,20 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def open_database(conf: cfg.ConfigOpts) -> "Iterator[Database]":
-    """:raises CommandError: it cannot be opened, and why."""
-    import sqlalchemy.exc
+    """Made and brought to this release's tables, where it is not.
 
+    :raises CommandError: it cannot be opened, and why.
+    """
     from acme_appliance import composition
     from acme_appliance.db import session
 
     try:
-        database = composition.build_database(conf)
+        with _told(conf):
+            database = composition.build_database(conf)
     except session.TooNew as error:
         raise CommandError(str(error)) from error
-    except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
-        who = "" if os.geteuid() == 0 else " Are you root?"
-        reason = str(error).splitlines()[0]
-        raise CommandError(
-            f"the database in {conf.state_path} cannot be used: {reason}."
-            f"{who} It is set by [DEFAULT] state_path and [database] url."
-        ) from error
-    try:
+    with contextlib.closing(database):
         yield database
-    finally:
-        database.close()
 
 
 @contextlib.contextmanager
@@ -62,9 +55,71 @@ def open_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
     """
     from acme_appliance import composition
 
+    _check(conf)
+    with open_database(conf) as database:
+        yield composition.build_service(conf, database)
+
+
+@contextlib.contextmanager
+def look_at_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
+    """As :func:`open_service`, but nothing is made and no table touched:
+    a server of another release may be at work on them.
+
+    :raises CommandError: also where there is nothing to look at.
+    """
+    from acme_appliance import composition
+    from acme_appliance.db import session
+
+    _check(conf)
+    with contextlib.closing(
+        session.Database(options.database_url(conf))
+    ) as database:
+        with _told(conf):
+            _check_started(conf, database)
+        yield composition.build_service(conf, database)
+
+
+def _check(conf: cfg.ConfigOpts) -> None:
     try:
         options.check(conf)
     except options.ConfigurationError as error:
         raise CommandError(str(error), Exit.CONFIGURATION) from error
-    with open_database(conf) as database:
-        yield composition.build_service(conf, database)
+
+
+def _check_started(conf: cfg.ConfigOpts, database: "Database") -> None:
+    from acme_appliance import composition
+    from acme_appliance.db import session
+
+    try:
+        os.stat(composition.system_id_file(options.state_path(conf)))
+        if database.sqlite:
+            # SQLite would make it.
+            os.stat(database.url.database or "")
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"the appliance of {conf.state_path} has not been started yet:"
+            f" there is no {error.filename}"
+        ) from error
+    revision = database.revision()
+    if revision != session.REVISION:
+        raise CommandError(
+            f"the database is of another release: at revision {revision},"
+            f" where this one's is {session.REVISION}. Use the"
+            " acme-appliance of the server; or restart the server, which"
+            " brings the database to its release."
+        )
+
+
+@contextlib.contextmanager
+def _told(conf: cfg.ConfigOpts) -> Iterator[None]:
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
+        who = "" if os.geteuid() == 0 else " Are you root?"
+        reason = str(error).splitlines()[0]
+        raise CommandError(
+            f"the database in {conf.state_path} cannot be used: {reason}."
+            f"{who} It is set by [DEFAULT] state_path and [database] url."
+        ) from error

@@ -14,24 +14,20 @@
 
 import contextlib
 import io
-import json
 import os
 import pathlib
 import tempfile
 import unittest
 import unittest.mock
-import uuid
 
 import ddt
 
 from acme_appliance import poolsetup
-from acme_appliance import problems
 from acme_appliance.cmd import common
 from acme_appliance.cmd import init
 from acme_appliance.cmd import main
 from acme_appliance.cmd import nfsconf
 from acme_appliance.host import users
-from acme_appliance.service import Service
 
 CONFIGURATION = """\
 [DEFAULT]
@@ -155,107 +151,6 @@ class TokenTest(Case):
     def test_a_state_directory_that_cannot_be(self):
         self.file.write_text("[DEFAULT]\nstate_path = /proc/nothing\n")
         self.fails(1, "[DEFAULT] state_path", "token", "list")
-
-
-class StatusTest(Case):
-    def test_nothing_yet(self):
-        out = self.ok("status")
-        self.assertIn("server: not running", out)
-        self.assertIn("not made yet", out)
-        self.assertIn("| gold | up ", out)
-        self.assertIn("Shares: none", out)
-
-    def test_json(self):
-        status = json.loads(self.ok("status", "--json"))
-        self.assertIsNone(status["serving_pid"])
-        self.assertEqual("gold", status["pools"][0]["name"])
-
-    def test_what_there_is_to_see(self):
-        ids = [str(uuid.uuid4()) for _ in range(60)]
-        status = {
-            "system": {
-                "name": "n",
-                "id": "i",
-                "product": "p",
-                "version": "v",
-            },
-            "pools": [],
-            "share_states": {"available": 60, "error": 1},
-            "exports": {id_: {"192.0.2.1": "rw"} for id_ in ids},
-            "open_jobs": [
-                {
-                    "id": ids[0],
-                    "kind": "share.create",
-                    "state": "running",
-                    "share_id": ids[1],
-                    "snapshot_id": None,
-                    "undo": True,
-                    "created_at": "2026-01-01T00:00:00Z",
-                }
-            ],
-        }
-        with unittest.mock.patch.object(
-            Service, "status", return_value=status
-        ):
-            out = self.ok("status")
-        self.assertIn("60 available, 1 error", out)
-        self.assertIn("192.0.2.1 (rw)", out)
-        self.assertIn("10 more exported shares", out)
-        self.assertIn("being undone", out)
-
-    def test_a_failure_is_told(self):
-        problem = problems.Problem("engine.unavailable", "The disk is gone.")
-        with unittest.mock.patch.object(
-            Service, "status", side_effect=problem
-        ):
-            self.fails(1, "The disk is gone.", "status")
-
-
-class ReconcileTest(Case):
-    def report(self, **found):
-        empty = {
-            "missing_shares": [],
-            "missing_snapshots": [],
-            "damaged_shares": [],
-            "unknown_shares": [],
-            "unknown_snapshots": [],
-            "export_differences": [],
-            "open_jobs": [],
-            "unusable_pools": {},
-        }
-        return unittest.mock.patch.object(
-            Service,
-            "reconcile",
-            side_effect=lambda apply: empty | found | {"applied": apply},
-        )
-
-    def test_all_is_well(self):
-        self.assertIn("agree", self.ok("reconcile"))
-        self.assertIn("agree", self.ok("reconcile", "--apply"))
-        report = json.loads(self.ok("reconcile", "--json"))
-        self.assertEqual([], report["unknown_shares"])
-
-    def test_differences_are_shown_and_change_the_exit_code(self):
-        with self.report(
-            unknown_shares=["gold/x"], unusable_pools={"lead": "gone"}
-        ):
-            code, out, _ = self.run_command("reconcile")
-        self.assertEqual(4, code)
-        self.assertIn("gold/x", out)
-        self.assertIn("never deleted", out)
-        self.assertIn("lead: gone", out)
-
-    def test_repaired_exports_are_no_difference_any_more(self):
-        difference = {
-            "share_id": "s",
-            "wanted": {"192.0.2.1": "rw"},
-            "found": {},
-        }
-        with self.report(export_differences=[difference]):
-            self.assertEqual(4, self.run_command("reconcile")[0])
-            out = self.ok("reconcile", "--apply")
-        self.assertIn("(repaired)", out)
-        self.assertIn("wanted 192.0.2.1 (rw), found nobody", out)
 
 
 @ddt.ddt
