@@ -155,7 +155,7 @@ class Changer:
         ticket = self.hold(alone(share_id), deadline)
         try:
             for job_id in self._open_jobs(share_id):
-                if not self.journal.recover(job_id, ticket):
+                if not self.journal.recover(job_id):
                     raise problems.Problem(
                         "engine.unavailable",
                         f"Job {job_id} was cut off and cannot be finished"

@@ -181,7 +181,12 @@ class Journal:
         try:
             with self.core.database.write() as session:
                 run.operation.abandon(session, problem)
-                self._close(session, run, types.JobState.CANCELLED, problem)
+                self._close(
+                    session,
+                    run.operation.intent,
+                    types.JobState.CANCELLED,
+                    problem,
+                )
         except BaseException:
             self._put_back(run)
             raise
@@ -189,10 +194,6 @@ class Journal:
         run.future.set_exception(problem)
         self.core.announce()
         return True
-
-    def is_ours(self, job_id: str) -> bool:
-        """Whether the job is at work, or waits, in this process."""
-        return job_id in self._runs
 
     def stop(self) -> None:
         """Wait for what is being done; nothing can be submitted then."""
@@ -207,7 +208,7 @@ class Journal:
             if run.queued:
                 job_id = run.operation.intent.id
                 self._mark(job_id, {"state": types.JobState.RUNNING})
-            done = self._forward(run)
+            done = self._forward(run.operation)
         except BaseException as error:
             # Also what is no Exception: whoever waits must be told.
             self._forget(run)
@@ -229,42 +230,42 @@ class Journal:
         # A worker may have passed it by meanwhile; one is enough.
         self._workers.submit(self._work, run)
 
-    def _forward(self, run: _Run) -> types.Done:
+    def _forward(self, operation: Operation) -> types.Done:
         try:
-            self._act(run.operation)
+            self._act(operation)
         except Exception as error:
             problem = failures.to_problem(error)
-            self._back(run, problem)
+            self._back(operation, problem)
             raise problem from error
-        return self._commit(run)
+        return self._commit(operation)
 
     def _act(self, operation: Operation) -> None:
         for step in operation.steps():
             self._step(operation, step.name, step.do)
         self._step(operation, "settle", operation.settle)
 
-    def _commit(self, run: _Run) -> types.Done:
+    def _commit(self, operation: Operation) -> types.Done:
         """A failure here leaves the job open: a later look finishes it."""
-        job_id = run.operation.intent.id
+        intent = operation.intent
         try:
-            self.core.on_step(job_id, "result:before")
+            self.core.on_step(intent.id, "result:before")
             with self.core.database.write() as session:
-                done = run.operation.finish(session)
-                self._close(session, run, types.JobState.SUCCEEDED, None)
-            self.core.on_step(job_id, "result:after")
+                done = operation.finish(session)
+                self._close(session, intent, types.JobState.SUCCEEDED)
+            self.core.on_step(intent.id, "result:after")
         except Exception as error:
             raise failures.to_problem(error) from error
         self.core.announce()
         return done
 
-    def _back(self, run: _Run, problem: problems.Problem) -> None:
+    def _back(self, operation: Operation, problem: problems.Problem) -> None:
         """Undo, and write that down; the problem is the caller's answer."""
-        operation = run.operation
         if not operation.undoable:
-            self._give_up(run, problem)
+            self._give_up(operation, problem)
             return
-        body = problem.to_dict(request_id=operation.intent.request_id)
-        self._mark(operation.intent.id, {"undo": True, "problem": body})
+        intent = operation.intent
+        body = problem.to_dict(request_id=intent.request_id)
+        self._mark(intent.id, {"undo": True, "problem": body})
         try:
             for step in reversed(operation.steps()):
                 self._step(operation, f"undo {step.name}", step.undo)
@@ -272,18 +273,22 @@ class Journal:
         except Exception as error:
             failures.to_problem(error)
             if not operation.retry_undo:
-                self._give_up(run, problem)
+                self._give_up(operation, problem)
             return
         with self.core.database.write() as session:
             operation.abandon(session, problem)
-            self._close(session, run, types.JobState.FAILED, problem)
-        self.core.on_step(operation.intent.id, "undone:after")
+            self._close(session, intent, types.JobState.FAILED, problem)
+        self.core.on_step(intent.id, "undone:after")
         self.core.announce()
 
-    def _give_up(self, run: _Run, problem: problems.Problem) -> None:
+    def _give_up(
+        self, operation: Operation, problem: problems.Problem
+    ) -> None:
         with self.core.database.write() as session:
-            run.operation.give_up(session)
-            self._close(session, run, types.JobState.FAILED, problem)
+            operation.give_up(session)
+            self._close(
+                session, operation.intent, types.JobState.FAILED, problem
+            )
         self.core.announce()
 
     def _step(
@@ -306,10 +311,10 @@ class Journal:
         with self.core.database.read() as session:
             return list(session.scalars(statement))
 
-    def recover(self, job_id: str, ticket: queue.Ticket) -> bool:
+    def recover(self, job_id: str) -> bool:
         """Finish or undo an open job that no process is at work on.
 
-        The ticket stays the caller's. Returns False, with the job still
+        The caller holds the share. Returns False, with the job still
         open, where the storage cannot be used now.
         """
         with self.core.database.read() as session:
@@ -320,7 +325,6 @@ class Journal:
             undo, problem = row.undo, row.problem
         if self._unusable(operation):
             return False
-        run = _Run(operation, ticket)
         LOG.info(
             "%s %s of share %s, which a stop cut off",
             "Undoing" if undo else "Finishing",
@@ -328,10 +332,10 @@ class Journal:
             operation.intent.share_id,
         )
         if undo and problem is not None:
-            self._back(run, problems.Problem.from_dict(problem))
+            self._back(operation, problems.Problem.from_dict(problem))
             return not self._is_open(job_id)
         try:
-            self._forward(run)
+            self._forward(operation)
         except problems.Problem as error:
             LOG.warning("Job %s ended with %s", job_id, error)
         return not self._is_open(job_id)
@@ -406,11 +410,10 @@ class Journal:
     def _close(
         self,
         session: orm.Session,
-        run: _Run,
+        intent: types.Intent,
         state: types.JobState,
-        problem: problems.Problem | None,
+        problem: problems.Problem | None = None,
     ) -> None:
-        intent = run.operation.intent
         values: types.Body = {
             "state": state,
             "finished_at": self.core.clock(),

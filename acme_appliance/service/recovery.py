@@ -16,6 +16,7 @@ Unknown subvolumes are listed and never deleted: they may be somebody's only
 copy, restored by hand or left by another database.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import logging
 from typing import Any
@@ -32,9 +33,6 @@ from acme_appliance.service import core
 from acme_appliance.service import types
 
 LOG = logging.getLogger(__name__)
-
-#: How long one share's turn is waited for, while serving.
-WAIT_SECONDS = 60.0
 
 _STEADY = (types.State.AVAILABLE, types.State.DEGRADED)
 
@@ -73,108 +71,90 @@ class Report:
 
 
 class Recovery:
-    """Run once at start, and its comparison whenever an operator asks."""
+    """Run once at start, and its comparison whenever an operator asks.
+
+    Nothing is locked here: at start all changes are refused, and the
+    command that repairs has the lock of the process that serves. One that
+    only looks, beside that process, may see changes that are under way.
+    """
 
     def __init__(self, changer: changes.Changer) -> None:
-        self.changer = changer
+        self.journal = changer.journal
         self.core = changer.core
 
     def start(self) -> Report:
         """Finish or undo what was cut off; then compare and repair."""
-        for job in self.changer.journal.open_jobs():
-            ticket = self.changer.hold(
-                changes.alone(job.share_id), core.Deadline(WAIT_SECONDS)
-            )
-            try:
-                self.changer.journal.recover(job.id, ticket)
-            finally:
-                self.core.queue.release(ticket)
-        report = self._compare(apply=True)
-        wanted = self._wanted_exports()
-        differences = self.core.exporter.reconcile(wanted, apply=True)
-        report.export_differences = [_plain(each) for each in differences]
-        return report
+        for job in self.journal.open_jobs():
+            self.journal.recover(job.id)
+        return self.reconcile(apply=True)
 
     def reconcile(self, apply: bool) -> Report:
-        """Compare while serving; with ``apply``, repair share by share."""
-        report = self._compare(apply)
+        """Compare; with ``apply``, repair exports and states."""
+        report = Report(applied=apply)
+        report.open_jobs = [job.id for job in self.journal.open_jobs()]
+        for pool, engine in self.core.pools.items():
+            try:
+                self.core.check_pool(pool)
+                self._compare_shares(report, pool, engine)
+                self._compare_snapshots(report, pool, engine)
+            except engines.EngineError as error:
+                report.unusable_pools[pool] = str(error)
         differences = self.core.exporter.reconcile(
-            self._wanted_exports(), apply=False
+            self._wanted_exports(), apply=apply
         )
-        for difference in differences:
-            if self._export_differs(difference.share_id, apply):
-                report.export_differences.append(_plain(difference))
+        report.export_differences = [_plain(each) for each in differences]
         return report
 
     # -- pools
 
-    def _compare(self, apply: bool) -> Report:
-        report = Report(applied=apply)
-        report.open_jobs = [
-            job.id
-            for job in self.changer.journal.open_jobs()
-            if not self.changer.journal.is_ours(job.id)
-        ]
-        for pool, engine in self.core.pools.items():
-            try:
-                self.core.check_pool(pool)
-                self._compare_pool(report, pool, engine, apply)
-            except engines.EngineError as error:
-                report.unusable_pools[pool] = str(error)
-        return report
-
-    def _compare_pool(
-        self, report: Report, pool: str, engine: engines.Engine, apply: bool
+    def _compare_shares(
+        self, report: Report, pool: str, engine: engines.Engine
     ) -> None:
         # The pool first: whatever it holds by then, a row was there before.
-        found = {kind: engine.ids(kind) for kind in engines.Kind}
+        found = engine.ids(engines.Kind.SHARE)
+        table = models.Share
+        statement = sa.select(table.id, table.state, table.file)
         with self.core.database.read() as session:
-            rows = _rows(session, models.Share, pool)
-            snapshots = _rows(session, models.Snapshot, pool)
+            rows = session.execute(statement.where(table.pool == pool)).all()
         for row in rows:
-            self._compare_share(report, row.id, apply)
-        for snapshot in snapshots:
-            reference = engines.Reference(engines.Kind.SNAPSHOT, snapshot.id)
-            if snapshot.state in _STEADY and not engine.exists(reference):
-                report.missing_snapshots.append(f"{pool}/{snapshot.id}")
-        shares = found[engines.Kind.SHARE] - {row.id for row in rows}
-        for id_ in sorted(shares):
-            if engine.exists(engines.Reference(engines.Kind.SHARE, id_)):
-                report.unknown_shares.append(f"{pool}/{id_}")
-        kept = found[engines.Kind.SNAPSHOT] - {row.id for row in snapshots}
-        for id_ in sorted(kept):
-            if engine.exists(engines.Reference(engines.Kind.SNAPSHOT, id_)):
-                report.unknown_snapshots.append(f"{pool}/{id_}")
+            if row.state in _STEADY:
+                self._compare_share(report, pool, engine, row)
+        report.unknown_shares += _unknown(
+            pool, engine, engines.Kind.SHARE, found, rows
+        )
+
+    def _compare_snapshots(
+        self, report: Report, pool: str, engine: engines.Engine
+    ) -> None:
+        found = engine.ids(engines.Kind.SNAPSHOT)
+        table = models.Snapshot
+        statement = sa.select(table.id, table.state)
+        with self.core.database.read() as session:
+            rows = session.execute(statement.where(table.pool == pool)).all()
+        for row in rows:
+            reference = engines.Reference(engines.Kind.SNAPSHOT, row.id)
+            if row.state in _STEADY and not engine.exists(reference):
+                report.missing_snapshots.append(f"{pool}/{row.id}")
+        report.unknown_snapshots += _unknown(
+            pool, engine, engines.Kind.SNAPSHOT, found, rows
+        )
 
     def _compare_share(
-        self, report: Report, share_id: str, apply: bool
+        self, report: Report, pool: str, engine: engines.Engine, row: Any
     ) -> None:
-        ticket = self.changer.hold(
-            changes.alone(share_id), core.Deadline(WAIT_SECONDS)
-        )
-        try:
-            with self.core.database.read() as session:
-                row = session.get(models.Share, share_id)
-                if row is None or row.state not in _STEADY:
-                    return
-                state = self._condition(report, row)
-                changed = state != row.state
-            if apply and changed:
-                self._set_state(share_id, state)
-        finally:
-            self.core.queue.release(ticket)
-
-    def _condition(self, report: Report, row: models.Share) -> types.State:
-        engine = self.core.engine(row.pool)
+        """:param row: id, state and file; it may be one of very many, so
+        the database is not asked for it again."""
+        state = types.State.DEGRADED
         if not engine.exists(engines.Reference(engines.Kind.SHARE, row.id)):
-            report.missing_shares.append(f"{row.pool}/{row.id}")
-            return types.State.DEGRADED
-        if row.file is not None and not engine.file_intact(
+            report.missing_shares.append(f"{pool}/{row.id}")
+        elif row.file is not None and not engine.file_intact(
             row.id, row.file["name"]
         ):
-            report.damaged_shares.append(f"{row.pool}/{row.id}")
-            return types.State.DEGRADED
-        return types.State.AVAILABLE
+            report.damaged_shares.append(f"{pool}/{row.id}")
+        else:
+            state = types.State.AVAILABLE
+        if report.applied and state != row.state:
+            self._set_state(row.id, state)
 
     def _set_state(self, share_id: str, state: types.State) -> None:
         LOG.warning("Share %s is %s", share_id, state)
@@ -207,26 +187,20 @@ class Recovery:
                 if row.pool in self.core.pools
             ]
 
-    def _export_differs(self, share_id: str, apply: bool) -> bool:
-        """Look again, at one share that nobody changes meanwhile."""
-        ticket = self.changer.hold(
-            changes.alone(share_id), core.Deadline(WAIT_SECONDS)
-        )
-        try:
-            with self.core.database.read() as session:
-                row = session.get(models.Share, share_id)
-                clients = access.clients_of(row.access_rules) if row else {}
-                share = self.core.exported_share(row) if row else None
-            found = self.core.exporter.exported().get(share_id, {})
-            if dict(clients) == found:
-                return False
-            if apply and share is not None:
-                self.core.exporter.apply(share, clients)
-            elif apply:
-                self.core.exporter.withdraw(share_id)
-            return True
-        finally:
-            self.core.queue.release(ticket)
+
+def _unknown(
+    pool: str,
+    engine: engines.Engine,
+    kind: engines.Kind,
+    found: set[str],
+    rows: Sequence[Any],
+) -> list[str]:
+    """What is in the pool, still, and has no row."""
+    return [
+        f"{pool}/{id_}"
+        for id_ in sorted(found - {row.id for row in rows})
+        if engine.exists(engines.Reference(kind, id_))
+    ]
 
 
 def _our_own(row: models.Share) -> types.Intent:
@@ -241,21 +215,6 @@ def _our_own(row: models.Share) -> types.Intent:
         actor="acme-appliance",
         request_id="",
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Brief:
-    id: str
-    state: str
-
-
-def _rows(
-    session: orm.Session,
-    table: type[models.Share] | type[models.Snapshot],
-    pool: str,
-) -> list[_Brief]:
-    statement = sa.select(table.id, table.state).where(table.pool == pool)
-    return [_Brief(*row) for row in session.execute(statement)]
 
 
 def _example(found: list[Any] | dict[str, Any]) -> str:

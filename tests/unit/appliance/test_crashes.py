@@ -15,6 +15,7 @@
 import unittest
 
 import ddt
+import sqlalchemy as sa
 
 from acme_appliance import problems
 from acme_appliance.engines import base as engines
@@ -371,6 +372,26 @@ class TestFailures(unittest.TestCase):
         body = world.service.get_share(worlds.CALLER, damaged)
         self.assertEqual("available", body["state"])
         world.delete_share(lost)
+
+    def test_start_asks_the_database_for_all_shares_at_once(self):
+        """Nobody is served until it is through with 20,000 of them."""
+        world = self.world
+        counts = []
+        for _ in range(2):
+            counts.append(0)
+
+            def count(*given):
+                counts[-1] += 1
+
+            world.put_share(world.put_share().body["id"])
+            sa.event.listen(
+                world.database.engine, "before_cursor_execute", count
+            )
+            world.restart()
+            sa.event.remove(
+                world.database.engine, "before_cursor_execute", count
+            )
+        self.assertEqual(counts[0], counts[1])
 
     def test_exports_are_repaired_at_start_and_on_demand(self):
         world = self.world
