@@ -109,10 +109,12 @@ class _Known:
 class Authenticator:
     """Turns an Authorization header into a credential.
 
-    An address past the limit is refused before anything is looked up;
-    tokens that were good a short time ago still pass, so that one client
-    with a wrong password does not lock out its neighbours behind the same
-    address.
+    Behind a proxy all clients are one address, and a wrong token of one must
+    not lock the others out. So a bearer token is looked up whatever failed
+    before: 256 bits cannot be guessed, and a wrong one costs one read by an
+    index; what does not look like one costs none. Past the limit those that
+    fail are told to wait, and do not fill the log. A log-in with a name is
+    refused then, unless its token was good when last seen.
     """
 
     def __init__(
@@ -157,19 +159,19 @@ class Authenticator:
         except (binascii.Error, ValueError):
             pair = ""
         name, _, secret = pair.partition(":")
+        if _digest(secret) not in self._good:
+            self._refuse_guessing(address)
         credential = self._check(secret, address)
         if credential.name != name or credential.kind != "long":
             self._fail(address, "This name and token do not belong together.")
         return credential
 
     def _check(self, secret: str, address: str) -> tokens.Credential:
-        digest = hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+        if not tokens.TOKEN_PATTERN.fullmatch(secret):
+            self._fail(address, "This is not a token.")
+        digest = _digest(secret)
         known = self._good.get(digest)
-        if known is None:
-            self._refuse_guessing(address)
-            if not tokens.TOKEN_PATTERN.fullmatch(secret):
-                self._fail(address, "This is not a token.")
-        elif self._is_fresh(known):
+        if known is not None and self._is_fresh(known):
             return known.credential
         # Before the look-up: what is revoked meanwhile must not be missed.
         revocations, now = self._store.revocations, self._clock()
@@ -200,6 +202,7 @@ class Authenticator:
             )
 
     def _fail(self, address: str, detail: str) -> NoReturn:
+        self._refuse_guessing(address)
         count = self._failures.record(address)
         LOG.warning("Log-in failed from %s (%d lately)", address, count)
         raise problems.Problem("auth.invalid", detail)
@@ -214,6 +217,10 @@ class Authenticator:
     def _forget(self, digest: str) -> None:
         with self._lock:
             self._good.pop(digest, None)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
 def _split(header: str | None, wanted: str) -> str | None:

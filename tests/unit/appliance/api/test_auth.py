@@ -14,6 +14,7 @@
 
 import base64
 import datetime
+import hashlib
 import unittest
 import unittest.mock
 import uuid
@@ -201,11 +202,79 @@ class SessionTest(base.ApiCase):
         self.assertIn("Bearer", reply.headers["WWW-Authenticate"])
 
 
-class GuessingTest(base.ApiCase):
+@ddt.ddt
+class GuessingTest(unittest.TestCase):
+    """All from one address, as behind a proxy."""
+
+    def setUp(self) -> None:
+        self.store = unittest.mock.Mock(spec=tokens.TokenStore, revocations=0)
+        self.store.authenticate_hash.side_effect = self.look_up
+        self.credentials = {}
+        self.authenticator = auth.Authenticator(
+            self.store, auth.FailureLimit(3, 60)
+        )
+        self.good = self.add("good", "g")
+
+    def add(self, name: str, letter: str) -> str:
+        secret = "acme_" + letter * 43
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        self.credentials[digest] = unittest.mock.Mock(kind="long")
+        self.credentials[digest].name = name
+        return secret
+
+    def look_up(self, digest: str) -> tokens.Credential:
+        try:
+            return self.credentials[digest]
+        except KeyError:
+            raise problems.Problem("auth.invalid", "Unknown.") from None
+
+    def bearer(self, secret: str) -> str:
+        return self.ask(self.authenticator.bearer, f"Bearer {secret}")
+
+    def basic(self, secret: str) -> str:
+        header = basic("good", secret)["Authorization"]
+        return self.ask(self.authenticator.basic, header)
+
+    def ask(self, check, header: str) -> str:
+        try:
+            return check(header, "192.0.2.1").name
+        except problems.Problem as problem:
+            if problem.code == "rate.limited":
+                self.assertLessEqual(problem.retry_after_seconds, 61)
+            return problem.code
+
+    @ddt.data("junk", UNKNOWN)
+    def test_guessing_stops_and_a_token_goes_on(self, guess):
+        answers = [self.bearer(guess) for _ in range(5)]
+        self.assertEqual(["auth.invalid"] * 3 + ["rate.limited"] * 2, answers)
+        # Not seen before.
+        self.assertEqual("good", self.bearer(self.good))
+        self.assertEqual("rate.limited", self.bearer(guess))
+
+    def test_what_is_no_token_costs_no_look_up(self):
+        for _ in range(5):
+            self.bearer("junk")
+        self.store.authenticate_hash.assert_not_called()
+
+    def test_log_ins_stop_before_anything_is_looked_up(self):
+        for _ in range(3):
+            self.assertEqual("auth.invalid", self.basic(UNKNOWN))
+        self.store.authenticate_hash.reset_mock()
+        self.assertEqual("rate.limited", self.basic(UNKNOWN))
+        self.assertEqual("rate.limited", self.basic(self.good))
+        self.store.authenticate_hash.assert_not_called()
+
+    def test_who_logged_in_goes_on_doing_so(self):
+        self.assertEqual("good", self.basic(self.good))
+        for _ in range(5):
+            self.bearer("junk")
+        self.assertEqual("good", self.basic(self.good))
+
+
+class GuessingOverHttpTest(base.ApiCase):
     options = {"api": {"max_failed_logins": 3}}
 
-    def test_guessing_stops_and_those_at_work_go_on(self):
-        self.expect(200, "GET", "/v1/system")
+    def test_it_is_told_when_to_come_back(self):
         stranger = self.client_of(UNKNOWN)
         codes = [
             stranger.call("GET", "/v1/system").json()["code"] for _ in range(5)
