@@ -70,4 +70,4 @@ def _export(location: client.ExportLocation) -> Export:
 
 def address_of(location: str) -> str:
     """The address of ``ADDRESS:/PATH``, without brackets."""
-    return location.rpartition(":/")[0].strip("[]")
+    return location.partition(":/")[0].strip("[]")

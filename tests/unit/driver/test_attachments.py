@@ -22,6 +22,7 @@ from os_brick.initiator.connectors import remotefs as brick_remotefs
 from os_brick.remotefs import remotefs as brick_client
 from oslo_concurrency import processutils
 
+from acme_cinder import exports
 from tests.fixtures import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
@@ -305,6 +306,14 @@ class PortalTest(base.DriverTestCase):
         volume = self.create()
         self.driver = self.new_driver()
         self.assertEqual("[2001:db8::1]", self.address_of(volume))
+
+    def test_the_address_of_a_location(self):
+        for location, expected in (
+            ("192.0.2.10:/shares/x", "192.0.2.10"),
+            ("[2001:db8::1]:/shares/x", "2001:db8::1"),
+            ("nfs-1:/odd:/path", "nfs-1"),
+        ):
+            self.assertEqual(expected, exports.address_of(location))
 
     def address_of(self, volume):
         info = self.driver.initialize_connection(

@@ -43,10 +43,12 @@ _NAMES = (
     f"{_HERE}.test_volumes.MinimalVendorTest.test_create",
     f"{_HERE}.test_volumes.MinimalVendorTest.test_extend",
     f"{_HERE}.test_attachments.SelfAttachmentTest",
+    f"{_HERE}.test_access.LockTest",
     f"{_HERE}.test_images.DownloadTest.test_qcow2",
     f"{_HERE}.test_mount.MountedTest",
     f"{_HERE}.test_commands.CommandsTest",
     f"{_HERE}.test_mount.GateTest",
+    "tests.unit.client.test_transport.SlowReplyTest",
 )
 
 
