@@ -16,6 +16,8 @@ import threading
 import time
 from unittest import mock
 
+import sqlalchemy as sa
+
 from acme_appliance.service import Accepted
 from acme_appliance.service import Done
 from acme_appliance.service import retention
@@ -416,6 +418,19 @@ class TestRetention(case.ServiceCase):
             self.world.patch_share(id_, name="same")
             self.world.put_share(id_)
         self.assertEqual((1, 2), self.counts())
+
+    def test_pruning_that_fails_is_not_the_changes_failure(self):
+        """It is done and on disk, and its caller is told so."""
+        service = self.world.service
+        error = sa.exc.OperationalError("DELETE", {}, Exception("full"))
+        with (
+            mock.patch.object(retention, "EVERY", 1),
+            mock.patch.object(
+                service._changer.retention, "prune", side_effect=error
+            ),
+            self.assertLogs(retention.LOG, "WARNING"),
+        ):
+            self.assertTrue(self.world.put_share().created)
 
 
 class TestPools(case.ServiceCase):
