@@ -166,8 +166,8 @@ class ShareCreation:
         file = None
         if self.core.has_volume_file(pool):
             file = {**defaults, **body.get("file", {})}
-        else:
-            refuse_file(body, pool)
+        elif "file" in body:
+            raise no_file(f"The pool {pool} does not make volume files.")
         owner = file or defaults
         return {
             "pool": pool,
@@ -198,8 +198,10 @@ class ShareCreation:
         file = None
         if source.file is not None and self.core.has_volume_file(pool):
             file = {**source.file, **body.get("file", {})}
-        else:
-            refuse_file(body, pool)
+        elif "file" in body:
+            raise no_file(
+                "The pool makes no volume files, or the source has none."
+            )
         return {
             "pool": pool,
             "size_bytes": size_bytes,
@@ -237,11 +239,6 @@ class ShareCreation:
         return snapshot
 
 
-def refuse_file(body: types.Body, pool: str) -> None:
-    """:raises problems.Problem: the body has a volume file in it."""
-    if "file" in body:
-        raise problems.Problem(
-            "request.unknown_field",
-            f"The pool {pool} does not make volume files.",
-            pointer="/file",
-        )
+def no_file(detail: str) -> problems.Problem:
+    """The body has a volume file in it, where there is none."""
+    return problems.Problem("request.unknown_field", detail, pointer="/file")

@@ -142,11 +142,8 @@ class Shares:
         file = patch.get("file")
         if file is not None:
             if row.file is None:
-                share_creation.refuse_file(patch, row.pool)
-                raise problems.Problem(
-                    "request.unknown_field",
-                    f"The share {row.id} has no volume file.",
-                    pointer="/file",
+                raise share_creation.no_file(
+                    f"The share {row.id} has no volume file."
                 )
             wanted["file_name"] = file.get("name") or row.file["name"]
         return wanted

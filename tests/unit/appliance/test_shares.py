@@ -12,6 +12,8 @@
 
 """Shares: changing, deleting, listing, and sending everything twice."""
 
+import dataclasses
+
 import ddt
 
 from acme_appliance.engines import base as engines
@@ -287,6 +289,20 @@ class TestWithoutVolumeFile(case.ServiceCase):
             lambda: self.world.clone("share", ID, file={"name": "x"}),
             "/file",
         )
+
+    def test_share_from_before_volume_files(self):
+        """The pool makes them now, this share has none all the same."""
+        self.world.put_share(ID)
+        self.world.settings = dataclasses.replace(
+            self.world.settings, volume_file=True
+        )
+        self.world.restart()
+        problem = self.check_problem(
+            "request.unknown_field",
+            lambda: self.world.patch_share(ID, file={"name": "x"}),
+            "/file",
+        )
+        self.assertIn(f"share {ID} has no volume file", problem.detail)
 
     def test_size_is_only_noted(self):
         self.world.put_share(ID, size_bytes=MIB)
