@@ -56,6 +56,26 @@ def _pattern(
         yield jsonschema.ValidationError(f"does not match {pattern}")
 
 
+def _unless_too_many(keyword: str) -> Any:
+    """The keyword, for what is in an array or object of a size that may be.
+
+    What is wrong with each of ten thousand entries is work for whoever
+    sends them to cause, and tells nothing.
+    """
+    check: Any = jsonschema.Draft202012Validator.VALIDATORS[keyword]
+
+    def check_unless_too_many(
+        validator: Any, value: Any, instance: Any, schema: Any
+    ) -> Iterator[jsonschema.ValidationError]:
+        name = "maxItems" if isinstance(instance, list) else "maxProperties"
+        most = schema.get(name)
+        sized = isinstance(instance, list | dict)
+        if most is None or not sized or len(instance) <= most:
+            yield from check(validator, value, instance, schema) or ()
+
+    return check_unless_too_many
+
+
 def _is_integer(checker: Any, instance: Any) -> bool:
     # JSON Schema lets 1.0 and 1e3 pass; a size in bytes is no float.
     return isinstance(instance, int) and not isinstance(instance, bool)
@@ -64,7 +84,13 @@ def _is_integer(checker: Any, instance: Any) -> bool:
 _extend: Final[Any] = validators.extend
 _Validator: Final[Any] = _extend(
     jsonschema.Draft202012Validator,
-    validators={"pattern": _pattern},
+    validators={
+        "pattern": _pattern,
+        **{
+            keyword: _unless_too_many(keyword)
+            for keyword in ("items", "propertyNames", "additionalProperties")
+        },
+    },
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", _is_integer
     ),

@@ -200,6 +200,26 @@ class BodyTest(Case):
         self.assertLess(len(str(problem.errors)), 10_000)
 
     @ddt.data(
+        ("put_access", {"clients": [0] * 30_000, "level": "rw"}, "/clients"),
+        (
+            "put_share",
+            {**GOOD, "labels": {f"!{n}": n for n in range(5000)}},
+            "/labels",
+        ),
+        (
+            "patch_share",
+            {"labels": {f"!{n}": n for n in range(5000)}},
+            "/labels",
+        ),
+    )
+    @ddt.unpack
+    def test_what_is_in_a_heap_is_not_looked_at(self, name, body, pointer):
+        """Which would be a second of work for a body of 64 KiB."""
+        problem = self.refused("request.invalid", self.body, name, body)
+        self.assertEqual([pointer], [e["pointer"] for e in problem.errors])
+        self.assertIn("Must have at most", problem.detail)
+
+    @ddt.data(
         {},
         {"labels": {"a": None, "b": "x"}},
         {"size_bytes": 5, "name": "n", "file": {"name": "f"}},
