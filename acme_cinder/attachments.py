@@ -71,9 +71,10 @@ class Attachments:
 
     cinder-backup's restore opens the file for writing, which cuts it off
     at nothing, and writes only what is not zero: the file comes back too
-    small. So at the end of a restore it is grown to the volume's size
-    again. Should that end never come (a service dies), the volume keeps a
-    mark in its admin metadata, and the next attachment grows the file.
+    small. And so does the dd with which Cinder reverts, when it fails. So
+    at the end of either it is grown to the volume's size again. Should
+    that end never come (a service dies), the volume keeps a mark in its
+    admin metadata, and the next attachment grows the file.
     """
 
     def __init__(
@@ -381,15 +382,16 @@ def _unmark(volume: objects.Volume, mark: str) -> None:
 
 
 def _is_restoring(volume: objects.Volume) -> bool:
-    """Whether a backup is being written into the volume.
+    """Whether Cinder is writing a whole volume: a backup, or a snapshot that
+    it reverts to by copying (volume/manager.py, ``_copy_volume_data``).
 
-    Into a new one, too, but not into the clone of an encrypted volume,
-    which Cinder attaches for a look (flows/manager/create_volume.py,
-    ``_rekey_volume``).
+    A backup into a new one, too, but not into the clone of an encrypted
+    volume, which Cinder attaches for a look
+    (flows/manager/create_volume.py, ``_rekey_volume``).
     """
     if volume.status == "creating":
         return not (volume.encryption_key_id and volume.source_volid)
-    return bool(volume.status == "restoring-backup")
+    return volume.status in ("restoring-backup", "reverting")
 
 
 def _missing(

@@ -499,6 +499,16 @@ class SelfAttachmentCase(base.DriverTestCase):
         self.assertEqual({}, self.exported(self.volume))
         self.assertEqual({}, self.metadata())
 
+    def test_a_revert_that_breaks_off(self):
+        """Cinder reverts with dd, which cuts the file off at first."""
+        self.set_status("reverting")
+        path = self.connect()
+        with open(path, "wb") as file:
+            file.write(b"reverted".ljust(8192, b"."))
+        self.disconnect()
+        self.assert_file(self.volume, 1)
+        self.assertEqual({}, self.metadata())
+
     def test_a_restore_that_dies_in_the_middle(self):
         """Nobody detached; the next attachment gets the whole size."""
         self.set_status("restoring-backup")
