@@ -260,63 +260,6 @@ class TestQueuedJobs(SlowCase):
         self.assertEqual(before, self.world.state())
 
 
-class TestCancelWhileAWorkerComesFree(SlowCase):
-    """Either the worker has the job or the one who cancels it has."""
-
-    settings = {"workers": 1}
-
-    def setUp(self):
-        super().setUp()
-        self.world.steps.hooks.clear()
-        self.id = self.make_share()
-        self.before = self.world.state()
-        self.world.steps.hooks["create share:before"] = self.stop
-        self.blocking = self.create().job
-        self.assertTrue(self.reached.wait(SOON))
-        self.queued = self.world.service.delete_share(
-            worlds.CALLER, self.id, wait_seconds=0
-        ).job
-        self.canceller = threading.current_thread()
-
-    def pass_the_worker(self):
-        """The only worker ends its job, and looks at the next."""
-        self.go.set()
-        workers = self.world.service._journal._workers
-        workers.submit(lambda: None).result(SOON)
-
-    def before_the_canceller_writes(self, act):
-        write = self.world.database.write
-
-        def write_later():
-            if threading.current_thread() is self.canceller:
-                act()
-            return write()
-
-        self.enterContext(
-            mock.patch.object(self.world.database, "write", write_later)
-        )
-
-    def cancel(self):
-        return self.world.service.cancel_job(worlds.CALLER, self.queued["id"])
-
-    def test_what_is_being_cancelled_is_not_begun(self):
-        self.before_the_canceller_writes(self.pass_the_worker)
-        self.assertEqual("cancelled", self.cancel()["state"])
-        self.assertTrue(self.world.engine.exists(worlds.share(self.id)))
-        self.world.delete_share(self.blocking["share_id"])
-        self.assertEqual(self.before, self.world.state())
-
-    def test_what_cannot_be_cancelled_is_done(self):
-        def fail():
-            self.pass_the_worker()
-            raise OSError(28, "the database's disk")
-
-        self.before_the_canceller_writes(fail)
-        self.check_problem("engine.unavailable", self.cancel)
-        self.assertEqual("succeeded", self.job(self.queued["id"])["state"])
-        self.assertFalse(self.world.engine.exists(worlds.share(self.id)))
-
-
 class TestEvents(case.ServiceCase):
     def read(self, after=0, wait_seconds=0, limit=100):
         return self.world.service.list_events(
