@@ -101,12 +101,9 @@ class Api:
         check = self.authenticator.bearer
         if operation.basic:
             check = self.authenticator.basic
-        try:
-            credential = check(req.auth, req.remote_addr)
-        except problems.Problem:
-            # A 401 says by what to log in.
-            req.context.challenge = "Basic" if operation.basic else "Bearer"
-            raise
+        # A 401, of the handler too, says by what to log in.
+        req.context.challenge = "Basic" if operation.basic else "Bearer"
+        credential = check(req.auth, req.remote_addr)
         req.context.actor = credential.name
         if operation.scopes and credential.scope not in operation.scopes:
             raise problems.Problem(

@@ -156,6 +156,19 @@ class SessionTest(base.ApiCase):
             left = (expires - before).total_seconds()
             self.assertAlmostEqual(seconds, left, delta=20)
 
+    def test_a_token_that_is_revoked_during_the_log_in(self):
+        name = "revoked-meanwhile"
+        secret, _ = self.appliance.tokens.create(name, "admin")
+        problem = problems.Problem("auth.invalid", "It was revoked.")
+        with unittest.mock.patch.object(
+            self.appliance.tokens, "start_session", side_effect=problem
+        ):
+            reply = self.anybody.call(
+                "POST", "/v1/tokens", headers=basic(name, secret)
+            )
+        self.assertEqual(401, reply.status_code)
+        self.assertIn("Basic", reply.headers["WWW-Authenticate"])
+
     def test_a_session_is_no_credential_for_another(self):
         session = self.log_in().json()
         reply = self.anybody.call(
