@@ -278,8 +278,6 @@ def _words(error: Any) -> str:
             return f"Must have at least {wanted}."
         case "maxItems" | "maxProperties":
             return f"Must have at most {wanted}."
-        case "uniqueItems":
-            return "Has the same entry twice."
         case "pattern":
             return f"Must match {wanted}"
         case "anyOf":

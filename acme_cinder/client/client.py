@@ -353,16 +353,13 @@ class Client:
         share_id: str | None = None,
         name: str | None = None,
         state: str | None = None,
-        labels: Mapping[str, str] | None = None,
     ) -> Iterator[models.Snapshot]:
         """Snapshots by id, as :meth:`list_shares` gives shares."""
         filters = messages.without_none(
             share_id=share_id, name=name, state=state
         )
         return self._calls.pages(
-            "snapshots",
-            filters | messages.label_filters(labels),
-            models.Snapshot.from_json,
+            "snapshots", filters, models.Snapshot.from_json
         )
 
     def update_snapshot(

@@ -338,10 +338,8 @@ class AnyReplyMayBeLostTest(ApplianceTestCase):
         grown = self.api.update_share(
             ids[0], size_bytes=2 * GIB, if_match=share.generation
         )
-        self.assertEqual(
-            (2 * GIB, share.generation + 1),
-            (grown.size_bytes, grown.generation),
-        )
+        self.assertEqual(2 * GIB, grown.size_bytes)
+        self.assertGreater(grown.generation, share.generation)
         hit()
         rule = self.api.grant_access(ids[0], "h", ["192.0.2.51"], "ro")
         self.assertEqual("ro", rule.level)

@@ -221,16 +221,16 @@ class PagesTest(base.ClientTestCase):
         self.assertEqual(2, len(server.seen))
 
     def test_filters(self):
-        server = self.serve(lambda seen: wire.reply({"snapshots": []}))
+        server = self.serve(lambda seen: wire.reply({"shares": []}))
         api = self.client(server.address)
         list(
-            api.list_snapshots(
-                share_id=base.SHARE_ID, name="a&b", labels={"x/y": "1 2"}
+            api.list_shares(
+                origin_id=base.SHARE_ID, name="a&b", labels={"x/y": "1 2"}
             )
         )
         self.assertEqual(
             {
-                "share_id": base.SHARE_ID,
+                "origin_id": base.SHARE_ID,
                 "name": "a&b",
                 "label.x/y": "1 2",
                 "limit": "1000",

@@ -70,8 +70,7 @@ METHODS = {
     ),
     "list_snapshots": (
         "(self, *, share_id: str | None = None, name: str | None = None,"
-        " state: str | None = None,"
-        " labels: Mapping[str, str] | None = None) -> Iterator[Snapshot]"
+        " state: str | None = None) -> Iterator[Snapshot]"
     ),
     "revoke_access": "(self, share_id: str, holder: str) -> None",
     "update_share": (
