@@ -369,7 +369,10 @@ class TestRetention(case.ServiceCase):
         with (
             mock.patch.object(retention, "EVERY", 1),
             mock.patch.object(
-                service._changer.retention, "prune", side_effect=error
+                service._changer.retention,
+                "prune",
+                autospec=True,
+                side_effect=error,
             ),
             self.assertLogs(retention.LOG, "WARNING"),
         ):
