@@ -27,13 +27,13 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
     def setUp(self):
         super().setUp()
         self.world.steps.hooks.clear()
-        self.id = self.make_share()
+        self.share_id = self.make_share()
         self.before = self.world.state()
         self.world.steps.hooks["create share:before"] = self.stop
         self.blocking = self.create().job
         self.assertTrue(self.reached.wait(test_history.SOON))
         self.queued = self.world.service.delete_share(
-            worlds.CALLER, self.id, wait_seconds=0
+            worlds.CALLER, self.share_id, wait_seconds=0
         ).job
         self.canceller = threading.current_thread()
 
@@ -61,7 +61,7 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
     def test_what_is_being_cancelled_is_not_begun(self):
         self.before_the_canceller_writes(self.pass_the_worker)
         self.assertEqual("cancelled", self.cancel()["state"])
-        self.assertTrue(self.world.engine.exists(worlds.share(self.id)))
+        self.assertTrue(self.world.engine.exists(worlds.share(self.share_id)))
         self.world.delete_share(self.blocking["share_id"])
         self.assertEqual(self.before, self.world.state())
 
@@ -73,4 +73,4 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
         self.before_the_canceller_writes(fail)
         self.check_problem("engine.unavailable", self.cancel)
         self.assertEqual("succeeded", self.job(self.queued["id"])["state"])
-        self.assertFalse(self.world.engine.exists(worlds.share(self.id)))
+        self.assertFalse(self.world.engine.exists(worlds.share(self.share_id)))

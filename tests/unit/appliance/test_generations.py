@@ -97,21 +97,21 @@ class TestGenerations(unittest.TestCase):
 class TestMoreChanges(case.ServiceCase):
     def setUp(self):
         super().setUp()
-        self.id = self.make_share()
-        self.snapshot_id = self.make_snapshot(self.id)
+        self.share_id = self.make_share()
+        self.snapshot_id = self.make_snapshot(self.share_id)
         self.watch = Watch(self.world)
         self.watch.look()
 
     def entries(self):
-        return self.world.engine.entries(worlds.share(self.id))
+        return self.world.engine.entries(worlds.share(self.share_id))
 
     def test_file_that_a_client_took_away(self):
         self.entries().pop("volume")
         self.check_problem(
             "share.degraded",
-            lambda: self.world.patch_share(self.id, size_bytes=2 << 20),
+            lambda: self.world.patch_share(self.share_id, size_bytes=2 << 20),
         )
-        self.assertEqual("degraded", self.share(self.id)["state"])
+        self.assertEqual("degraded", self.share(self.share_id)["state"])
         self.watch.look()
 
     def test_what_a_start_finds_is_an_event(self):
@@ -125,8 +125,8 @@ class TestMoreChanges(case.ServiceCase):
         events = self.world.service.list_events(worlds.CALLER, 2, 0, 10)
         self.assertEqual(
             [
-                ("share.degraded", self.id, "acme-appliance", None),
-                ("share.available", self.id, "acme-appliance", None),
+                ("share.degraded", self.share_id, "acme-appliance", None),
+                ("share.available", self.share_id, "acme-appliance", None),
             ],
             [
                 (each["type"], each["share_id"], each["actor"], each["job_id"])
@@ -141,7 +141,7 @@ class TestMoreChanges(case.ServiceCase):
         self.world.engine.delete_share = fail
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.delete_share(self.id, "cascade"),
+            lambda: self.world.delete_share(self.share_id, "cascade"),
         )
         kept = self.world.service.get_snapshot(worlds.CALLER, self.snapshot_id)
         self.assertEqual(types.State.ERROR, kept["state"])
