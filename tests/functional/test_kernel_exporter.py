@@ -15,6 +15,7 @@
 Loud about it where there is none: run it by tools/sandbox.sh.
 """
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -168,6 +169,17 @@ class TestMounts(NfsCase):
         )
         self.addCleanup(self.unmount)
 
+    @contextlib.contextmanager
+    def written(self):
+        """A share, and its file: open on a mount, with something in it."""
+        share = self.make_share()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.mount(share)
+        with open(self.mount_point / "volume", "r+b", buffering=0) as file:
+            file.write(b"before")
+            os.fsync(file.fileno())
+            yield share, file
+
     def unmount(self):
         # Asking first is of no use: a revoked mount answers nothing.
         commands.run(["umount", "-l", str(self.mount_point)])
@@ -230,12 +242,7 @@ class TestMounts(NfsCase):
 
     def test_open_file_survives_a_restart_of_everything_below(self):
         """The server, its table, the pool and all caches: as after a boot."""
-        share = self.make_share()
-        self.exporter.apply(share, {LOOPBACK: RW})
-        self.mount(share)
-        with open(self.mount_point / "volume", "r+b", buffering=0) as file:
-            file.write(b"before")
-            os.fsync(file.fileno())
+        with self.written() as (share, file):
             with machine.nfs_server_paused():
                 subprocess.run(["exportfs", "-ua"], check=True)
                 subprocess.run(["exportfs", "-f"], check=True)
@@ -250,12 +257,7 @@ class TestMounts(NfsCase):
 
     def test_open_file_survives_a_rename(self):
         """A volume's file is renamed by the appliance, as it is attached."""
-        share = self.make_share()
-        self.exporter.apply(share, {LOOPBACK: RW})
-        self.mount(share)
-        with open(self.mount_point / "volume", "r+b", buffering=0) as file:
-            file.write(b"before")
-            os.fsync(file.fileno())
+        with self.written() as (share, file):
             self.engine.rename_file(share.id, "volume", "renamed")
             pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
             file.write(b" and after")
