@@ -17,6 +17,7 @@ from typing import Any
 from oslo_config import cfg
 
 from acme_appliance import conf as options
+from acme_appliance.cmd import stores
 from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
 
@@ -35,10 +36,7 @@ def add_parser(subparsers: Any) -> None:
 def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance import poolsetup
 
-    try:
-        options.check(conf)
-    except options.ConfigurationError as error:
-        raise CommandError(str(error), Exit.CONFIGURATION) from error
+    stores.check(conf)
     failed = []
     for pool, device in options.pools_on_devices(conf):
         try:

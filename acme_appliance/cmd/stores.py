@@ -55,7 +55,7 @@ def open_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
     """
     from acme_appliance import composition
 
-    _check(conf)
+    check(conf)
     with open_database(conf) as database:
         yield composition.build_service(conf, database)
 
@@ -70,7 +70,7 @@ def look_at_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
     from acme_appliance import composition
     from acme_appliance.db import session
 
-    _check(conf)
+    check(conf)
     with contextlib.closing(
         session.Database(options.database_url(conf))
     ) as database:
@@ -79,7 +79,8 @@ def look_at_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
         yield composition.build_service(conf, database)
 
 
-def _check(conf: cfg.ConfigOpts) -> None:
+def check(conf: cfg.ConfigOpts) -> None:
+    """:raises CommandError: the configuration is not complete."""
     try:
         options.check(conf)
     except options.ConfigurationError as error:

@@ -34,14 +34,15 @@ def ids() -> tuple[int, int]:
 
 
 def create_for_owner(file: pathlib.Path) -> None:
-    """Make an empty file that belongs to whom the directory belongs.
+    """Make an empty file that belongs to whom the directory belongs, and
+    that others than its group cannot read.
 
     What a command run by root makes there is the service's. A file that is
     there stays as it is.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        descriptor = os.open(file, flags, 0o666)
+        descriptor = os.open(file, flags, 0o640)
     except FileExistsError:
         return
     try:

@@ -252,7 +252,7 @@ class OwnerTest(Case):
             users.create_for_owner(file)
         owner = self.directory.stat()
         self.assertEqual([(owner.st_uid, owner.st_gid)], given)
-        self.assertTrue(file.exists())
+        self.assertEqual(0o640, file.stat().st_mode & 0o777)
 
 
 @ddt.ddt
