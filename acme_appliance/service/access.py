@@ -38,10 +38,11 @@ def clients_of(rules: Iterable[models.AccessRule]) -> exporters.Clients:
 
 
 def rule_body(
-    shared: core.Core, row: models.Share, rule: models.AccessRule
+    shared: core.Core, row: models.Share, holder: str, access: types.Body
 ) -> types.Body:
     """A rule as clients see it: with all that an attachment needs."""
-    return views.access_rule(rule, shared.export_locations(row))
+    locations = shared.export_locations(row)
+    return views.access_rule(row.id, holder, access, locations)
 
 
 class ChangeAccess(share_operations.ShareOperation):
@@ -99,6 +100,7 @@ class PutAccess(ChangeAccess):
         holder = self.intent.arguments["holder"]
         given = self.intent.arguments["rule"]
         row = self.row(session)
+        access = {**views.rules(row.access_rules), holder: given}
         rule = session.get(models.AccessRule, (row.id, holder))
         created = rule is None
         if rule is None:
@@ -113,7 +115,7 @@ class PutAccess(ChangeAccess):
             self.intent,
             detail={"holder": holder, **given},
         )
-        body = rule_body(self.core, row, rule)
+        body = rule_body(self.core, row, holder, access)
         return types.Done(body, created=created)
 
 
@@ -123,6 +125,9 @@ class DeleteAccess(ChangeAccess):
     def finish(self, session: orm.Session) -> types.Done:
         holder = self.intent.arguments["holder"]
         row = self.row(session)
+        left = views.rules(
+            rule for rule in row.access_rules if rule.holder != holder
+        )
         session.execute(
             sa.delete(models.AccessRule).where(
                 models.AccessRule.share_id == row.id,
@@ -133,7 +138,7 @@ class DeleteAccess(ChangeAccess):
         self.core.add_event(
             session, "access.revoked", self.intent, detail={"holder": holder}
         )
-        return types.Done(None)
+        return types.Done(views.access_left(row.id, left))
 
 
 class Access:
@@ -154,7 +159,8 @@ class Access:
                     "access.not_found",
                     f"{holder} has no access rule on the share {share_id}.",
                 )
-            return rule_body(self.core, row, rule)
+            access = views.rules(row.access_rules)
+            return rule_body(self.core, row, holder, access)
 
     def put(
         self,
@@ -212,7 +218,8 @@ class Access:
                 "clients": rule.clients,
                 "level": rule.level,
             }:
-                body = rule_body(self.core, row, rule)
+                access = views.rules(row.access_rules)
+                body = rule_body(self.core, row, holder, access)
                 share = self.core.exported_share(row)
                 clients = clients_of(row.access_rules)
             else:
@@ -237,8 +244,10 @@ class Access:
                 return types.Done(None)
             changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
-            if session.get(models.AccessRule, (share_id, holder)) is None:
-                return types.Done(None)
+            rules = {rule.holder: rule for rule in row.access_rules}
+            if holder not in rules:
+                left = views.rules(row.access_rules)
+                return types.Done(views.access_left(row.id, left))
             intent = self._intent(caller, DeleteAccess, row, holder, None)
             return DeleteAccess(self.core, intent)
 

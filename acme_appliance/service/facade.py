@@ -324,7 +324,10 @@ class Service:
         wait_seconds: float,
         if_match: int | None = None,
     ) -> types.Done | types.Accepted:
-        """Take one holder's rule away; success if there is none."""
+        """Take one holder's rule away; success if there is none.
+
+        The body has the rules that are left; None without the share.
+        """
         return self._access.delete(
             caller,
             share_id,

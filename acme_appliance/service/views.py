@@ -67,15 +67,26 @@ def share(row: models.Share, export_locations: list[types.Body]) -> types.Body:
 
 
 def access_rule(
-    row: models.AccessRule, export_locations: list[types.Body]
+    share_id: str,
+    holder: str,
+    access: types.Body,
+    export_locations: list[types.Body],
 ) -> types.Body:
+    """One holder's rule.
+
+    :param access: all rules of the share, as :func:`rules` gives them.
+    """
     return {
-        "share_id": row.share_id,
-        "holder": row.holder,
-        "clients": row.clients,
-        "level": row.level,
+        "share_id": share_id,
+        "holder": holder,
+        **access[holder],
         "export_locations": export_locations,
+        "access": access,
     }
+
+
+def access_left(share_id: str, access: types.Body) -> types.Body:
+    return {"share_id": share_id, "access": access}
 
 
 def snapshot(row: models.Snapshot) -> types.Body:

@@ -112,15 +112,31 @@ class Calls:
         query: Mapping[str, str] | None = None,
     ) -> None:
         """Delete; an answer that it is ``gone`` is as good as any."""
+        self.remove_from(resource, gone, lambda body: None, query)
+
+    def remove_from(
+        self,
+        resource: str,
+        gone: tuple[str, ...],
+        reader: Reader[_T],
+        query: Mapping[str, str] | None = None,
+    ) -> _T | None:
+        """As :meth:`remove`; gives what the reply says is left.
+
+        None where it says nothing: after a job, or with a 204.
+        """
         call = self.begin()
         request = messages.change("DELETE", resource, query=query)
         try:
             reply = self.requester.perform(request, call)
+            if reply.status == 200:
+                return decode(reply, reader, call)
             if reply.status == 202:
                 self._finish(reply, call)
         except errors.NotFound as exc:
             if exc.code not in gone:
                 raise
+        return None
 
     def pages(
         self, kind: str, filters: Mapping[str, str], reader: Reader[_T]

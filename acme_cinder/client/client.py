@@ -307,10 +307,20 @@ class Client:
             messages.get(path), models.AccessRule.from_json
         )
 
-    def revoke_access(self, share_id: str, holder: str) -> None:
-        """Take the holder's access away; absent is success."""
+    def revoke_access(
+        self, share_id: str, holder: str
+    ) -> Mapping[str, models.AccessRule] | None:
+        """Take the holder's access away; absent is success.
+
+        :returns: the rules that are left on the share, by holder; None
+            where the appliance did not say, or the share is gone.
+        """
         path = messages.path("shares", share_id, "access", holder)
-        self._calls.remove(path, ("access.not_found", "share.not_found"))
+        return self._calls.remove_from(
+            path,
+            ("access.not_found", "share.not_found"),
+            models.access_rules,
+        )
 
     # -- snapshots -------------------------------------------------------
 

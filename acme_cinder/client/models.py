@@ -295,15 +295,17 @@ class ExportLocation:
 class AccessRule:
     """The addresses that one holder may mount the share from.
 
-    ``level`` is ``rw`` or ``ro``. ``export_locations`` is filled in the
-    replies about one rule; in a share's ``access`` it is empty, the share
-    has its own.
+    ``level`` is ``rw`` or ``ro``. ``export_locations`` and ``access``, all
+    rules of the share, are filled in the replies about one rule. In a
+    share's ``access`` both are empty, the share has its own. ``access`` is
+    None also where an appliance does not send it.
     """
 
     holder: str
     clients: tuple[str, ...]
     level: str
     export_locations: tuple[ExportLocation, ...] = ()
+    access: "Mapping[str, AccessRule] | None" = None
 
     @classmethod
     def from_json(cls, body: Json) -> "AccessRule":
@@ -314,7 +316,16 @@ class AccessRule:
             export_locations=_each(
                 body, "export_locations", ExportLocation.from_json
             ),
+            access=access_rules(body) if "access" in body else None,
         )
+
+
+def access_rules(body: Json) -> dict[str, AccessRule]:
+    """The ``access`` of a share, or of a reply about one of its rules."""
+    return {
+        holder: AccessRule.from_json({**_object(rule), "holder": holder})
+        for holder, rule in _mapping(body, "access").items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,12 +369,7 @@ class Share:
             export_locations=_each(
                 body, "export_locations", ExportLocation.from_json
             ),
-            access={
-                holder: AccessRule.from_json(
-                    {**_object(rule), "holder": holder}
-                )
-                for holder, rule in _mapping(body, "access").items()
-            },
+            access=access_rules(body),
             labels=_labels(body),
             created_at=_time(body, "created_at"),
             updated_at=_time(body, "updated_at"),

@@ -45,6 +45,7 @@ class TestAccess(case.ServiceCase):
                 "clients": [ONE, TWO],
                 "level": "rw",
                 "export_locations": self.share(ID)["export_locations"],
+                "access": {"cmp-1": {"clients": [ONE, TWO], "level": "rw"}},
             },
             done.body,
         )
@@ -89,6 +90,26 @@ class TestAccess(case.ServiceCase):
         self.assertEqual({TWO: "ro"}, self.exported())
         self.assertEqual({"cmp-2"}, set(self.share(ID)["access"]))
 
+    def test_replies_have_all_rules(self):
+        """Also those to what changes nothing."""
+        one = {"clients": [ONE], "level": "rw"}
+        two = {"clients": [TWO], "level": "ro"}
+        self.world.put_access(ID, "cmp-1", (ONE,))
+        for _ in range(2):
+            done = self.world.put_access(ID, "cmp-2", (TWO,), "ro")
+            self.assertEqual({"cmp-1": one, "cmp-2": two}, done.body["access"])
+        done = self.world.put_access(ID, "cmp-2", (ONE,))
+        self.assertEqual({"cmp-1": one, "cmp-2": one}, done.body["access"])
+        for _ in range(2):
+            done = self.world.delete_access(ID, "cmp-1")
+            self.assertEqual({"cmp-2": one}, done.body["access"])
+        self.assertEqual(
+            self.share(ID)["access"],
+            self.world.service.get_access(worlds.CALLER, ID, "cmp-2")[
+                "access"
+            ],
+        )
+
     def test_one_client_of_two_holders(self):
         """The stronger level counts, and stays until its holder goes."""
         self.world.put_access(ID, "reader", (ONE,), "ro")
@@ -100,7 +121,10 @@ class TestAccess(case.ServiceCase):
     def test_delete_twice(self):
         self.world.put_access(ID)
         for _ in range(2):
-            self.assertIsNone(self.world.delete_access(ID).body)
+            self.assertEqual(
+                {"share_id": ID, "access": {}},
+                self.world.delete_access(ID).body,
+            )
         self.assertEqual({}, self.exported())
         self.assertEqual(1, self.world.events().count("access.revoked"))
         self.check_problem(
@@ -110,7 +134,7 @@ class TestAccess(case.ServiceCase):
 
     def test_share_that_is_not_there(self):
         absent = worlds.new_id()
-        self.world.delete_access(absent)
+        self.assertIsNone(self.world.delete_access(absent).body)
         self.check_problem(
             "share.not_found", lambda: self.world.put_access(absent)
         )

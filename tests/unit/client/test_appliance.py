@@ -156,20 +156,26 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual(("192.0.2.51",), rule.clients)
         self.assertEqual(share.export_locations, rule.export_locations)
         self.assertEqual(rule, self.api.get_access(share.id, "cmp-1"))
-        listed = self.api.get_share(share.id).access["cmp-1"]
+        self.assertEqual(self.api.get_share(share.id).access, rule.access)
+        listed = rule.access["cmp-1"]
         self.assertEqual(rule.clients, listed.clients)
         with self.assertRaises(client.InUse):
             self.api.delete_share(share.id)
         self.counted()
-        self.api.revoke_access(share.id, "cmp-1")
+        self.api.grant_access(share.id, "cmp-2", ["192.0.2.52"], "ro")
+        self.counted()
+        left = self.api.revoke_access(share.id, "cmp-1")
         self.assertEqual(
             {"DELETE /v1/shares/{id}/access/cmp-1": 1}, self.counted()
         )
-        self.api.revoke_access(share.id, "cmp-1")
+        self.assertEqual(["cmp-2"], list(left))
+        self.assertEqual("ro", left["cmp-2"].level)
+        self.assertEqual(left, self.api.revoke_access(share.id, "cmp-1"))
+        self.assertEqual({}, self.api.revoke_access(share.id, "cmp-2"))
         with self.assertRaises(client.NotFound):
             self.api.get_access(share.id, "cmp-1")
         self.api.delete_share(share.id)
-        self.api.revoke_access(share.id, "cmp-1")
+        self.assertIsNone(self.api.revoke_access(share.id, "cmp-1"))
 
     def test_snapshots_and_clones(self):
         share = self.share()

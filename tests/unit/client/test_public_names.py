@@ -72,7 +72,10 @@ METHODS = {
         "(self, *, share_id: str | None = None, name: str | None = None,"
         " state: str | None = None) -> Iterator[Snapshot]"
     ),
-    "revoke_access": "(self, share_id: str, holder: str) -> None",
+    "revoke_access": (
+        "(self, share_id: str, holder: str)"
+        " -> Mapping[str, AccessRule] | None"
+    ),
     "update_share": (
         "(self, share_id: str, *, name: str | None = None,"
         " size_bytes: int | None = None,"
