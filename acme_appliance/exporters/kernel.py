@@ -14,9 +14,11 @@
 
 Every share has a file of its own in ``/etc/exports.d``, with which it is
 exported again after a restart of the machine; the running server is told of
-a change by ``exportfs``, one process for each kind of change, however many
-shares there are. Nothing here ever reloads the whole table: that takes
-longer with every share, and drops what others have exported by hand.
+a change by ``exportfs``. That takes longer with every export that there is,
+so changes that are due at the same moment go together: one process for what
+is to be revoked, and one or two for what is to be granted, however many
+shares there are. Nothing here ever reloads all files: that would export what
+others have withdrawn by hand, and drop what they have exported by hand.
 
 Every share has an ``fsid`` of its own, its id, so that clients' handles stay
 good over restarts and belong to no other share. Paths are seen from
@@ -32,14 +34,18 @@ they are open (exports(5)), cannot happen to the one file of a volume.
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
+import dataclasses
 import logging
 import os
 import pathlib
 import re
 import shutil
+import threading
 
 from acme_appliance.exporters import base
+from acme_appliance.exporters import passes
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
 from acme_appliance.host import filesystem
@@ -62,16 +68,39 @@ _SQUASH = {
 _FILE = re.compile(r"acme-([0-9a-f-]{36})\.exports")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-#: With more differences than this, all files are loaded at once.
-_SINGLY = 16
+#: So many kinds of options have a process each; for more of them, one
+#: process reads the options from the files, which costs as much as two.
+_MOST_KINDS = 2
 
 
 #: ``(path, client)``, as the table has them.
 _Key = tuple[str, str]
 _Found = dict[_Key, exportfs.Entry]
-#: To the options that are wanted.
-_Wanted = dict[_Key, str]
-_Target = dict[str, tuple[base.ExportedShare, base.Clients]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """How a share's exports are to be: ``(path, client)`` to options.
+
+    ``directory`` None: the share may be gone, and has no clients.
+    """
+
+    share_id: str
+    directory: str | None = None
+    wanted: Mapping[_Key, str] = dataclasses.field(default_factory=dict)
+
+    def is_there(self) -> bool:
+        return self.directory is None or os.path.isdir(self.directory)
+
+    def surplus(self, found: _Found) -> list[_Key]:
+        return [key for key in found if key not in self.wanted]
+
+    def missing(self, found: _Found) -> dict[_Key, str]:
+        return {
+            key: options
+            for key, options in self.wanted.items()
+            if key not in found or not _has(found[key], options)
+        }
 
 
 class KernelExporter(base.Exporter):
@@ -93,6 +122,9 @@ class KernelExporter(base.Exporter):
         self.exports_dir = pathlib.Path(exports_dir)
         self._squash = _SQUASH[squash]
         self._table = table or exportfs.ExportTable()
+        self._passes = passes.Passes(self._pass)
+        #: Held by whoever compares the table and changes it.
+        self._adjusting = threading.Lock()
 
     def check(self) -> list[str]:
         if shutil.which("exportfs", path=commands.PATH) is None:
@@ -118,12 +150,12 @@ class KernelExporter(base.Exporter):
     def apply(self, share: base.ExportedShare, clients: base.Clients) -> None:
         with _translated():
             self._write_file(share, clients)
-            self._adjust(self._found(share.id), self._wanted(share, clients))
+            self._passes.serve(self._target(share, clients))
 
     def withdraw(self, share_id: str) -> None:
         with _translated():
             self._remove_file(share_id)
-            self._adjust(self._found(share_id), {})
+            self._passes.serve(_Target(share_id))
 
     def exported(self) -> dict[str, dict[str, str]]:
         with _translated():
@@ -131,7 +163,7 @@ class KernelExporter(base.Exporter):
                 share_id: {
                     client: _level(entry) for (_, client), entry in row.items()
                 }
-                for share_id, row in self._all_found().items()
+                for share_id, row in self._found().items()
             }
 
     def reconcile(
@@ -140,100 +172,152 @@ class KernelExporter(base.Exporter):
         *,
         apply: bool,
     ) -> list[base.Difference]:
-        target = {share.id: (share, row) for share, row in wanted if row}
+        rows = {share.id: (share, row) for share, row in wanted if row}
         with _translated():
-            found = self._all_found()
+            targets = {id_: self._target(*row) for id_, row in rows.items()}
+            found = self._found()
             differing = [
-                share_id
-                for share_id in sorted(target.keys() | found.keys())
-                if not _agree(
-                    found.get(share_id, {}), self._target(target, share_id)
-                )
+                targets.get(id_) or _Target(id_)
+                for id_ in sorted(targets.keys() | found.keys())
+                if not _agree(found.get(id_, {}), targets.get(id_))
             ]
             if apply:
-                self._repair(target, differing)
+                self._repair(rows, differing)
         return [
             base.Difference(
-                share_id,
-                dict(target[share_id][1]) if share_id in target else {},
+                target.share_id,
+                dict(rows[target.share_id][1]) if target.wanted else {},
                 {
                     client: _level(entry)
-                    for (_, client), entry in found.get(share_id, {}).items()
+                    for (_, client), entry in found.get(
+                        target.share_id, {}
+                    ).items()
                 },
             )
-            for share_id in differing
+            for target in differing
         ]
 
-    # -- the whole table
-
-    def _repair(self, target: _Target, differing: list[str]) -> None:
-        for share_id in self._files() - target.keys():
+    def _repair(
+        self,
+        rows: Mapping[str, tuple[base.ExportedShare, base.Clients]],
+        differing: list[_Target],
+    ) -> None:
+        for share_id in self._files() - rows.keys():
             self._remove_file(share_id)
-        for share, clients in target.values():
+        for share, clients in rows.values():
             self._write_file(share, clients)
-        if len(differing) > _SINGLY:
-            self._load_files()
-        found = self._all_found()
-        for share_id in differing:
-            wanted = self._target(target, share_id)
-            try:
-                self._adjust(found.get(share_id, {}), wanted)
-            except (OSError, commands.CommandError) as error:
+        errors = self._pass(differing)
+        for target, error in zip(differing, errors, strict=True):
+            if error is not None:
                 # One share that is not there keeps no other from its
                 # clients; it is reported as the difference that it is.
-                LOG.error("Share %s is not exported: %s", share_id, error)
+                LOG.error(
+                    "Share %s is not exported as it should be: %s",
+                    target.share_id,
+                    error,
+                )
 
-    def _load_files(self) -> None:
+    # -- the table
+
+    def _pass(self, targets: list[_Target]) -> list[Exception | None]:
+        """Make the table so, for all of these shares; their files are
+        written."""
+        filesystem.sync_directory(self.exports_dir)
+        # Two calls for one share: the later one is what holds.
+        latest = {target.share_id: target for target in targets}
+        with self._adjusting:
+            errors = self._adjust(latest)
+        return [errors.get(target.share_id) for target in targets]
+
+    def _adjust(self, targets: Mapping[str, _Target]) -> dict[str, Exception]:
+        """As :meth:`_pass`; what failed, by share."""
+        found = self._found(targets)
         try:
-            self._table.load_files()
+            self._change(targets.values(), found)
         except commands.CommandError as error:
-            # Loads what it can; what it could not is tried singly.
-            LOG.warning("Not all exports could be loaded: %s", error)
+            if error.status is None or len(targets) == 1:
+                # What did not end by itself would not for one share.
+                return dict.fromkeys(targets, error)
+            LOG.warning("Exports are changed one by one: %s", error)
+            return self._adjust_singly(targets, found)
+        return {}
 
-    def _target(self, target: _Target, share_id: str) -> _Wanted:
-        if share_id not in target:
-            return {}
-        return self._wanted(*target[share_id])
+    def _change(
+        self, targets: Iterable[_Target], found: Mapping[str, _Found]
+    ) -> None:
+        """Runs nothing where the table is as it should be."""
+        surplus: list[_Key] = []
+        missing: dict[_Key, str] = {}
+        for target in targets:
+            row = found.get(target.share_id, {})
+            surplus += target.surplus(row)
+            missing |= target.missing(row)
+        self._revoke(surplus)
+        self._grant(missing)
 
-    def _all_found(self, part: str = "") -> dict[str, _Found]:
+    def _revoke(self, surplus: list[_Key]) -> None:
+        if surplus:
+            self._table.revoke(surplus)
+
+    def _grant(self, missing: Mapping[_Key, str]) -> None:
+        kinds: dict[str, list[_Key]] = {}
+        for key, options in missing.items():
+            kinds.setdefault(options, []).append(key)
+        readable = self._table.folder == str(self.exports_dir)
+        if readable and len(kinds) > _MOST_KINDS:
+            self._table.grant_from_files(missing)
+            return
+        for options, keys in kinds.items():
+            self._table.grant(keys, options)
+
+    def _adjust_singly(
+        self, targets: Mapping[str, _Target], before: Mapping[str, _Found]
+    ) -> dict[str, Exception]:
+        """After a failure that may be of only one share, or of none of
+        ours: each has its own answer.
+
+        exportfs does what it can, and says that it failed if anything did;
+        it also keeps entries of directories that are not there.
+        """
+        errors: dict[str, Exception] = {}
+        found = self._found(targets)
+        for share_id, target in targets.items():
+            row = found.get(share_id, {})
+            if _agree(row, target) and target.is_there():
+                continue
+            missing = target.missing(before.get(share_id, {}))
+            try:
+                self._revoke(target.surplus(row))
+                self._grant(missing | target.missing(row))
+            except commands.CommandError as error:
+                errors[share_id] = error
+        return errors
+
+    def _found(
+        self, share_ids: Iterable[str] | None = None
+    ) -> dict[str, _Found]:
         """What is exported of ours: id to ``(path, client)`` to entry."""
         found: dict[str, _Found] = {}
-        for entry in self._table.entries(part):
+        for entry in self._table.entries(share_ids):
             share_id = os.path.basename(entry.path)
             if _ID.fullmatch(share_id) and f"fsid={share_id}" in entry.options:
                 row = found.setdefault(share_id, {})
                 row[entry.path, entry.client] = entry
         return found
 
-    # -- one share
-
-    def _found(self, share_id: str) -> _Found:
-        return self._all_found(share_id).get(share_id, {})
-
-    def _wanted(
+    def _target(
         self, share: base.ExportedShare, clients: base.Clients
-    ) -> _Wanted:
+    ) -> _Target:
         path = self.path(share.directory)
-        return {
+        wanted = {
             (path, client): self._options(share, level)
             for client, level in clients.items()
         }
+        return _Target(share.id, share.directory, wanted)
 
     def _options(self, share: base.ExportedShare, level: str) -> str:
         squash = self._squash.format(uid=share.uid, gid=share.gid)
         return f"{level},sync,subtree_check,fsid={share.id},sec=sys,{squash}"
-
-    def _adjust(self, found: _Found, wanted: _Wanted) -> None:
-        """Make the table so; runs nothing where it is so already."""
-        surplus = [key for key in found if key not in wanted]
-        if surplus:
-            self._table.revoke(surplus)
-        missing: dict[str, list[tuple[str, str]]] = {}
-        for key, options in wanted.items():
-            if key not in found or not _has(found[key], options):
-                missing.setdefault(options, []).append(key)
-        for options, keys in missing.items():
-            self._table.grant(keys, options)
 
     # -- the files
 
@@ -250,6 +334,7 @@ class KernelExporter(base.Exporter):
     def _write_file(
         self, share: base.ExportedShare, clients: base.Clients
     ) -> None:
+        """The next pass has the folder on disk."""
         if not clients:
             self._remove_file(share.id)
             return
@@ -267,12 +352,10 @@ class KernelExporter(base.Exporter):
         except FileNotFoundError:
             # The first rule of this share.
             pass
-        filesystem.write_durably(file, text)
+        filesystem.replace_file(file, text)
 
     def _remove_file(self, share_id: str) -> None:
-        file = self._file(share_id)
-        if file.exists():
-            filesystem.remove_durably(file)
+        self._file(share_id).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -294,7 +377,7 @@ def _has(entry: exportfs.Entry, options: str) -> bool:
     return entry.options.issuperset(options.split(","))
 
 
-def _agree(found: _Found, wanted: _Wanted) -> bool:
-    return found.keys() == wanted.keys() and all(
-        _has(found[key], options) for key, options in wanted.items()
-    )
+def _agree(found: _Found, target: _Target | None) -> bool:
+    if target is None:
+        return not found
+    return not target.surplus(found) and not target.missing(found)

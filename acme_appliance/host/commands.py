@@ -21,6 +21,7 @@ import time
 LOG = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 60.0
+_KILL_SECONDS = 1.0
 
 #: Where a service without a login finds administration tools.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,28 +50,43 @@ def run(
     begin = time.monotonic()
     # No preexec_fn: with one, Python must copy the whole process to fork.
     try:
-        done = subprocess.run(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603
             argv,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=timeout_seconds,
-            check=False,
             env={**os.environ, "LC_ALL": "C", "PATH": PATH},
         )
-    except subprocess.TimeoutExpired as error:
-        reason = f"killed after {timeout_seconds:.0f} s"
-        raise CommandError(argv, reason) from error
     except OSError as error:
         raise CommandError(argv, error.strerror or str(error)) from error
+    try:
+        output, errors = process.communicate(timeout=timeout_seconds)
+    except subprocess.TimeoutExpired as error:
+        _kill(process)
+        reason = f"killed after {timeout_seconds:.0f} s"
+        raise CommandError(argv, reason) from error
+    except BaseException:
+        _kill(process)
+        raise
     LOG.debug(
         "%s: exit %d after %.3f s",
         " ".join(argv),
-        done.returncode,
+        process.returncode,
         time.monotonic() - begin,
     )
-    if done.returncode != 0:
-        reason = (done.stderr or done.stdout).strip() or "no message"
-        raise CommandError(argv, reason, done.returncode)
-    return done.stdout
+    if process.returncode != 0:
+        reason = (errors or output).strip() or "no message"
+        raise CommandError(argv, reason, process.returncode)
+    return output
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """What waits for a disk that hangs does not even end by SIGKILL before
+    the disk answers; nobody waits for it longer than this."""
+    process.kill()
+    try:
+        process.communicate(timeout=_KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        LOG.error("Process %d does not end when killed", process.pid)

@@ -10,10 +10,23 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The kernel NFS server's export table, by way of nfs-utils."""
+"""The kernel NFS server's export table, by way of nfs-utils.
+
+Every ``exportfs`` reads the table, writes all of it again and tells the
+kernel to forget what it knows; ``rpc.mountd`` then reads all of it. So a
+process costs the same for one export as for hundreds, and what is due at the
+same moment should go into one.
+
+The table could be written here instead, and the kernel be told directly, as
+``exportfs`` and ``rpc.mountd`` do (nfs-utils: support/export/xtab.c,
+support/nfs/cacheio.c). It is not, on purpose: the locks, the format and the
+order of flushes are private to nfs-utils, a slip loses the exports of others,
+and ``rpc.mountd`` would read the whole table all the same.
+"""
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
 import functools
 import os
@@ -29,8 +42,12 @@ THREADS = "/proc/fs/nfsd/threads"
 CONFIGURATION = "/etc/nfs.conf"
 CONFIGURATION_FOLDER = pathlib.Path("/etc/nfs.conf.d")
 
-#: So many exports are named on one command line at most.
-_BATCH = 500
+#: The folder that exportfs reads besides /etc/exports; it is compiled in.
+EXPORTS_DIR = "/etc/exports.d"
+
+#: So many bytes of exports are named on one command line at most; Linux
+#: admits 2 MiB, with the environment.
+_MOST_ARGUMENT_BYTES = 256 << 10
 
 _ENTRY = re.compile(r"(?P<path>\S+)\s+(?P<client>[^\s(]+)\((?P<options>.*)\)")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -54,31 +71,38 @@ class ExportTable:
     """The table. It has a line for each client of each share, so it is
     read no more often, and parsed no further, than is needed."""
 
-    def __init__(self, etab: str = ETAB) -> None:
+    def __init__(self, etab: str = ETAB, folder: str = EXPORTS_DIR) -> None:
+        #: Whose files :meth:`grant_from_files` reads.
+        self.folder = folder
         self._etab = etab
         self._lock = threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
-        self._lines: list[str] = []
+        self._lines: dict[str, list[str]] = {}
 
-    def entries(self, part: str = "") -> list[Entry]:
-        """The exports whose path, client or options contain ``part``.
+    def entries(self, names: Iterable[str] | None = None) -> list[Entry]:
+        """The exports of directories with these names; None: all exports.
 
         :raises OSError: the table cannot be read; absent is empty.
         """
-        lines = [line for line in self._read() if part in line]
-        return list(_parse(lines))
+        lines = self._read()
+        if names is None:
+            names = lines
+        return [
+            entry for name in names for entry in _parse(lines.get(name, ()))
+        ]
 
-    def _read(self) -> list[str]:
+    def _read(self) -> Mapping[str, list[str]]:
+        """The table's lines, by the last part of their paths."""
         with self._lock:
             try:
                 found = os.stat(self._etab)
             except FileNotFoundError:
-                return []
+                return {}
             # exportfs replaces the file: a new inode is a new table.
             stamp = (found.st_ino, found.st_mtime_ns, found.st_size)
             if stamp != self._stamp:
                 text = pathlib.Path(self._etab).read_text("utf-8")
-                self._lines, self._stamp = text.splitlines(), stamp
+                self._lines, self._stamp = _by_name(text), stamp
             return self._lines
 
     def grant(self, exports: Iterable[tuple[str, str]], options: str) -> None:
@@ -90,14 +114,21 @@ class ExportTable:
         for batch in _batches(exports):
             commands.run(["exportfs", "-i", "-o", options, "--", *batch])
 
+    def grant_from_files(self, exports: Iterable[tuple[str, str]]) -> None:
+        """Export ``(path, client)`` pairs, each with the options that the
+        export files in :attr:`folder` have for it; nothing else of them.
+
+        One process for any number of options, where :meth:`grant` takes one
+        for each; but it reads all of the files.
+        :raises commands.CommandError: it failed.
+        """
+        for batch in _batches(exports):
+            commands.run(["exportfs", "--", *batch])
+
     def revoke(self, exports: Iterable[tuple[str, str]]) -> None:
         """Take away ``(path, client)`` pairs that are in the table."""
         for batch in _batches(exports):
             commands.run(["exportfs", "-u", "--", *batch])
-
-    def load_files(self) -> None:
-        """Export all that the export files say; drop nothing else."""
-        commands.run(["exportfs", "-a"])
 
 
 def server_is_running() -> bool:
@@ -139,9 +170,26 @@ def _configuration_stamp() -> tuple[tuple[str, int], ...]:
 
 
 def _batches(exports: Iterable[tuple[str, str]]) -> Iterator[list[str]]:
-    arguments = [argument(path, client) for path, client in exports]
-    for start in range(0, len(arguments), _BATCH):
-        yield arguments[start : start + _BATCH]
+    batch: list[str] = []
+    room = _MOST_ARGUMENT_BYTES
+    for path, client in exports:
+        word = argument(path, client)
+        size = len(os.fsencode(word)) + 1
+        if batch and size > room:
+            yield batch
+            batch, room = [], _MOST_ARGUMENT_BYTES
+        batch.append(word)
+        room -= size
+    if batch:
+        yield batch
+
+
+def _by_name(text: str) -> dict[str, list[str]]:
+    lines: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        path = line.split(maxsplit=1)[0] if line.strip() else ""
+        lines.setdefault(path.rpartition("/")[2], []).append(line)
+    return lines
 
 
 def _parse(lines: Iterable[str]) -> Iterator[Entry]:

@@ -100,10 +100,19 @@ def usage(path: str) -> tuple[int, int, int]:
 def write_durably(
     path: pathlib.Path, text: str, mode: int = 0o644, gid: int = -1
 ) -> None:
-    """Replace a small file: after a power cut it is the old or the new.
+    """Replace a small file: after a power cut it is the new one.
 
     :param gid: the file's group; -1: the process's.
     """
+    replace_file(path, text, mode, gid)
+    sync_directory(path.parent)
+
+
+def replace_file(
+    path: pathlib.Path, text: str, mode: int = 0o644, gid: int = -1
+) -> None:
+    """Replace a small file: after a power cut it is the old or the new one,
+    and the new one for sure after :func:`sync_directory`."""
     temporary = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     fd = os.open(temporary, flags, mode)
@@ -114,7 +123,6 @@ def write_durably(
         file.flush()
         os.fsync(fd)
     os.rename(temporary, path)
-    sync_directory(path.parent)
 
 
 def remove_durably(path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@
 Loud about it where there is none: run it by tools/sandbox.sh.
 """
 
+from concurrent import futures
 import contextlib
 import os
 import pathlib
@@ -50,9 +51,9 @@ class CountingTable(exportfs.ExportTable):
         self.count += 1
         super().revoke(exports)
 
-    def load_files(self):
+    def grant_from_files(self, exports):
         self.count += 1
-        super().load_files()
+        super().grant_from_files(exports)
 
 
 class NfsCase(unittest.TestCase):
@@ -119,8 +120,48 @@ class TestKernelExporter(NfsCase, suite.ExporterSuite):
         other = kernel.KernelExporter("/elsewhere")
         self.assertRegex(other.check()[0], "rootdir")
 
+    def test_burst_is_few_processes(self):
+        shares = [self.make_share() for _ in range(48)]
+        with futures.ThreadPoolExecutor(len(shares)) as pool:
+            list(
+                pool.map(
+                    lambda share: self.exporter.apply(share, {suite.ONE: RW}),
+                    shares,
+                )
+            )
+        self.assertEqual(
+            {share.id: {suite.ONE: RW} for share in shares},
+            self.exporter.exported(),
+        )
+        self.assertLess(self.table.count, len(shares) // 2)
+
+    def test_one_that_fails_fails_alone(self):
+        shares = [self.make_share() for _ in range(16)]
+        self.engine.delete_share(shares[5].id)
+
+        def apply(share):
+            try:
+                self.exporter.apply(share, {suite.ONE: RW})
+            except base.ExporterError:
+                return share.id
+            return None
+
+        with futures.ThreadPoolExecutor(len(shares)) as pool:
+            failed = set(pool.map(apply, shares)) - {None}
+        self.assertEqual({shares[5].id}, failed)
+        for share in shares[:5] + shares[6:]:
+            self.assertIn(share.id, self.exporter.exported())
+
+    def test_broken_file_of_somebody_else(self):
+        other = pathlib.Path("/etc/exports.d/other.exports")
+        other.write_text("/nonexistent 192.0.2.9(rw,nonsense)\n")
+        self.addCleanup(other.unlink)
+        wanted = [(self.make_share(), {suite.ONE: RW}) for _ in range(8)]
+        self.exporter.reconcile(wanted, apply=True)
+        self.assertEqual(8, len(self.exporter.exported()))
+
     def test_one_that_is_not_there_keeps_no_other_from_its_clients(self):
-        """Few are repaired singly, many by their files."""
+        """Few are repaired by their options, many by their files."""
         for count in (2, 20):
             shares = [self.make_share() for _ in range(count)]
             self.engine.delete_share(shares[0].id)
@@ -136,11 +177,11 @@ class TestKernelExporter(NfsCase, suite.ExporterSuite):
         share = self.make_share()
         clients = {suite.ONE: RW, suite.NET: RO, suite.SIX: RO}
         self.exporter.apply(share, clients)
-        before = self.table.entries(share.id)
+        before = self.table.entries([share.id])
         subprocess.run(["exportfs", "-r"], check=True)
         self.assertEqual(
             sorted(map(repr, before)),
-            sorted(map(repr, self.table.entries(share.id))),
+            sorted(map(repr, self.table.entries([share.id]))),
         )
         self.assertEqual({share.id: clients}, self.exporter.exported())
 

@@ -12,11 +12,15 @@
 
 """The exporters: what clients are, and the common suite."""
 
+from concurrent import futures
 import os
 import pathlib
 import tempfile
+import threading
+import time
 import unittest
 from unittest import mock
+import uuid
 
 import ddt
 
@@ -138,43 +142,71 @@ class TestMemoryExporter(suite.ExporterSuite, unittest.TestCase):
 
 
 class FakeTable(exportfs.ExportTable):
-    """nfs-utils without a kernel: the same table, and calls are counted."""
+    """nfs-utils without a kernel: the same table, and processes are counted.
 
-    def __init__(self, exports_dir):
-        super().__init__(etab="/nonexistent")
-        self.exports_dir = pathlib.Path(exports_dir)
+    As exportfs does, it makes the entry of a directory that is not there
+    too, does the rest, and then says that it failed.
+    """
+
+    def __init__(self, folder):
+        super().__init__(etab="/nonexistent", folder=folder)
         self.rows = {}
         self.calls = []
+        #: Paths that are complained about.
+        self.bad_paths = set()
+        #: Whether exportfs complains about a file of somebody else.
+        self.bad_file = False
+        #: Called within each process.
+        self.hook = lambda: None
 
-    def entries(self, part=""):
+    def entries(self, names=None):
         return [
             exportfs.Entry(path, client, frozenset(options))
             for (path, client), options in self.rows.items()
-            if part in path
+            if names is None or os.path.basename(path) in names
         ]
 
     def grant(self, exports, options):
         exports = list(exports)
-        self.calls.append(("grant", exports, options))
+        self._begin("grant", exports)
         for export in exports:
             self.rows[export] = options.split(",")
+        self._end(exports)
+
+    def grant_from_files(self, exports):
+        exports = list(exports)
+        self._begin("grant from files", exports)
+        filed = self.filed()
+        for export in exports:
+            self.rows[export] = filed[export]
+        self._end(exports, self.bad_file)
 
     def revoke(self, exports):
         exports = list(exports)
-        self.calls.append(("revoke", exports))
+        self._begin("revoke", exports)
         for export in exports:
             del self.rows[export]
 
-    def load_files(self):
-        self.calls.append(("load",))
-        for file in self.exports_dir.glob("*.exports"):
+    def filed(self):
+        """What the files say."""
+        rows = {}
+        for file in pathlib.Path(self.folder).glob("*.exports"):
             for line in file.read_text().splitlines():
                 if line.startswith("#"):
                     continue
                 path, *clients = line.split()
                 for client in clients:
                     name, _, options = client.rstrip(")").partition("(")
-                    self.rows[path.strip('"'), name] = options.split(",")
+                    rows[path.strip('"'), name] = options.split(",")
+        return rows
+
+    def _begin(self, kind, exports):
+        self.calls.append((kind, exports))
+        self.hook()
+
+    def _end(self, exports, failed=False):
+        if failed or self.bad_paths & {path for path, _ in exports}:
+            raise commands.CommandError(["exportfs"], "no", 1)
 
 
 class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
@@ -184,7 +216,7 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        self.table = FakeTable(self.folder)
+        self.table = FakeTable(folder.name)
         self.exporter = self.restarted()
 
     def restarted(self):
@@ -217,10 +249,7 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         )
         self.assertEqual(0o644, file.stat().st_mode & 0o777)
         self.assertEqual([file], list(self.folder.iterdir()))
-        before = dict(self.table.rows)
-        self.table.rows.clear()
-        self.table.load_files()
-        self.assertEqual(before, self.table.rows)
+        self.assertEqual(self.table.filed(), self.table.rows)
         self.exporter.apply(share, {})
         self.assertEqual([], list(self.folder.iterdir()))
 
@@ -239,10 +268,28 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
             self.exporter.apply(share, clients)
             self.assertEqual(processes, self.changes() - before, clients)
 
-    def test_many_differences_load_all_files_at_once(self):
+    def test_many_differences_are_few_processes(self):
+        stale = [self.make_share() for _ in range(50)]
         wanted = [(self.make_share(), {suite.ONE: RW}) for _ in range(50)]
+        for share in stale:
+            self.exporter.apply(share, {suite.TWO: RO})
+        self.table.calls.clear()
         self.exporter.reconcile(wanted, apply=True)
-        self.assertEqual([("load",)], self.table.calls)
+        self.assertEqual(
+            ["revoke", "grant from files"],
+            [kind for kind, _ in self.table.calls],
+        )
+
+    def test_files_that_exportfs_does_not_read(self):
+        """Options are then given on the command line."""
+        self.table.folder = "/etc/exports.d"
+        wanted = [(self.make_share(), {suite.ONE: RW}) for _ in range(5)]
+        self.exporter.reconcile(wanted, apply=True)
+        self.assertEqual(5, len(self.table.calls))
+        self.assertEqual(self.exporter.exported().keys(), self.table_ids())
+
+    def table_ids(self):
+        return {os.path.basename(path) for path, _ in self.table.rows}
 
     def test_exports_of_others_are_left_alone(self):
         self.table.rows[("/srv/other", "*")] = ["rw", "fsid=0"]
@@ -286,18 +333,11 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
                 table=self.table,
             )
             exporter.apply(share, {suite.ONE: RW})
-            self.assertTrue(self.table.calls[-1][2].endswith(expected))
+            row = self.table.rows[f"/shares/{share.id}", suite.ONE]
+            self.assertTrue(",".join(row).endswith(expected))
         self.assertRaises(
             ValueError, kernel.KernelExporter, "/pool", squash="some"
         )
-
-    def test_failing_command(self):
-        def fail(exports, options):
-            raise commands.CommandError(["exportfs"], "no")
-
-        self.table.grant = fail
-        with self.assertRaisesRegex(base.ExporterError, "exportfs: no"):
-            self.exporter.apply(self.make_share(), {suite.ONE: RW})
 
     def test_folder_that_is_not_there(self):
         exporter = kernel.KernelExporter(
@@ -310,6 +350,115 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
             self.make_share(),
             {suite.ONE: RW},
         )
+
+
+class TestBurst(unittest.TestCase):
+    """Many changes at the same moment; the first holds up the others."""
+
+    COUNT = 48
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name, "pool")
+        exports = pathlib.Path(folder.name, "exports.d")
+        exports.mkdir()
+        self.table = FakeTable(str(exports))
+        self.exporter = kernel.KernelExporter(
+            str(self.root), exports_dir=str(exports), table=self.table
+        )
+        self.blocker = self.make_share()
+
+    def make_share(self):
+        id_ = str(uuid.uuid4())
+        directory = self.root / id_
+        directory.mkdir(parents=True)
+        return base.ExportedShare(id_, str(directory), 64061, 64062)
+
+    def grant_all(self, shares):
+        """Grant all at once; the errors, by share."""
+        begun, go = threading.Event(), threading.Event()
+
+        def hook():
+            begun.set()
+            self.assertTrue(go.wait(60))
+
+        def apply(share):
+            try:
+                self.exporter.apply(share, {suite.ONE: RW})
+            except base.ExporterError as error:
+                return error
+            return None
+
+        self.table.hook = hook
+        with futures.ThreadPoolExecutor(len(shares) + 1) as pool:
+            first = pool.submit(apply, self.blocker)
+            self.assertTrue(begun.wait(60))
+            calls = {share.id: pool.submit(apply, share) for share in shares}
+            self.wait_for_files(shares)
+            go.set()
+            self.assertIsNone(first.result(60))
+            errors = {id_: call.result(60) for id_, call in calls.items()}
+        self.table.hook = lambda: None
+        return {id_: error for id_, error in errors.items() if error}
+
+    def wait_for_files(self, shares):
+        """All threads are at work, as far as can be seen from outside."""
+        folder = pathlib.Path(self.table.folder)
+        end = time.monotonic() + 60
+        while len(list(folder.glob("acme-*.exports"))) <= len(shares):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.001)
+
+    def test_all_are_granted_in_few_processes(self):
+        shares = [self.make_share() for _ in range(self.COUNT)]
+        self.assertEqual({}, self.grant_all(shares))
+        self.assertEqual(
+            {share.id: {suite.ONE: RW} for share in [self.blocker, *shares]},
+            self.exporter.exported(),
+        )
+        self.assertEqual(self.table.filed(), self.table.rows)
+        # A thread may have been late between its file and its call.
+        self.assertLess(len(self.table.calls), self.COUNT // 4)
+
+    def test_one_that_fails_fails_alone(self):
+        shares = [self.make_share() for _ in range(self.COUNT)]
+        bad = shares[7]
+        os.rmdir(bad.directory)
+        self.table.bad_paths.add(self.exporter.path(bad.directory))
+        self.assertEqual({bad.id}, self.grant_all(shares).keys())
+        for share in shares:
+            if share is not bad:
+                self.assertIn(share.id, self.exporter.exported())
+
+    def test_failure_of_somebody_elses_file(self):
+        self.table.bad_file = True
+        shares = [self.make_share() for _ in range(self.COUNT)]
+        self.assertEqual({}, self.grant_all(shares))
+        self.assertEqual(
+            {share.id for share in [self.blocker, *shares]},
+            self.exporter.exported().keys(),
+        )
+        self.assertLess(len(self.table.calls), self.COUNT // 4)
+
+    def test_command_that_does_not_end_is_not_tried_for_each(self):
+        def hang(exports, options=None):
+            self.table.calls.append("hang")
+            raise commands.CommandError(["exportfs"], "killed after 60 s")
+
+        self.table.grant = self.table.grant_from_files = hang
+        wanted = [(self.make_share(), {suite.ONE: RW}) for _ in range(9)]
+        self.exporter.reconcile(wanted, apply=True)
+        self.assertEqual(["hang"], self.table.calls)
+        with self.assertRaisesRegex(base.ExporterError, "killed"):
+            self.exporter.apply(wanted[0][0], {suite.ONE: RW})
+
+    def test_grant_and_revoke_of_the_same_moment(self):
+        share, other = self.make_share(), self.make_share()
+        self.exporter.apply(share, {suite.ONE: RW, suite.TWO: RW})
+        self.exporter.apply(share, {suite.TWO: RO})
+        self.exporter.withdraw(other.id)
+        self.assertEqual({share.id: {suite.TWO: RO}}, self.exporter.exported())
 
 
 class TestExportTable(unittest.TestCase):
@@ -347,7 +496,8 @@ class TestExportTable(unittest.TestCase):
             ],
             self.table.entries(),
         )
-        self.assertEqual(1, len(self.table.entries("fsid=a")))
+        self.assertEqual(1, len(self.table.entries(["a", "b"])))
+        self.assertEqual([], self.table.entries(["shares"]))
 
     def test_new_table_is_noticed(self):
         self.etab.write_text(self.LINES)

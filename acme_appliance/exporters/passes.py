@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Calls that come while a pass is at work are served by the next, together."""
+
+from collections.abc import Callable
+import dataclasses
+import threading
+from typing import Generic
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: Serves items in their order; one error for each, or None.
+Work = Callable[[list[T]], list[Exception | None]]
+
+
+@dataclasses.dataclass(eq=False)
+class _Call(Generic[T]):
+    item: T
+    served: bool = False
+    error: BaseException | None = None
+
+
+class Passes(Generic[T]):
+    """Serves items in passes: one pass at a time, for all who wait.
+
+    A caller is served by a pass that began after its call. Whoever finds no
+    pass at work leads the next one; it leads no more than the one that it is
+    itself in, so nobody waits for later callers.
+    """
+
+    def __init__(self, work: Work[T]) -> None:
+        self._work = work
+        self._changed = threading.Condition()
+        self._waiting: list[_Call[T]] = []
+        self._at_work = False
+
+    def serve(self, item: T) -> None:
+        """Return once the item was served.
+
+        :raises Exception: the item's own error; or, where the whole pass
+            failed, that of the pass, which all of its callers get.
+        """
+        call = _Call(item)
+        with self._changed:
+            self._waiting.append(call)
+            self._changed.wait_for(lambda: call.served or not self._at_work)
+            if not call.served:
+                self._at_work = True
+                batch, self._waiting = self._waiting, []
+        if not call.served:
+            self._lead(batch)
+        if call.error is not None:
+            raise call.error
+
+    def _lead(self, batch: list[_Call[T]]) -> None:
+        try:
+            errors = self._work([call.item for call in batch])
+            for call, error in zip(batch, errors, strict=True):
+                call.error = error
+        except BaseException as error:
+            for call in batch:
+                call.error = error
+        finally:
+            with self._changed:
+                self._at_work = False
+                for call in batch:
+                    call.served = True
+                self._changed.notify_all()

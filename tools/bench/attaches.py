@@ -1,0 +1,244 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""A burst of attaches: many access rules at the same moment.
+
+Runs in a world with an NFS server (tools/sandbox.sh run --), against an
+appliance of its own, with as many shares exported as ``--exports`` says.
+Every rule is put by a client of its own, which has its connection by then,
+once; what the appliance refuses is counted, and not tried again.
+"""
+
+import argparse
+import collections
+from collections.abc import Iterable
+from concurrent import futures
+import dataclasses
+import http.client
+import json
+import os
+import pathlib
+import ssl
+import statistics
+import sys
+import threading
+import time
+from typing import Any
+import uuid
+
+import prettytable
+
+from tools.demo import appliance
+
+POOL_BYTES = 4 << 30
+TIMEOUT_SECONDS = 300
+#: How the appliance's debug log shows that it starts a command.
+COMMAND_MARK = "acme_appliance.host.commands"
+
+
+@dataclasses.dataclass
+class Reply:
+    status: int
+    seconds: float
+
+
+@dataclasses.dataclass
+class Result:
+    what: str
+    count: int
+    #: Status codes, and how many had each.
+    codes: dict[str, int]
+    p50_seconds: float
+    worst_seconds: float
+    #: From the first request to the last reply.
+    all_seconds: float
+    processes: int
+
+
+class Client:
+    """One connection, made at once."""
+
+    def __init__(self, box: appliance.Appliance, token: str) -> None:
+        host, _, port = box.url.removeprefix("https://").partition(":")
+        self._connection = http.client.HTTPSConnection(
+            host,
+            int(port),
+            timeout=TIMEOUT_SECONDS,
+            context=ssl.create_default_context(cafile=str(box.ca_file)),
+        )
+        self._connection.connect()
+        self._headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+        }
+
+    def send(self, method: str, path: str, body: Any = None) -> Reply:
+        began = time.perf_counter()
+        data = None if body is None else json.dumps(body)
+        self._connection.request(method, path, data, self._headers)
+        reply = self._connection.getresponse()
+        reply.read()
+        return Reply(reply.status, time.perf_counter() - began)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Bench:
+    """:param token: of scope driver."""
+
+    def __init__(self, box: appliance.Appliance, token: str) -> None:
+        self._box = box
+        self._token = token
+        self.shares: list[str] = []
+
+    def export(self, count: int) -> None:
+        """Shares, each exported to a host of its own."""
+        self.shares = [str(uuid.uuid4()) for _ in range(count)]
+        with futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._make, range(count)))
+
+    def _make(self, number: int) -> None:
+        client = Client(self._box, self._token)
+        share = f"/v1/shares/{self.shares[number]}"
+        made = client.send("PUT", share, {"name": "v", "size_bytes": 1 << 20})
+        ruled = client.send("PUT", f"{share}/access/first", rule(number))
+        client.close()
+        if (made.status, ruled.status) != (201, 201):
+            raise RuntimeError(f"{made.status} and {ruled.status}")
+
+    def attach(self, count: int) -> Result:
+        chosen = list(enumerate(self.shares[:count]))
+        return self._burst(
+            f"{count} attaches",
+            [
+                ("PUT", f"/v1/shares/{id_}/access/second", rule(n + 5000))
+                for n, id_ in chosen
+            ],
+        )
+
+    def detach(self, count: int) -> Result:
+        return self._burst(
+            f"{count} detaches",
+            [
+                ("DELETE", f"/v1/shares/{id_}/access/second", None)
+                for id_ in self.shares[:count]
+            ],
+        )
+
+    def _burst(
+        self, what: str, requests: list[tuple[str, str, Any]]
+    ) -> Result:
+        clients = [Client(self._box, self._token) for _ in requests]
+        barrier = threading.Barrier(len(requests) + 1)
+
+        def send(client: Client, request: tuple[str, str, Any]) -> Reply:
+            barrier.wait()
+            return client.send(*request)
+
+        before = self._processes()
+        with futures.ThreadPoolExecutor(len(requests)) as pool:
+            calls = list(
+                map(pool.submit, [send] * len(requests), clients, requests)
+            )
+            barrier.wait()
+            began = time.perf_counter()
+            replies = [call.result() for call in calls]
+            seconds = time.perf_counter() - began
+        for client in clients:
+            client.close()
+        return result(what, replies, seconds, self._processes() - before)
+
+    def _processes(self) -> int:
+        with self._box.process.log.open(errors="replace") as lines:
+            return sum(COMMAND_MARK in line for line in lines)
+
+
+def rule(number: int) -> dict[str, Any]:
+    host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return {"clients": [host], "level": "rw"}
+
+
+def result(
+    what: str, replies: Iterable[Reply], seconds: float, processes: int
+) -> Result:
+    replies = list(replies)
+    each = [reply.seconds for reply in replies]
+    codes = collections.Counter(str(reply.status) for reply in replies)
+    return Result(
+        what,
+        len(replies),
+        dict(sorted(codes.items())),
+        round(statistics.median(each), 3),
+        round(max(each), 3),
+        round(seconds, 3),
+        processes,
+    )
+
+
+def table(results: list[Result]) -> prettytable.PrettyTable:
+    shown = prettytable.PrettyTable(
+        ["burst", "status codes", "p50, s", "worst, s", "all, s", "processes"]
+    )
+    shown.align = "r"
+    for row in results:
+        codes = ", ".join(f"{n} x {code}" for code, n in row.codes.items())
+        shown.add_row(
+            [
+                row.what,
+                codes,
+                row.p50_seconds,
+                row.worst_seconds,
+                row.all_seconds,
+                row.processes,
+            ]
+        )
+    return shown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exports", type=int, default=1000)
+    parser.add_argument("--bursts", type=int, nargs="+", default=[1, 48, 200])
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--logs", type=pathlib.Path, required=True)
+    arguments = parser.parse_args()
+    box = appliance.Appliance(
+        str(pathlib.Path(sys.executable).parent / "acme-appliance"),
+        pathlib.Path(os.environ["WORLD_SCRATCH"]) / "bench",
+        arguments.logs,
+        export_root=pathlib.Path(os.environ["WORLD_EXPORT_ROOT"]),
+        arguments=("--debug",),
+    )
+    box.init(POOL_BYTES)
+    box.start()
+    try:
+        bench = Bench(box, box.token("bench", "driver:bench"))
+        began = time.perf_counter()
+        bench.export(arguments.exports)
+        seconds = time.perf_counter() - began
+        print(f"{arguments.exports} exports made in {seconds:.1f} s")
+        results = [
+            act(count)
+            for count in arguments.bursts
+            for act in (bench.attach, bench.detach)
+        ]
+    finally:
+        box.process.stop()
+    if arguments.json:
+        rows = [dataclasses.asdict(row) for row in results]
+        arguments.json.write_text(f"{json.dumps(rows, indent=1)}\n")
+    print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
