@@ -138,6 +138,10 @@ def build_settings(conf: cfg.ConfigOpts) -> types.Settings:
         file_defaults=types.FileDefaults(
             uid=conf.nfs.owner_uid, gid=conf.nfs.owner_gid
         ),
+        allowed_owners=types.AllowedOwners(
+            uids=options.allowed_ids(conf, "allowed_uids"),
+            gids=options.allowed_ids(conf, "allowed_gids"),
+        ),
         volume_file=conf.features.volume_file,
         workers=conf.workers,
         job_retention_days=conf.job_retention_days,

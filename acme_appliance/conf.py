@@ -35,6 +35,10 @@ PROG: Final = "acme-appliance"
 DATABASE_NAME: Final = "appliance.db"
 
 POOL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+#: A number, or two with a hyphen between them.
+ID_RANGE: Final = r"^[0-9]{1,10}(-[0-9]{1,10})?$"
+#: The largest uid: 2**32 - 1 stands for none in chown(2).
+MAX_ID: Final = 4294967294
 
 DEFAULT_OPTS: Final = [
     cfg.StrOpt(
@@ -192,17 +196,33 @@ NFS_OPTS: Final = [
     cfg.IntOpt(
         "owner_uid",
         default=64061,
-        min=0,
-        max=4294967294,
+        min=1,
+        max=MAX_ID,
         help="Owner of a volume file where a create names none; 64061 is"
         " cinder's on Debian and Ubuntu.",
     ),
     cfg.IntOpt(
         "owner_gid",
         default=64061,
-        min=0,
-        max=4294967294,
+        min=1,
+        max=MAX_ID,
         help="Group of a volume file where a create names none.",
+    ),
+    cfg.ListOpt(
+        "allowed_uids",
+        default=["1000-65533"],
+        item_type=types.String(regex=ID_RANGE),
+        help="Numeric users that a create may name as the owner of a volume"
+        " file, besides owner_uid: numbers and ranges. Users of granted"
+        " hosts act as the owner, so system accounts are not among them by"
+        " default; cinder is 165 on Red Hat and its relatives. Root cannot"
+        " be listed.",
+    ),
+    cfg.ListOpt(
+        "allowed_gids",
+        default=["1000-65533"],
+        item_type=types.String(regex=ID_RANGE),
+        help="As allowed_uids, for the group, besides owner_gid.",
     ),
 ]
 
@@ -282,7 +302,8 @@ POOL_OPTS: Final = [
         "device",
         help="Block device or image file that serve mounts at path, if"
         " nothing is mounted there. Leave it out where /etc/fstab or a"
-        " systemd mount unit does that.",
+        " systemd mount unit does that, with the options"
+        " nodev,nosuid,noexec.",
     ),
 ]
 
@@ -393,6 +414,7 @@ def check(conf: cfg.ConfigOpts) -> None:
                 f" pool; it is {group.path!r}"
             )
     wrong += _check_addresses(conf)
+    wrong += _check_ids(conf)
     if bool(conf.tls.certificate_file) != bool(conf.tls.key_file):
         wrong.append(
             "[tls] certificate_file and key_file belong together: set both"
@@ -424,6 +446,30 @@ def _check_addresses(conf: cfg.ConfigOpts) -> list[str]:
                 " Listen on 127.0.0.1, or enable TLS"
             )
     return wrong
+
+
+def _check_ids(conf: cfg.ConfigOpts) -> list[str]:
+    return [
+        f"[nfs] {name}: {text!r} is not a number or a range FIRST-LAST"
+        f" between 1 and {MAX_ID}"
+        for name in ("allowed_uids", "allowed_gids")
+        for text in conf.nfs[name]
+        if not _is_id_range(_id_range(text))
+    ]
+
+
+def _is_id_range(found: range) -> bool:
+    return len(found) > 0 and found[0] >= 1 and found[-1] <= MAX_ID
+
+
+def _id_range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def allowed_ids(conf: cfg.ConfigOpts, name: str) -> tuple[range, ...]:
+    """:param name: ``allowed_uids`` or ``allowed_gids``."""
+    return tuple(_id_range(text) for text in conf.nfs[name])
 
 
 def pools(conf: cfg.ConfigOpts) -> list[Pool]:

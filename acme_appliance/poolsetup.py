@@ -72,6 +72,7 @@ def set_up(plan: Plan) -> list[str]:
     except (OSError, commands.CommandError, base.EngineError) as error:
         raise PoolError(f"pool {plan.name}: {error}") from error
     done.append(f"pool {plan.name} is ready in {plan.path}")
+    done += [f"WARNING: {line}" for line in warnings(plan.path)]
     return done
 
 
@@ -103,6 +104,11 @@ def ensure_mounted(source: str, path: str) -> bool:
         ) from error
     LOG.info("Mounted %s at %s", source, path)
     return True
+
+
+def warnings(path: str) -> list[str]:
+    """What the operator should change on a pool that is mounted."""
+    return btrfs.BtrfsEngine(path).warnings()
 
 
 def _check_directory(path: str) -> None:

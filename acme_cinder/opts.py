@@ -113,17 +113,19 @@ ACME_OPTS: Final = [
     ),
     cfg.IntOpt(
         "acme_file_uid",
-        min=0,
+        min=1,
         max=4294967294,
-        help="Numeric owner of volume files. Default: the user that the "
-        "service runs as.",
+        help="Numeric owner of volume files, one that the appliance allows "
+        "(allowed_uids there). Default: the user that the service runs as; "
+        "for root, the appliance's default.",
     ),
     cfg.IntOpt(
         "acme_file_gid",
-        min=0,
+        min=1,
         max=4294967294,
-        help="Numeric group of volume files. Default: the group that the "
-        "service runs as.",
+        help="Numeric group of volume files, one that the appliance allows "
+        "(allowed_gids there). Default: the group that the service runs as; "
+        "for root, the appliance's default.",
     ),
     cfg.IntOpt(
         "acme_mount_timeout_seconds",

@@ -184,8 +184,9 @@ class Shares:
             name=volume.name,
             format="raw",
             allocation=self._settings.allocation,
-            uid=self._settings.file_uid,
-            gid=self._settings.file_gid,
+            # Root owns no volume file: then it is the appliance's default.
+            uid=self._settings.file_uid or None,
+            gid=self._settings.file_gid or None,
             mode=self._settings.file_mode,
         )
 

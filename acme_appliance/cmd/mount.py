@@ -46,6 +46,8 @@ def run(conf: cfg.ConfigOpts) -> int:
             continue
         how = f"mounted {device} at" if mounted else "was mounted at"
         print(f"pool {pool.name}: {how} {pool.path}")
+        for line in poolsetup.warnings(pool.path):
+            print(f"WARNING: pool {pool.name}: {line}")
     if failed:
         raise CommandError("\n".join(failed))
     return Exit.OK

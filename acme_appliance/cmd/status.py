@@ -57,6 +57,7 @@ def run(conf: cfg.ConfigOpts) -> int:
                 for name, engine in service.core.pools.items()
                 for reason in engine.check()
             ] + service.core.exporter.check()
+            status["warnings"] = service.warnings()
         except problems.Problem as problem:
             raise CommandError(problem.detail) from problem
     status["serving_pid"] = lock.holder() if lock.is_held() else None
@@ -105,6 +106,8 @@ def _print(conf: cfg.ConfigOpts, status: dict[str, Any]) -> None:
         print(f"SHA-256: {status['tls']['sha256']}")
     for reason in status["reasons"]:
         print(f"NOT READY: {reason}")
+    for warning in status["warnings"]:
+        print(f"WARNING: {warning}")
     states = status["share_states"]
     total = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
     for title, table in (

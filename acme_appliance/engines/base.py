@@ -137,6 +137,11 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
+    def warnings(self) -> list[str]:
+        """What an operator should change although the pool works, one
+        sentence each. A pool that cannot be looked at has none."""
+
+    @abc.abstractmethod
     def usage(self) -> Usage:
         """The pool's capacity, as of now."""
 

@@ -76,6 +76,20 @@ class BtrfsEngine(base.Engine):
             return [f"{error.filename}: {error.strerror}"]
         return []
 
+    def warnings(self) -> list[str]:
+        try:
+            missing = filesystem.missing_mount_options(self.root)
+        except OSError:
+            # Why it cannot be looked at is what check() says.
+            return []
+        if not missing:
+            return []
+        return [
+            f"the file system of {self.root} is mounted without"
+            f" {','.join(missing)}: clients write what they like there."
+            " Add these options to the mount"
+        ]
+
     def usage(self) -> base.Usage:
         with _translated(self.root):
             return base.Usage(*filesystem.usage(self.root))

@@ -115,6 +115,9 @@ class MemoryEngine(base.Engine):
     def check(self) -> list[str]:
         return list(self.reasons)
 
+    def warnings(self) -> list[str]:
+        return []
+
     def usage(self) -> base.Usage:
         with self._changing():
             used = sum(

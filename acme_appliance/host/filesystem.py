@@ -89,6 +89,17 @@ def is_read_only(path: str) -> bool:
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
+def missing_mount_options(path: str) -> list[str]:
+    """What a pool's mount should forbid and does not: nodev and the like."""
+    flags = os.statvfs(path).f_flag
+    wanted = {
+        "nodev": os.ST_NODEV,
+        "nosuid": os.ST_NOSUID,
+        "noexec": os.ST_NOEXEC,
+    }
+    return [name for name, flag in wanted.items() if not flags & flag]
+
+
 def usage(path: str) -> tuple[int, int, int]:
     """Total, used and free bytes of the file system of a path."""
     found = os.statvfs(path)

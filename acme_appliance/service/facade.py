@@ -30,6 +30,7 @@ from acme_appliance.service import core
 from acme_appliance.service import failures
 from acme_appliance.service import history
 from acme_appliance.service import journal
+from acme_appliance.service import owners
 from acme_appliance.service import pools as pool_views
 from acme_appliance.service import recovery
 from acme_appliance.service import share_creation
@@ -118,6 +119,8 @@ class Service:
         self._changer.started = True
         for line in report.lines():
             LOG.warning("Comparison at start: %s", line)
+        for line in self.warnings():
+            LOG.warning("At start: %s", line)
         return report
 
     def stop(self) -> None:
@@ -144,6 +147,22 @@ class Service:
             reasons += [f"pool {name}: {why}" for why in engine.check()]
         reasons += self.core.exporter.check()
         return reasons
+
+    def warnings(self) -> list[str]:
+        """What an operator should change although all works."""
+        found = [
+            f"pool {name}: {line}"
+            for name, engine in self.core.pools.items()
+            for line in engine.warnings()
+        ]
+        with self.core.database.read() as session:
+            others = owners.not_allowed(session, self.core.settings)
+        return found + [
+            f"{count} shares belong to uid {uid}, gid {gid}, which no create"
+            " may name: allow both ([nfs] allowed_uids, allowed_gids), or"
+            " replace the shares by clones, which have the default owner"
+            for (uid, gid), count in sorted(others.items())
+        ]
 
     def status(self) -> types.Body:
         """All that an operator wants to see at once; not paged."""

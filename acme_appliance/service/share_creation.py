@@ -21,6 +21,7 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
 from acme_appliance.service import core
+from acme_appliance.service import owners
 from acme_appliance.service import queue
 from acme_appliance.service import rows
 from acme_appliance.service import share_operations as operations
@@ -137,6 +138,7 @@ class ShareCreation:
             "labels": body.get("labels", {}),
             "request": body,
         }
+        owners.check(body.get("file", {}), self.core.settings)
         if "source" in body:
             arguments.update(self._from_source(session, caller, body))
         else:
@@ -197,7 +199,8 @@ class ShareCreation:
             )
         file = None
         if source.file is not None and self.core.has_volume_file(pool):
-            file = {**source.file, **body.get("file", {})}
+            inherited = owners.inherited(source.file, self.core.settings)
+            file = {**inherited, **body.get("file", {})}
         elif "file" in body:
             raise no_file(
                 "The pool makes no volume files, or the source has none."

@@ -132,6 +132,18 @@ class FileDefaults:
 
 
 @dataclasses.dataclass(frozen=True)
+class AllowedOwners:
+    """Users and groups that a create may name, besides the defaults.
+
+    By default neither root, nor system accounts (below 1000, Debian policy
+    9.2.2), nor nobody (65534), as whom a squashed root acts.
+    """
+
+    uids: tuple[range, ...] = (range(1000, 65534),)
+    gids: tuple[range, ...] = (range(1000, 65534),)
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What the service is told about the world."""
 
@@ -142,6 +154,7 @@ class Settings:
     nfs_versions: tuple[str, ...] = ("4.2", "4.1")
     limits: Limits = Limits()
     file_defaults: FileDefaults = FileDefaults()
+    allowed_owners: AllowedOwners = AllowedOwners()
     #: False stands for a minimal appliance, which knows nothing of files.
     volume_file: bool = True
     #: Changes at work at the same time; more of them are queued jobs.

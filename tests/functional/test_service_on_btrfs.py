@@ -229,7 +229,7 @@ class TestHostileClients(RealCase):
         self.assertIsNone(body["used_bytes"])
         self.check_degraded(
             lambda: self.clone(
-                "share", self.share_id, file={"name": "c", "uid": 1}
+                "share", self.share_id, file={"name": "c", "uid": 1001}
             )
         )
 
@@ -244,7 +244,7 @@ class TestHostileClients(RealCase):
         self.plant("clone", self.outside)
         self.check_degraded(
             lambda: self.clone(
-                "share", self.share_id, file={"name": "clone", "uid": 1}
+                "share", self.share_id, file={"name": "clone", "uid": 1001}
             )
         )
         self.check_nothing_else([self.share_id])

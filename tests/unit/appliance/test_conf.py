@@ -79,6 +79,20 @@ class ConfigurationTest(Case):
             options.database_url(conf),
         )
 
+    def test_who_may_own_files(self):
+        conf = self.load(
+            GOOD.replace(
+                "[nfs]", "[nfs]\nallowed_uids = 165, 1000-2000\nowner_gid = 7"
+            )
+        )
+        options.check(conf)
+        settings = composition.build_settings(conf)
+        self.assertEqual(
+            (range(165, 166), range(1000, 2001)), settings.allowed_owners.uids
+        )
+        self.assertEqual((range(1000, 65534),), settings.allowed_owners.gids)
+        self.assertEqual(7, settings.file_defaults.gid)
+
     def test_threads_leave_some_for_reads(self):
         for threads in (8, 9, 64, 512):
             conf = self.load(f"[DEFAULT]\nthreads = {threads}\n")
@@ -96,6 +110,9 @@ class ConfigurationTest(Case):
         ("[nfs]\nsquash = some\n", "squash"),
         ("[tls]\nenabled = perhaps\n", "enabled"),
         ("[auth]\nsession_seconds = 1\n", "session_seconds"),
+        ("[nfs]\nowner_uid = 0\n", "owner_uid"),
+        ("[nfs]\nallowed_uids = cinder\n", "allowed_uids"),
+        ("[nfs]\nallowed_gids = 5-\n", "allowed_gids"),
         ("[limits]\nmax_share_bytes = 9999999999999999\n", "max_share_bytes"),
         ("[DEFAULT]\nenabled_pools = g\n[pool:g]\nengine = zfs\n", "engine"),
         ("no section", "a.conf"),
@@ -116,6 +133,15 @@ class ConfigurationTest(Case):
             "listen_addresses = 127.0.0.1, ::1",
             "listen_addresses = 0.0.0.0\n[tls]\nenabled = false\n[DEFAULT]",
             "tokens would cross the network",
+        ),
+        *(
+            ("[nfs]", f"[nfs]\nallowed_{ids}", "is not a number or a range")
+            for ids in (
+                "uids = 0",
+                "uids = 0-1000",
+                "gids = 5-4",
+                "gids = 1000,4294967295",
+            )
         ),
         (
             "[nfs]",

@@ -246,9 +246,9 @@ class TestCreateFromSource(case.ServiceCase):
             type_,
             self.sources[type_],
             size_bytes=5 * MIB,
-            file={"name": "clone", "uid": 7},
+            file={"name": "clone", "uid": 1007},
         ).body
-        self.assertEqual(7, body["file"]["uid"])
+        self.assertEqual(1007, body["file"]["uid"])
         self.assertEqual(
             (b"s" * 4096, 5 * MIB), self.read(body["id"], "clone")
         )

@@ -14,6 +14,7 @@
 knowing about volume files."""
 
 import os
+from unittest import mock
 
 from cinder import exception
 from oslo_concurrency import processutils
@@ -337,6 +338,15 @@ class VolumesTest(VolumesCase):
         self.assertEqual(
             base.GIB, self.entries(volume)[volume.name].reserved_bytes
         )
+
+    def test_root_leaves_the_owner_to_the_appliance(self):
+        with (
+            mock.patch("os.geteuid", return_value=0),
+            mock.patch("os.getegid", return_value=0),
+        ):
+            self.driver = self.new_driver()
+        file = self.share(self.create()).file
+        self.assertEqual((64061, 64061), (file.uid, file.gid))
 
     def test_no_space_for_a_full_file(self):
         self.appliance.engines["gold"].total_bytes = base.GIB // 2

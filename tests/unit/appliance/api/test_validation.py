@@ -160,7 +160,10 @@ class BodyTest(Case):
         ),
         ({**GOOD, "file": {"name": ".."}}, "request.invalid", "/file/name"),
         ({**GOOD, "file": {"name": "a/b"}}, "request.invalid", "/file/name"),
-        ({**GOOD, "file": {"mode": "4777"}}, "request.invalid", "/file/mode"),
+        *(
+            ({**GOOD, "file": {"mode": mode}}, "request.invalid", "/file/mode")
+            for mode in ("4777", "0777", "0770", "0060", "0461", "660", "")
+        ),
         ({**GOOD, "file": {"uid": -1}}, "request.invalid", "/file/uid"),
         ({**GOOD, "file": None}, "request.invalid", "/file"),
         ({**GOOD, "labels": {"a": 1}}, "request.invalid", "/labels/a"),
