@@ -11,7 +11,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# Times of the driver against Cinder's generic NFS driver. See --help.
+# Times of the driver against Cinder's generic NFS driver, and of the appliance
+# by itself. See --help.
 set -euo pipefail
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -19,8 +20,10 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: tools/bench.sh [--json FILE] [--runs N] [--large-runs N] [--sandbox]
+       tools/bench.sh appliance [--json FILE] [--before CHECKOUT]
+                                [--seconds N] [--rounds N] [--shares N]
 
-Measures create, snapshot, create from snapshot, clone, clone of a volume with
+The first measures create, snapshot, create from snapshot, clone, clone of a volume with
 1 GiB of data, extend and delete: acme_cinder's driver on the reference
 appliance against Cinder's generic NFS driver (nfs_snapshot_support = True),
 both in one process, on one btrfs pool, over one NFS server, in turns. Prints
@@ -32,8 +35,63 @@ machine. In the sandbox a process costs ten times what it costs elsewhere.
   --runs N          runs of the small operations (5)
   --large-runs N    runs of the clone of 1 GiB (3)
   --sandbox         use the sandbox even where the running kernel has NFS
+
+The second measures the appliance alone, as its real process with TLS and
+SQLite on disk: requests a second and CPU time of each, for nothing (GET
+/healthz), create, read and delete, with 1, 4 and 16 clients; creates of the
+service without HTTP; and the start, empty and with many shares. With the
+memory engine, and as root also with btrfs on a loop device. Prints the floor
+as well: what the disk makes durable in a second.
+
+  --json FILE         write the results there as well
+  --before CHECKOUT   measure that folder's code in turns with this one's
+  --seconds N         for each figure (5)
+  --rounds N          of all but the start; medians are shown (2)
+  --shares N          for the start; 0: leave it out (10000)
 TEXT
 }
+
+# An environment for the appliance of a checkout. Sets BENCH_PYTHON.
+ensure_bench() {
+    local ACME_TOP=$1 ACME_WORK=$1/.work
+    cd "$ACME_TOP"
+    ensure_venv "$ACME_WORK/venv/bench" constraints.txt requirements.txt \
+        pyproject.toml -- -c constraints.txt -e '.[appliance]'
+    BENCH_PYTHON=$ACME_WORK/venv/bench/bin/python
+}
+
+bench_appliance() {
+    local json='' before='' arguments=() logs=$ACME_WORK/bench-logs
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --json) json=$(realpath -m "${2:?FILE}") ;;
+            --before) before=$(realpath -e "${2:?CHECKOUT}") ;;
+            --seconds | --rounds | --shares) arguments+=("$1" "${2:?N}") ;;
+            -h | --help) usage && exit 0 ;;
+            *) usage >&2 && exit 2 ;;
+        esac
+        shift 2
+    done
+    ensure_packages appliance
+    if [ -n "$before" ]; then
+        ensure_bench "$before"
+        arguments+=(--before "$before" "$BENCH_PYTHON")
+    fi
+    ensure_bench "$ACME_TOP"
+    rm -rf "$logs"
+    mkdir -p "$logs"
+    "$BENCH_PYTHON" -m tools.bench.appliance --json "$logs/results.json" \
+        --logs "$logs" --scratch "$ACME_WORK" "${arguments[@]}" ||
+        fail "the measurement failed; logs are in $logs"
+    [ -z "$json" ] || cp "$logs/results.json" "$json"
+}
+
+if [ "${1:-}" = appliance ]; then
+    shift
+    cd "$ACME_TOP"
+    bench_appliance "$@"
+    exit
+fi
 
 JSON='' KIND=() RUNS=()
 while [ $# -gt 0 ]; do
