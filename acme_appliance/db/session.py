@@ -15,15 +15,19 @@
 from collections.abc import Iterator
 import contextlib
 import pathlib
-import threading
 from typing import Any
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from acme_appliance.db.groupcommit import GroupCommit
+
 #: How long SQLite waits for another process (a backup, ``status``) that
 #: holds the file, in milliseconds.
 BUSY_TIMEOUT_MS = 30_000
+#: How long a writer waits for those of this process that came before it.
+WRITE_WAIT_SECONDS: Final = 30.0
 
 #: The newest migration.
 REVISION = "0001"
@@ -53,14 +57,9 @@ class Database:
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
-        # The work is done before the commit and each commit is an fsync:
-        # queueing here is fair, where SQLite's own waiting is not.
-        self._writer = threading.Lock()
+        self._writers = self.engine.execution_options(**{_WRITE: True})
+        self._commits = GroupCommit(self._writers)
         self._readers = orm.sessionmaker(self.engine, autoflush=False)
-        self._writers = orm.sessionmaker(
-            self.engine.execution_options(**{_WRITE: True}),
-            expire_on_commit=False,
-        )
 
     @contextlib.contextmanager
     def read(self) -> Iterator[orm.Session]:
@@ -72,10 +71,14 @@ class Database:
     def write(self) -> Iterator[orm.Session]:
         """A transaction: committed, and on disk, when the block is left.
 
-        An exception rolls it back. Writers take turns; what is done inside
-        must be short and must not wait for anything else.
+        An exception rolls it back. Writers take turns, and those that queue
+        share a commit; what is done inside must be short and must not wait
+        for anything else.
+
+        :raises sqlalchemy.exc.TimeoutError: the writers before it took
+            longer than WRITE_WAIT_SECONDS.
         """
-        with self._writer, self._writers.begin() as session:
+        with self._commits.member(WRITE_WAIT_SECONDS) as session:
             yield session
 
     def check_writable(self, wait_seconds: float) -> None:
@@ -84,25 +87,21 @@ class Database:
         :raises sqlalchemy.exc.SQLAlchemyError: it could not be done: full,
             read-only, gone, or in use by others for longer than the wait.
         """
-        if not self._writer.acquire(timeout=wait_seconds):
-            raise sa.exc.TimeoutError("a transaction takes very long")
-        try:
-            with self.engine.connect() as connection:
-                # Here and not in SQL, which would begin a transaction.
-                driver: Any = connection.connection.driver_connection
+        with (
+            self._commits.alone(wait_seconds),
+            self._writers.connect() as connection,
+        ):
+            # Here and not in SQL, which would begin a transaction.
+            driver: Any = connection.connection.driver_connection
+            if self.sqlite:
+                driver.execute(
+                    f"PRAGMA busy_timeout = {int(wait_seconds * 1000)}"
+                )
+            try:
+                _write_nothing(connection)
+            finally:
                 if self.sqlite:
-                    driver.execute(
-                        f"PRAGMA busy_timeout = {int(wait_seconds * 1000)}"
-                    )
-                try:
-                    _write_nothing(connection)
-                finally:
-                    if self.sqlite:
-                        driver.execute(
-                            f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"
-                        )
-        finally:
-            self._writer.release()
+                    driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
     def upgrade(self) -> None:
         """Bring the tables to this release's; may be called every time.
@@ -141,14 +140,11 @@ class Database:
         config = alembic_config.Config()
         here = pathlib.Path(__file__).parent
         config.set_main_option("script_location", str(here / "migrations"))
-        config.attributes["engine"] = self.engine.execution_options(
-            **{_WRITE: True}
-        )
+        config.attributes["engine"] = self._writers
         return config
 
 
 def _write_nothing(connection: sa.Connection) -> None:
-    connection = connection.execution_options(**{_WRITE: True})
     with connection.begin():
         # Rolled back, it would not show a full or read-only disk: SQLite
         # writes at the commit, then also where no page has changed.
