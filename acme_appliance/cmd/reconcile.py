@@ -35,6 +35,13 @@ _TITLES: Final = {
     "unknown_snapshots": "Subvolumes that no snapshot owns; never deleted by"
     " this program",
     "export_differences": "Exports that are not as they should be",
+    "unexplained_exports": "Exports that no access rule explains; only"
+    " --apply withdraws them",
+}
+#: What --apply does about a finding.
+_REPAIRED: Final = {
+    "export_differences": " (repaired)",
+    "unexplained_exports": " (withdrawn)",
 }
 
 
@@ -50,8 +57,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--apply",
         action="store_true",
-        help="repair exports and states of shares; the appliance must not be"
-        " serving, and does the same at each start",
+        help="make exports and states of shares what the database says. The"
+        " appliance must not be serving. A start repairs too, but withdraws"
+        " nothing: only this command withdraws exports that no access rule"
+        " explains",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -88,8 +97,7 @@ def _nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
             (
                 locks.Lock(composition.ensure_state_path(conf) / "serve.lock"),
                 "the appliance is serving, as process {pid}. Stop it first"
-                " (systemctl stop acme-appliance); or just restart it: it"
-                " repairs the same at each start.",
+                " (systemctl stop acme-appliance).",
             ),
             (
                 server.worker_lock(conf),
@@ -108,7 +116,7 @@ def _nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
 
 def _left(report: dict[str, Any], apply: bool) -> bool:
     """Whether something is still not as it should be."""
-    repaired = {"export_differences"} if apply else set()
+    repaired = _REPAIRED if apply else {}
     return any(report[name] for name in _TITLES if name not in repaired)
 
 
@@ -119,9 +127,7 @@ def _print(report: dict[str, Any]) -> None:
         if not found:
             continue
         clean = False
-        note = ""
-        if name == "export_differences" and report["applied"]:
-            note = " (repaired)"
+        note = _REPAIRED.get(name, "") if report["applied"] else ""
         print(f"{title}{note}:")
         if isinstance(found, dict):
             found = [f"{key}: {value}" for key, value in found.items()]
@@ -132,6 +138,8 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _line(entry: Any) -> str:
+    if isinstance(entry, dict) and "clients" in entry:
+        return f"{entry['share_id']}: {_clients(entry['clients'])}"
     if isinstance(entry, dict) and "share_id" in entry:
         return (
             f"{entry['share_id']}: wanted {_clients(entry['wanted'])}, found"

@@ -49,6 +49,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     lock = locks.Lock(options.state_path(conf) / "serve.lock")
     with stores.look_at_service(conf) as service:
         try:
+            service.compare_exports()
             status = service.status()
             # The service of this process was never started and says so:
             # what counts is what the server's would say.

@@ -41,17 +41,32 @@ class ExporterError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
+class Rule:
+    """One holder's access rule: its clients, canonical, and their level."""
+
+    clients: tuple[str, ...]
+    level: str
+
+
+#: Holder to rule.
+Rules = Mapping[str, Rule]
+
+
+@dataclasses.dataclass(frozen=True)
 class ExportedShare:
     """What an exporter must know of a share.
 
     ``uid`` and ``gid`` own its volume file: with squashing, every user of a
-    granted host acts as them.
+    granted host acts as them. ``rules`` is kept beside the export, so that
+    a lost database can be rebuilt; the export itself is what ``clients``
+    of :meth:`Exporter.apply` say.
     """
 
     id: str
     directory: str
     uid: int
     gid: int
+    rules: Rules = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +76,22 @@ class Difference:
     share_id: str
     wanted: Clients
     found: Clients
+
+    @property
+    def unexplained(self) -> Clients:
+        """What is exported beyond what is wanted."""
+        return unexplained(self.wanted, self.found)
+
+    @property
+    def is_lacking(self) -> bool:
+        """Whether something has to be added or corrected."""
+        return self.wanted != self.found and (
+            not self.unexplained
+            or any(
+                self.found.get(client) not in (level, LEVEL_READ_WRITE)
+                for client, level in self.wanted.items()
+            )
+        )
 
 
 class Exporter(abc.ABC):
@@ -91,10 +122,26 @@ class Exporter(abc.ABC):
         """What is exported now: share id to client to level."""
 
     @abc.abstractmethod
+    def rules(self) -> dict[str, Rules]:
+        """The access rules kept with the exports: share id to rules.
+
+        A client that no kept rule explains has a rule of its own, with a
+        holder made by :func:`recovered_holder`.
+        """
+
+    @abc.abstractmethod
     def reconcile(
-        self, wanted: Iterable[tuple[ExportedShare, Clients]], *, apply: bool
+        self,
+        wanted: Iterable[tuple[ExportedShare, Clients]],
+        *,
+        apply: bool,
+        remove: bool = False,
     ) -> list[Difference]:
-        """Compare all exports with what is wanted; with ``apply``, repair.
+        """Compare all exports with what is wanted.
+
+        :param apply: add what is missing. What is found beyond what is
+            wanted stays, also over a restart of the machine.
+        :param remove: with ``apply``, take that away too.
 
         Exports that are not ours are not looked at.
         """
@@ -126,6 +173,11 @@ def canonical_client(text: str) -> str:
     return str(network)
 
 
+def clients_of(rules: Rules) -> Clients:
+    """The clients of a share's rules; see :func:`merge_clients`."""
+    return merge_clients((rule.clients, rule.level) for rule in rules.values())
+
+
 def merge_clients(rules: Iterable[tuple[Iterable[str], str]]) -> Clients:
     """The clients of all rules of a share, each with its strongest level.
 
@@ -149,6 +201,43 @@ def merge_clients(rules: Iterable[tuple[Iterable[str], str]]) -> Clients:
         if any(_contains(writer, network) for writer in writers):
             levels[client] = LEVEL_READ_WRITE
     return dict(sorted(levels.items()))
+
+
+def unexplained(wanted: Clients, found: Clients) -> Clients:
+    """Those found that are not wanted, or not with a level that high."""
+    return {
+        client: level
+        for client, level in found.items()
+        if client not in wanted
+        or (level, wanted[client]) == (LEVEL_READ_WRITE, LEVEL_READ_ONLY)
+    }
+
+
+def strongest(*several: Clients) -> Clients:
+    """The clients of all, each with the highest level that it has."""
+    levels: dict[str, str] = {}
+    for clients in several:
+        for client, level in clients.items():
+            if levels.get(client) != LEVEL_READ_WRITE:
+                levels[client] = level
+    return dict(sorted(levels.items()))
+
+
+def recovered_holder(client: str) -> str:
+    """The holder of a rule whose holder nobody knows any more."""
+    return f"recovered:{client.replace('/', '-')}"
+
+
+def with_recovered(rules: Rules, clients: Clients) -> Rules:
+    """The rules, and one for each client that they do not explain."""
+    explained = clients_of(rules)
+    return {
+        **rules,
+        **{
+            recovered_holder(client): Rule((client,), level)
+            for client, level in unexplained(explained, clients).items()
+        },
+    }
 
 
 def export_path(directory: str, root: str) -> str:

@@ -45,6 +45,7 @@ import shutil
 import threading
 
 from acme_appliance.exporters import base
+from acme_appliance.exporters import exportfiles
 from acme_appliance.exporters import passes
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
@@ -65,7 +66,6 @@ _SQUASH = {
     SQUASH_NONE: "no_root_squash",
 }
 
-_FILE = re.compile(r"acme-([0-9a-f-]{36})\.exports")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 #: So many kinds of options have a process each; for more of them, one
@@ -76,6 +76,7 @@ _MOST_KINDS = 2
 #: ``(path, client)``, as the table has them.
 _Key = tuple[str, str]
 _Found = dict[_Key, exportfs.Entry]
+_Rows = Mapping[str, tuple[base.ExportedShare, base.Clients]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,7 @@ class KernelExporter(base.Exporter):
             raise ValueError(f"unknown squash: {squash!r}")
         self.root = os.path.realpath(root)
         self.exports_dir = pathlib.Path(exports_dir)
+        self._files = exportfiles.ExportFiles(self.exports_dir)
         self._squash = _SQUASH[squash]
         self._table = table or exportfs.ExportTable()
         self._passes = passes.Passes(self._pass)
@@ -154,60 +156,82 @@ class KernelExporter(base.Exporter):
 
     def withdraw(self, share_id: str) -> None:
         with _translated():
-            self._remove_file(share_id)
+            self._files.remove(share_id)
             self._passes.serve(_Target(share_id))
 
     def exported(self) -> dict[str, dict[str, str]]:
         with _translated():
             return {
-                share_id: {
-                    client: _level(entry) for (_, client), entry in row.items()
-                }
+                share_id: _levels(row)
                 for share_id, row in self._found().items()
             }
+
+    def rules(self) -> dict[str, base.Rules]:
+        with _translated():
+            found = self._found()
+            files = self._not_as_wanted({}, self._files.texts())
+        return {
+            share_id: base.with_recovered(
+                files[share_id].rules if share_id in files else {},
+                _everything(share_id, found, files),
+            )
+            for share_id in found.keys() | files.keys()
+        }
 
     def reconcile(
         self,
         wanted: Iterable[tuple[base.ExportedShare, base.Clients]],
         *,
         apply: bool,
+        remove: bool = False,
     ) -> list[base.Difference]:
         rows = {share.id: (share, row) for share, row in wanted if row}
         with _translated():
-            targets = {id_: self._target(*row) for id_, row in rows.items()}
-            found = self._found()
-            differing = [
-                targets.get(id_) or _Target(id_)
-                for id_ in sorted(targets.keys() | found.keys())
-                if not _agree(found.get(id_, {}), targets.get(id_))
-            ]
+            texts = self._files.texts()
+            differences = self._differences(rows, texts)
             if apply:
-                self._repair(rows, differing)
-        return [
-            base.Difference(
-                target.share_id,
-                dict(rows[target.share_id][1]) if target.wanted else {},
-                {
-                    client: _level(entry)
-                    for (_, client), entry in found.get(
-                        target.share_id, {}
-                    ).items()
-                },
+                self._repair(rows, texts, differences, remove)
+        return differences
+
+    # -- all shares
+
+    def _differences(
+        self, rows: _Rows, texts: Mapping[str, str]
+    ) -> list[base.Difference]:
+        found, files = self._found(), self._not_as_wanted(rows, texts)
+        differences = []
+        for share_id in sorted({*rows, *found, *files}):
+            clients = dict(rows[share_id][1]) if share_id in rows else {}
+            surplus = base.unexplained(
+                clients, _everything(share_id, found, files)
             )
-            for target in differing
-        ]
+            row = found.get(share_id, {})
+            if surplus or not _agree(row, self._target_of(rows, share_id)):
+                differences.append(
+                    base.Difference(
+                        share_id, clients, {**surplus, **_levels(row)}
+                    )
+                )
+        return differences
 
     def _repair(
         self,
-        rows: Mapping[str, tuple[base.ExportedShare, base.Clients]],
-        differing: list[_Target],
+        rows: _Rows,
+        texts: Mapping[str, str],
+        differences: list[base.Difference],
+        remove: bool,
     ) -> None:
-        for share_id in self._files() - rows.keys():
-            self._remove_file(share_id)
-        for share, clients in rows.values():
-            self._write_file(share, clients)
-        errors = self._pass(differing)
-        for target, error in zip(differing, errors, strict=True):
+        if remove:
+            for share_id in texts.keys() - rows.keys():
+                self._files.remove(share_id)
+        else:
+            rows, differences = _only_adding(rows, differences)
+        self._write_files(rows, texts)
+        targets = [
+            self._target_of(rows, each.share_id) for each in differences
+        ]
+        errors = self._pass(targets)
+        for target, error in zip(targets, errors, strict=True):
             if error is not None:
                 # One share that is not there keeps no other from its
                 # clients; it is reported as the difference that it is.
@@ -216,6 +240,11 @@ class KernelExporter(base.Exporter):
                     target.share_id,
                     error,
                 )
+
+    def _target_of(self, rows: _Rows, share_id: str) -> _Target:
+        if share_id not in rows:
+            return _Target(share_id)
+        return self._target(*rows[share_id])
 
     # -- the table
 
@@ -321,41 +350,74 @@ class KernelExporter(base.Exporter):
 
     # -- the files
 
-    def _file(self, share_id: str) -> pathlib.Path:
-        return self.exports_dir / f"acme-{share_id}.exports"
+    def _not_as_wanted(
+        self, rows: _Rows, texts: Mapping[str, str]
+    ) -> dict[str, exportfiles.Content]:
+        """The files that do not say exactly what is wanted."""
+        return {
+            share_id: exportfiles.parse(text)
+            for share_id, text in texts.items()
+            if share_id not in rows or text != self._text(*rows[share_id])
+        }
 
-    def _files(self) -> set[str]:
-        """The shares that have a file."""
-        matches = (
-            _FILE.fullmatch(name) for name in os.listdir(self.exports_dir)
-        )
-        return {match[1] for match in matches if match is not None}
+    def _write_files(self, rows: _Rows, texts: Mapping[str, str]) -> None:
+        """Write what differs; one wait for the disk serves all."""
+        changed = {
+            share.id: text
+            for share, clients in rows.values()
+            if (text := self._text(share, clients)) != texts.get(share.id)
+        }
+        for share_id, text in changed.items():
+            self._files.write(share_id, text, sync=False)
+        if changed:
+            self._files.sync()
 
     def _write_file(
         self, share: base.ExportedShare, clients: base.Clients
     ) -> None:
         """The next pass has the folder on disk."""
-        if not clients:
-            self._remove_file(share.id)
-            return
-        fields = [f'"{self.path(share.directory)}"']
-        fields += [
-            f"{client}({self._options(share, level)})"
-            for client, level in clients.items()
-        ]
-        text = "# By acme-appliance, which writes it anew.\n"
-        text += " ".join(fields) + "\n"
-        file = self._file(share.id)
-        try:
-            if file.read_text("utf-8") == text:
-                return
-        except FileNotFoundError:
-            # The first rule of this share.
-            pass
-        filesystem.replace_file(file, text)
+        if clients:
+            self._files.write(share.id, self._text(share, clients))
+        else:
+            self._files.remove(share.id)
 
-    def _remove_file(self, share_id: str) -> None:
-        self._file(share_id).unlink(missing_ok=True)
+    def _text(self, share: base.ExportedShare, clients: base.Clients) -> str:
+        options = {
+            client: self._options(share, level)
+            for client, level in clients.items()
+        }
+        path = self.path(share.directory)
+        return exportfiles.render(path, options, share.rules)
+
+
+def _only_adding(
+    rows: _Rows, differences: list[base.Difference]
+) -> tuple[_Rows, list[base.Difference]]:
+    """The rows, with all in them that is exported beyond them; and the
+    differences of shares that have a row."""
+    known = [each for each in differences if each.share_id in rows]
+    grown = dict(rows)
+    for each in known:
+        share, clients = rows[each.share_id]
+        grown[each.share_id] = (
+            share,
+            base.strongest(clients, each.unexplained),
+        )
+    return grown, known
+
+
+def _levels(found: _Found) -> dict[str, str]:
+    return {client: _level(entry) for (_, client), entry in found.items()}
+
+
+def _everything(
+    share_id: str,
+    found: Mapping[str, _Found],
+    files: Mapping[str, exportfiles.Content],
+) -> base.Clients:
+    """What is exported, now or after the next restart of the machine."""
+    file = files[share_id].clients if share_id in files else {}
+    return base.strongest(_levels(found.get(share_id, {})), file)
 
 
 @contextlib.contextmanager
@@ -377,7 +439,5 @@ def _has(entry: exportfs.Entry, options: str) -> bool:
     return entry.options.issuperset(options.split(","))
 
 
-def _agree(found: _Found, target: _Target | None) -> bool:
-    if target is None:
-        return not found
+def _agree(found: _Found, target: _Target) -> bool:
     return not target.surplus(found) and not target.missing(found)

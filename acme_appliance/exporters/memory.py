@@ -29,6 +29,7 @@ class MemoryExporter(base.Exporter):
         self.change_count = 0
         self._lock = threading.Lock()
         self._table: dict[str, dict[str, str]] = {}
+        self._rules: dict[str, base.Rules] = {}
 
     def check(self) -> list[str]:
         return list(self.reasons)
@@ -37,37 +38,58 @@ class MemoryExporter(base.Exporter):
         return base.export_path(directory, self.root)
 
     def apply(self, share: base.ExportedShare, clients: base.Clients) -> None:
-        self._set(share.id, clients)
+        self._set(share.id, clients, share.rules)
 
     def withdraw(self, share_id: str) -> None:
-        self._set(share_id, {})
+        self._set(share_id, {}, {})
 
     def exported(self) -> dict[str, dict[str, str]]:
         with self._lock:
             return {id_: dict(row) for id_, row in self._table.items()}
+
+    def rules(self) -> dict[str, base.Rules]:
+        with self._lock:
+            return {
+                id_: base.with_recovered(self._rules.get(id_, {}), row)
+                for id_, row in self._table.items()
+            }
 
     def reconcile(
         self,
         wanted: Iterable[tuple[base.ExportedShare, base.Clients]],
         *,
         apply: bool,
+        remove: bool = False,
     ) -> list[base.Difference]:
-        target = {share.id: dict(row) for share, row in wanted if row}
+        target = {share.id: (share, dict(row)) for share, row in wanted if row}
         found = self.exported()
         differences = [
-            base.Difference(id_, target.get(id_, {}), found.get(id_, {}))
+            base.Difference(
+                id_,
+                target[id_][1] if id_ in target else {},
+                found.get(id_, {}),
+            )
             for id_ in sorted(target.keys() | found.keys())
-            if target.get(id_) != found.get(id_)
+        ]
+        differences = [
+            each for each in differences if each.wanted != each.found
         ]
         if apply:
-            for difference in differences:
-                self._set(difference.share_id, difference.wanted)
+            for each in differences:
+                kept = {} if remove else each.unexplained
+                rules = target[each.share_id][0].rules if each.wanted else {}
+                self._set(
+                    each.share_id, base.strongest(each.wanted, kept), rules
+                )
         return differences
 
-    def _set(self, share_id: str, clients: base.Clients) -> None:
+    def _set(
+        self, share_id: str, clients: base.Clients, rules: base.Rules
+    ) -> None:
         if self.reasons:
             raise base.ExporterError(self.reasons[0])
         with self._lock:
+            self._rules[share_id] = dict(rules)
             if self._table.get(share_id, {}) == dict(clients):
                 return
             self.change_count += 1

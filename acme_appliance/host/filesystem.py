@@ -50,6 +50,7 @@ def _libc() -> ctypes.CDLL:
         ctypes.c_uint,
     ]
     libc.statfs.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+    libc.syncfs.argtypes = [ctypes.c_int]
     return libc
 
 
@@ -120,10 +121,19 @@ def write_durably(
 
 
 def replace_file(
-    path: pathlib.Path, text: str, mode: int = 0o644, gid: int = -1
+    path: pathlib.Path,
+    text: str,
+    mode: int = 0o644,
+    gid: int = -1,
+    *,
+    sync: bool = True,
 ) -> None:
     """Replace a small file: after a power cut it is the old or the new one,
-    and the new one for sure after :func:`sync_directory`."""
+    and the new one for sure after :func:`sync_directory`.
+
+    :param sync: False: neither is sure before :func:`sync_filesystem`, which
+        many files can share.
+    """
     temporary = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     fd = os.open(temporary, flags, mode)
@@ -132,7 +142,8 @@ def replace_file(
         os.fchmod(fd, mode)
         file.write(text)
         file.flush()
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
     os.rename(temporary, path)
 
 
@@ -146,6 +157,15 @@ def sync_directory(path: pathlib.Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_filesystem(path: pathlib.Path) -> None:
+    """Have the whole file system of a path on disk; see syncfs(2)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _check(_libc().syncfs(fd), str(path))
     finally:
         os.close(fd)
 

@@ -30,11 +30,12 @@ from acme_appliance.service import types
 from acme_appliance.service import views
 
 
-def clients_of(rules: Iterable[models.AccessRule]) -> exporters.Clients:
-    """What the exporter is to be told for a share's rules."""
-    return exporters.merge_clients(
-        (rule.clients, rule.level) for rule in rules
-    )
+def rules_of(rows: Iterable[models.AccessRule]) -> exporters.Rules:
+    """A share's rules as the exporter wants them."""
+    return {
+        row.holder: exporters.Rule(tuple(row.clients), row.level)
+        for row in rows
+    }
 
 
 def rule_body(
@@ -71,26 +72,30 @@ class ChangeAccess(share_operations.ShareOperation):
         self.end(self.row(session))
 
     def _apply(self, rule: types.Body | None) -> None:
+        """Export what the rules will be; ``rule`` None: without it."""
         holder = self.intent.arguments["holder"]
         with self.core.database.read() as session:
             row = self.row(session)
-            rules = [
-                (each.clients, each.level)
-                for each in row.access_rules
-                if each.holder != holder
-            ]
-            share = self.core.exported_share(row)
-        if rule is not None:
-            rules.append((rule["clients"], rule["level"]))
-        self.core.exporter.apply(share, exporters.merge_clients(rules))
+            rules = dict(rules_of(row.access_rules))
+            rules.pop(holder, None)
+            if rule is not None:
+                rules[holder] = exporters.Rule(
+                    tuple(rule["clients"]), rule["level"]
+                )
+            share = self.core.exported_share(row, rules)
+        self._export(share)
 
     def _apply_rows(self) -> None:
         """What the database says, which does not have the change yet."""
         with self.core.database.read() as session:
             row = self.row(session)
-            share = self.core.exported_share(row)
-            clients = clients_of(row.access_rules)
-        self.core.exporter.apply(share, clients)
+            share = self.core.exported_share(row, rules_of(row.access_rules))
+        self._export(share)
+
+    def _export(self, share: exporters.ExportedShare) -> None:
+        self.core.exporter.apply(
+            share, self.core.clients_to_export(share.id, share.rules)
+        )
 
 
 class PutAccess(ChangeAccess):
@@ -108,6 +113,7 @@ class PutAccess(ChangeAccess):
             session.add(rule)
         rule.clients = given["clients"]
         rule.level = given["level"]
+        self.core.explain_exports(row.id, given["clients"])
         self.end(row)
         self.core.add_event(
             session,
@@ -220,15 +226,18 @@ class Access:
             }:
                 access = views.rules(row.access_rules)
                 body = rule_body(self.core, row, holder, access)
-                share = self.core.exported_share(row)
-                clients = clients_of(row.access_rules)
+                share = self.core.exported_share(
+                    row, rules_of(row.access_rules)
+                )
             else:
                 self._check_limit(rules.keys() | {holder})
                 intent = self._intent(caller, PutAccess, row, holder, wanted)
                 return PutAccess(self.core, intent)
         # Nothing changes, unless somebody took the export away behind our
         # back: asking again is how a client has it repaired.
-        self.core.exporter.apply(share, clients)
+        self.core.exporter.apply(
+            share, self.core.clients_to_export(share.id, share.rules)
+        )
         return types.Done(body)
 
     def _decide_delete(

@@ -13,6 +13,7 @@
 """What all parts of the service share."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import datetime
@@ -66,6 +67,9 @@ class Core:
         self.clock = clock
         self.on_step = on_step
         self.queue = queue.FairQueue()
+        #: Share to clients that are exported although no access rule
+        #: explains it. Only an operator takes them away.
+        self.unexplained_exports: dict[str, exporters.Clients] = {}
         self.events_changed = threading.Condition()
         #: Counts announcements, so that none is missed while looking.
         self.events_version = 0
@@ -188,15 +192,52 @@ class Core:
             for portal in self.settings.portals
         ]
 
-    def exported_share(self, row: models.Share) -> exporters.ExportedShare:
-        """A share as the exporter wants it."""
+    def exported_share(
+        self, row: models.Share, rules: exporters.Rules
+    ) -> exporters.ExportedShare:
+        """A share as the exporter wants it, with these access rules."""
         owner = row.file or dataclasses.asdict(self.settings.file_defaults)
         return exporters.ExportedShare(
             row.id,
             self.engine(row.pool).directory(row.id),
             owner["uid"],
             owner["gid"],
+            rules,
         )
+
+    def clients_to_export(
+        self, share_id: str, rules: exporters.Rules
+    ) -> exporters.Clients:
+        """The clients of a share's rules, and those that no rule explains
+        but that may be in use."""
+        kept = self.unexplained_exports.get(share_id, {})
+        return exporters.merge_clients(
+            [
+                *((rule.clients, rule.level) for rule in rules.values()),
+                *(((client,), level) for client, level in kept.items()),
+            ]
+        )
+
+    def explain_exports(self, share_id: str, clients: Iterable[str]) -> None:
+        """A rule explains these clients from now on: once it is revoked,
+        they have to go."""
+        kept = self.unexplained_exports.pop(share_id, {})
+        left = {c: level for c, level in kept.items() if c not in {*clients}}
+        if left:
+            self.unexplained_exports[share_id] = left
+
+    def still_unexplained(self) -> dict[str, exporters.Clients]:
+        """What of :attr:`unexplained_exports` is exported now."""
+        if not self.unexplained_exports:
+            return {}
+        found = self.exporter.exported()
+        return {
+            share_id: clients
+            for share_id, clients in sorted(
+                [*self.unexplained_exports.items()]
+            )
+            if clients.items() & found.get(share_id, {}).items()
+        }
 
     def check_pool(self, pool: str) -> None:
         """:raises engines.Unavailable: nothing can be written there."""

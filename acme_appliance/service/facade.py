@@ -129,10 +129,13 @@ class Service:
         self._journal.stop()
 
     def reconcile(self, apply: bool) -> types.Body:
-        """Compare database, pools and exports; with ``apply``, repair
-        exports and states. Unknown subvolumes are only listed."""
+        """Compare database, pools and exports. With ``apply``, make exports
+        and states what the database says; that also withdraws exports that
+        it does not explain. Unknown subvolumes are only listed."""
         try:
-            return dataclasses.asdict(self._recovery.reconcile(apply))
+            return dataclasses.asdict(
+                self._recovery.reconcile(apply, remove=apply)
+            )
         except Exception as error:
             raise failures.to_problem(error) from error
 
@@ -150,7 +153,7 @@ class Service:
 
     def warnings(self) -> list[str]:
         """What an operator should change although all works."""
-        found = [
+        found = self.export_warnings() + [
             f"pool {name}: {line}"
             for name, engine in self.core.pools.items()
             for line in engine.warnings()
@@ -163,6 +166,29 @@ class Service:
             " replace the shares by clones, which have the default owner"
             for (uid, gid), count in sorted(others.items())
         ]
+
+    def export_warnings(self) -> list[str]:
+        """Whether there are exports that no access rule explains. Anybody
+        may ask, so it names no share and no client."""
+        try:
+            exports = self.core.still_unexplained()
+        except exporters.ExporterError as error:
+            LOG.warning("Exports cannot be read: %s", error)
+            exports = self.core.unexplained_exports
+        if not exports:
+            return []
+        return [
+            "No access rule explains why some clients have access (shares"
+            f" concerned: {len(exports)}); see: acme-appliance reconcile"
+        ]
+
+    def compare_exports(self) -> None:
+        """Look for what :meth:`export_warnings` reports, in a process whose
+        service is not started."""
+        try:
+            self._recovery.compare_exports()
+        except Exception as error:
+            raise failures.to_problem(error) from error
 
     def status(self) -> types.Body:
         """All that an operator wants to see at once; not paged."""

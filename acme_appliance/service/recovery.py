@@ -10,10 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""After a stop: the journal's open entries, then a comparison of all.
+"""After a stop: finish the journal's open entries, then compare everything.
 
-Unknown subvolumes are listed and never deleted: they may be somebody's only
-copy, restored by hand or left by another database.
+The repair at start only adds. It finishes what the journal knows, and it
+exports what the access rules say. What it cannot explain, it reports and
+leaves alone: a subvolume, or a client that has access without a rule. That
+may be somebody's only copy, or a guest's disk, and the database may be what
+is wrong. Exports without a rule go when an operator says so
+(``acme-appliance reconcile --apply``); subvolumes are never deleted.
 """
 
 from collections.abc import Sequence
@@ -49,8 +53,14 @@ class Report:
     #: In the pool, not in the database.
     unknown_shares: list[str] = dataclasses.field(default_factory=list)
     unknown_snapshots: list[str] = dataclasses.field(default_factory=list)
-    #: ``{share_id, wanted, found}``; repaired if ``applied``.
+    #: ``{share_id, wanted, found}``: something was missing or had other
+    #: options; repaired if ``applied``.
     export_differences: list[types.Body] = dataclasses.field(
+        default_factory=list
+    )
+    #: ``{share_id, clients}``: clients that have access, now or after a
+    #: restart of the machine, and that no access rule explains.
+    unexplained_exports: list[types.Body] = dataclasses.field(
         default_factory=list
     )
     #: Ids of jobs that were cut off and cannot be finished yet.
@@ -84,12 +94,23 @@ class Recovery:
 
     def start(self) -> Report:
         """Finish or undo what was cut off; then compare and repair."""
-        for job in self.journal.open_jobs():
+        jobs = self.journal.open_jobs()
+        if jobs:
+            # Before a change of a share's rules is finished: it exports
+            # the share to the clients of its rules only.
+            self.compare_exports()
+        for job in jobs:
             self.journal.recover(job.id)
-        return self.reconcile(apply=True)
+        return self.reconcile(apply=True, remove=False)
 
-    def reconcile(self, apply: bool) -> Report:
-        """Compare; with ``apply``, repair exports and states."""
+    def reconcile(self, apply: bool, remove: bool) -> Report:
+        """Compare everything.
+
+        :param apply: correct the states of shares, and export what the
+            access rules say.
+        :param remove: with ``apply``, withdraw exports that no access rule
+            explains; for operators only.
+        """
         report = Report(applied=apply)
         report.open_jobs = [job.id for job in self.journal.open_jobs()]
         for pool, engine in self.core.pools.items():
@@ -100,10 +121,25 @@ class Recovery:
             except engines.EngineError as error:
                 report.unusable_pools[pool] = str(error)
         differences = self.core.exporter.reconcile(
-            self._wanted_exports(), apply=apply
+            self._wanted_exports(), apply=apply, remove=remove
         )
-        report.export_differences = [_plain(each) for each in differences]
+        self._note_unexplained(differences)
+        report.export_differences = [
+            _plain(each) for each in differences if each.is_lacking
+        ]
+        report.unexplained_exports = [
+            {"share_id": share_id, "clients": dict(clients)}
+            for share_id, clients in self.core.unexplained_exports.items()
+        ]
+        if apply and remove:
+            self.core.unexplained_exports = {}
         return report
+
+    def compare_exports(self) -> None:
+        """Find the exports that no access rule explains; change nothing."""
+        self._note_unexplained(
+            self.core.exporter.reconcile(self._wanted_exports(), apply=False)
+        )
 
     # -- pools
 
@@ -169,6 +205,27 @@ class Recovery:
 
     # -- exports
 
+    def _note_unexplained(
+        self, differences: Sequence[exporters.Difference]
+    ) -> None:
+        """Remember what changes of access rules must leave alone."""
+        jobs = self._clients_of_open_jobs()
+        self.core.unexplained_exports = {
+            each.share_id: each.unexplained
+            for each in differences
+            if each.unexplained
+        }
+        for share_id, clients in jobs.items():
+            self.core.explain_exports(share_id, clients)
+
+    def _clients_of_open_jobs(self) -> dict[str, list[str]]:
+        """Clients that an unfinished grant may have let in."""
+        return {
+            job.share_id: job.arguments["rule"]["clients"]
+            for job in self.journal.open_jobs()
+            if job.arguments.get("rule")
+        }
+
     def _wanted_exports(
         self,
     ) -> list[tuple[exporters.ExportedShare, exporters.Clients]]:
@@ -179,12 +236,14 @@ class Recovery:
         )
         with self.core.database.read() as session:
             return [
-                (
-                    self.core.exported_share(row),
-                    access.clients_of(row.access_rules),
-                )
+                (share, exporters.clients_of(share.rules))
                 for row in session.scalars(statement)
                 if row.pool in self.core.pools
+                for share in [
+                    self.core.exported_share(
+                        row, access.rules_of(row.access_rules)
+                    )
+                ]
             ]
 
 

@@ -282,6 +282,7 @@ class DeleteShare(ShareOperation):
 
     def finish(self, session: orm.Session) -> types.Done:
         ids = sorted(self.intent.arguments["snapshots"])
+        self.core.unexplained_exports.pop(self.intent.share_id, None)
         self._delete_snapshot_rows(session)
         row = self.row(session)
         self.core.add_event(

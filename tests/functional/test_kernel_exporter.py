@@ -78,7 +78,7 @@ class NfsCase(unittest.TestCase):
         return kernel.KernelExporter(self.root, table=self.table)
 
     def empty(self):
-        self.exporter.reconcile([], apply=True)
+        self.exporter.reconcile([], apply=True, remove=True)
         for id_ in self.engine.ids(engines.Kind.SHARE):
             self.engine.delete_share(id_)
 

@@ -84,7 +84,9 @@ class KillCase(unittest.TestCase):
     def reset(self):
         """Nothing anywhere, as after init."""
         if self.nfs:
-            kernel.KernelExporter(self.root).reconcile([], apply=True)
+            kernel.KernelExporter(self.root).reconcile(
+                [], apply=True, remove=True
+            )
         for id_ in self.engine.ids(engines.Kind.SHARE):
             self.engine.delete_share(id_)
         for id_ in self.engine.ids(engines.Kind.SNAPSHOT):

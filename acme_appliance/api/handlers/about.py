@@ -30,7 +30,11 @@ def get_liveness(call: Call) -> Reply:
 
 def get_readiness(call: Call) -> Reply:
     reasons = call.service.readiness()
-    body = {"ready": not reasons, "reasons": reasons}
+    body = {
+        "ready": not reasons,
+        "reasons": reasons,
+        "warnings": call.service.export_warnings(),
+    }
     if reasons:
         return Reply(body, 503, {"Retry-After": "1"})
     return Reply(body)

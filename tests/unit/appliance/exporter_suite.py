@@ -16,6 +16,7 @@ A test class derives from :class:`ExporterSuite` and from ``TestCase``, and
 says how to make an exporter, and again after a restart.
 """
 
+import dataclasses
 import uuid
 
 from acme_appliance.exporters import base
@@ -150,7 +151,9 @@ class ExporterSuite:
         }
         before = self.exporter.exported()
         for apply in (False, True):
-            found = self.exporter.reconcile(iter(wanted), apply=apply)
+            found = self.exporter.reconcile(
+                iter(wanted), apply=apply, remove=apply
+            )
             self.assertEqual(
                 expected,
                 {each.share_id: (each.wanted, each.found) for each in found},
@@ -167,9 +170,69 @@ class ExporterSuite:
         wanted = [(self.make_share(), {ONE: RW, NET: RO}) for _ in range(30)]
         stale = self.make_share()
         self.exporter.apply(stale, {TWO: RW})
-        self.assertEqual(31, len(self.exporter.reconcile(wanted, apply=True)))
+        found = self.exporter.reconcile(wanted, apply=True, remove=True)
+        self.assertEqual(31, len(found))
         self.assertEqual(
             {share.id: clients for share, clients in wanted},
             self.exporter.exported(),
         )
         self.assertEqual([], self.restarted().reconcile(wanted, apply=False))
+
+    def test_repair_only_adds(self):
+        """What is exported beyond what is wanted may be a guest's disk."""
+        known, unknown, stronger = (self.make_share() for _ in range(3))
+        self.exporter.apply(known, {TWO: RO, NET: RW})
+        self.exporter.apply(unknown, {ONE: RW})
+        self.exporter.apply(stronger, {ONE: RW})
+        wanted = [(known, {ONE: RW, TWO: RW}), (stronger, {ONE: RO})]
+        expected = {
+            known.id: {NET: RW},
+            unknown.id: {ONE: RW},
+            stronger.id: {ONE: RW},
+        }
+        for _ in range(2):
+            found = self.exporter.reconcile(wanted, apply=True)
+            self.assertEqual(
+                expected,
+                {each.share_id: dict(each.unexplained) for each in found},
+            )
+            self.assertEqual(
+                {
+                    known.id: {ONE: RW, TWO: RW, NET: RW},
+                    unknown.id: {ONE: RW},
+                    stronger.id: {ONE: RW},
+                },
+                self.restarted().exported(),
+            )
+        self.assertEqual([False] * 3, [each.is_lacking for each in found])
+
+    # -- the rules behind the exports
+
+    def test_rules_are_kept_with_the_exports(self):
+        share = self.make_share()
+        rules = {
+            "cmp-1": base.Rule((ONE, SIX), RW),
+            "cmp-2": base.Rule((NET, ONE), RO),
+        }
+        share = dataclasses.replace(share, rules=rules)
+        self.exporter.apply(share, base.clients_of(rules))
+        self.assertEqual({share.id: rules}, self.restarted().rules())
+        del rules["cmp-2"]
+        self.exporter.reconcile(
+            [(share, base.clients_of(rules))], apply=True, remove=True
+        )
+        self.assertEqual({share.id: rules}, self.restarted().rules())
+        self.exporter.withdraw(share.id)
+        self.assertEqual({}, self.restarted().rules())
+
+    def test_clients_without_a_rule_have_a_holder(self):
+        share = self.make_share()
+        rules = {"cmp-1": base.Rule((ONE,), RW)}
+        share = dataclasses.replace(share, rules=rules)
+        self.exporter.apply(share, {ONE: RW, SIX: RO, NET: RW})
+        expected = {
+            **rules,
+            f"recovered:{SIX}": base.Rule((SIX,), RO),
+            "recovered:198.51.100.0-24": base.Rule((NET,), RW),
+        }
+        self.assertEqual({share.id: expected}, self.restarted().rules())

@@ -143,6 +143,7 @@ class ReconcileTest(Case):
             "unknown_shares": [],
             "unknown_snapshots": [],
             "export_differences": [],
+            "unexplained_exports": [],
             "open_jobs": [],
             "unusable_pools": {},
         }
@@ -199,3 +200,13 @@ class ReconcileTest(Case):
             out = self.ok("reconcile", "--apply")
         self.assertIn("(repaired)", out)
         self.assertIn("wanted 192.0.2.1 (rw), found nobody", out)
+
+    def test_unexplained_exports_are_withdrawn_by_apply_only(self):
+        entry = {"share_id": "s", "clients": {"192.0.2.1": "rw"}}
+        self.begin()
+        with self.report(unexplained_exports=[entry]):
+            code, out, _ = self.run_command("reconcile")
+            self.assertEqual(4, code)
+            self.assertIn("s: 192.0.2.1 (rw)", out)
+            self.assertNotIn("(withdrawn)", out)
+            self.assertIn("(withdrawn)", self.ok("reconcile", "--apply"))

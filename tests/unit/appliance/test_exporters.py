@@ -25,6 +25,7 @@ import uuid
 import ddt
 
 from acme_appliance.exporters import base
+from acme_appliance.exporters import exportfiles
 from acme_appliance.exporters import kernel
 from acme_appliance.exporters import memory
 from acme_appliance.host import commands
@@ -274,7 +275,7 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         for share in stale:
             self.exporter.apply(share, {suite.TWO: RO})
         self.table.calls.clear()
-        self.exporter.reconcile(wanted, apply=True)
+        self.exporter.reconcile(wanted, apply=True, remove=True)
         self.assertEqual(
             ["revoke", "grant from files"],
             [kind for kind, _ in self.table.calls],
@@ -297,15 +298,74 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         other.write_text("/srv/other *(rw,fsid=0)\n")
         share = self.make_share()
         self.exporter.apply(share, {suite.ONE: RW})
-        self.exporter.reconcile([], apply=True)
+        self.exporter.reconcile([], apply=True, remove=True)
         self.assertEqual({("/srv/other", "*")}, self.table.rows.keys())
         self.assertEqual([other], list(self.folder.iterdir()))
+
+    def said_by_file(self, share_id):
+        file = self.folder / f"acme-{share_id}.exports"
+        return exportfiles.parse(file.read_text()).clients
+
+    def test_what_only_a_file_says_stays_and_is_reported(self):
+        """The next restart of the machine would export it."""
+        known, unknown = self.make_share(), self.make_share()
+        for share in (known, unknown):
+            self.exporter.apply(share, {suite.ONE: RW})
+        self.table.rows.clear()
+        wanted = [(known, {suite.TWO: RW})]
+        found = self.exporter.reconcile(wanted, apply=True)
+        self.assertEqual(
+            {known.id: {suite.ONE: RW}, unknown.id: {suite.ONE: RW}},
+            {each.share_id: dict(each.unexplained) for each in found},
+        )
+        self.assertEqual(
+            {
+                known.id: {suite.ONE, suite.TWO},
+                unknown.id: {suite.ONE},
+            },
+            {
+                id_: set(self.said_by_file(id_))
+                for id_ in (known.id, unknown.id)
+            },
+        )
+
+    def test_files_of_the_first_release(self):
+        share = self.make_share()
+        file = self.folder / f"acme-{share.id}.exports"
+        file.write_text(
+            "# By acme-appliance, which writes it anew.\n"
+            f'"/shares/{share.id}" {suite.ONE}(rw,fsid={share.id})'
+            f" {suite.SIX}(ro,fsid={share.id})\n"
+        )
+        self.assertEqual(
+            {
+                share.id: {
+                    f"recovered:{suite.ONE}": base.Rule((suite.ONE,), RW),
+                    f"recovered:{suite.SIX}": base.Rule((suite.SIX,), RO),
+                }
+            },
+            self.exporter.rules(),
+        )
+
+    def test_rules_that_cannot_be_read(self):
+        """The clients of the same file are still good."""
+        share = self.make_share()
+        self.exporter.apply(share, {suite.ONE: RW})
+        file = self.folder / f"acme-{share.id}.exports"
+        for broken in ("[", "[]", '{"a": 1}', '{"a": {"level": "rw"}}'):
+            lines = file.read_text().splitlines()
+            lines[1] = f"# rules: {broken}"
+            file.write_text("\n".join(lines))
+            self.assertEqual(
+                {f"recovered:{suite.ONE}"},
+                set(self.exporter.rules()[share.id]),
+            )
 
     def test_stale_file_goes_with_reconcile(self):
         share = self.make_share()
         self.exporter.apply(share, {suite.ONE: RW})
         self.table.rows.clear()
-        self.exporter.reconcile([], apply=True)
+        self.exporter.reconcile([], apply=True, remove=True)
         self.assertEqual([], list(self.folder.iterdir()))
 
     def test_changed_options_are_repaired(self):

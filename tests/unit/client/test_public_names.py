@@ -73,8 +73,7 @@ METHODS = {
         " state: str | None = None) -> Iterator[Snapshot]"
     ),
     "revoke_access": (
-        "(self, share_id: str, holder: str)"
-        " -> Mapping[str, AccessRule] | None"
+        "(self, share_id: str, holder: str) -> Mapping[str, AccessRule] | None"
     ),
     "update_share": (
         "(self, share_id: str, *, name: str | None = None,"

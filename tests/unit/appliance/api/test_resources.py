@@ -30,7 +30,9 @@ class AboutTest(base.ApiCase):
     def test_liveness_and_readiness(self):
         self.assertEqual(200, self.anybody.call("GET", "/healthz").status_code)
         reply = self.anybody.call("GET", "/readyz")
-        self.assertEqual({"ready": True, "reasons": []}, reply.json())
+        self.assertEqual(
+            {"ready": True, "reasons": [], "warnings": []}, reply.json()
+        )
 
     def test_not_ready_says_why(self):
         engine = self.appliance.engines["gold"]

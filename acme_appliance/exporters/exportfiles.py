@@ -1,0 +1,121 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The export files: what the machine exports again after a restart.
+
+Each share has a file of its own, ``acme-ID.exports``, in the format of
+exports(5). A comment in it has the access rules as JSON: exports(5) knows
+addresses only, and a lost database is rebuilt with the holders as well.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import re
+
+from acme_appliance.exporters import base
+from acme_appliance.host import filesystem
+
+LOG = logging.getLogger(__name__)
+
+_FILE = re.compile(r"acme-([0-9a-f-]{36})\.exports")
+_CLIENT = re.compile(r"([^\s()]+)\(([^()]*)\)")
+_HEADER = "# Written by acme-appliance, which replaces it. Do not edit.\n"
+_RULES = "# rules: "
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a file says: client to level, and the access rules behind it;
+    a file of an early release has no rules."""
+
+    clients: base.Clients
+    rules: base.Rules
+
+
+class ExportFiles:
+    """The files in one folder. Methods may raise OSError."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+
+    def ids(self) -> set[str]:
+        """The shares that have a file."""
+        matches = (_FILE.fullmatch(name) for name in os.listdir(self.folder))
+        return {match[1] for match in matches if match is not None}
+
+    def texts(self) -> dict[str, str]:
+        """All files: share id to text."""
+        return {share_id: self._text(share_id) for share_id in self.ids()}
+
+    def write(self, share_id: str, text: str, *, sync: bool = True) -> None:
+        """Replace a file, if its text differs; on disk once the folder is.
+
+        :param sync: False: on disk after :meth:`sync`.
+        """
+        if self._text(share_id) != text:
+            filesystem.replace_file(self._path(share_id), text, sync=sync)
+
+    def remove(self, share_id: str) -> None:
+        """Remove a file, unless it is gone; for good once the folder is on
+        disk."""
+        self._path(share_id).unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Have all files on disk."""
+        filesystem.sync_filesystem(self.folder)
+
+    def _path(self, share_id: str) -> pathlib.Path:
+        return self.folder / f"acme-{share_id}.exports"
+
+    def _text(self, share_id: str) -> str:
+        try:
+            return self._path(share_id).read_text("utf-8")
+        except FileNotFoundError:
+            return ""
+
+
+def render(path: str, options: dict[str, str], rules: base.Rules) -> str:
+    """A file's text. :param options: client to export options."""
+    kept = {
+        holder: {"clients": list(rule.clients), "level": rule.level}
+        for holder, rule in sorted(rules.items())
+    }
+    clients = " ".join(f"{client}({each})" for client, each in options.items())
+    return f'{_HEADER}{_RULES}{json.dumps(kept)}\n"{path}" {clients}\n'
+
+
+def parse(text: str) -> Content:
+    """The content of a file that :func:`render` made, of any release."""
+    clients: dict[str, str] = {}
+    rules: base.Rules = {}
+    for line in text.splitlines():
+        if line.startswith(_RULES):
+            rules = _parse_rules(line.removeprefix(_RULES))
+        elif not line.startswith("#"):
+            for client, options in _CLIENT.findall(line.rpartition('"')[2]):
+                clients[client] = options.partition(",")[0]
+    return Content(clients, rules)
+
+
+def _parse_rules(text: str) -> base.Rules:
+    try:
+        return {
+            holder: base.Rule(tuple(rule["clients"]), rule["level"])
+            for holder, rule in json.loads(text).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # The clients of the same file are still good.
+        LOG.warning("Access rules in an export file are unusable: %s", error)
+        return {}

@@ -1,0 +1,152 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Exports that no access rule explains are kept until an operator acts."""
+
+from acme_appliance.db import models
+from acme_appliance.exporters import base as exporters
+from tests.unit.appliance import case
+from tests.unit.appliance import world as worlds
+
+ONE, TWO = "192.0.2.51", "192.0.2.52"
+STRANGER = "192.0.2.99"
+
+
+class TestUnexplainedExports(case.ServiceCase):
+    def setUp(self):
+        super().setUp()
+        self.id = self.make_share()
+        self.world.put_access(self.id)
+
+    def let_in(self, share_id, client=STRANGER):
+        """Export a share behind the service's back."""
+        share = exporters.ExportedShare(share_id, "/memory/x", 0, 0)
+        clients = self.world.exporter.exported().get(share_id, {})
+        self.world.exporter.apply(share, {**clients, client: "rw"})
+
+    def clients(self, share_id=None):
+        exported = self.world.exporter.exported()
+        return set(exported.get(share_id or self.id, {}))
+
+    def test_a_start_keeps_and_reports_them(self):
+        unknown = worlds.new_id()
+        self.let_in(unknown)
+        self.let_in(self.id)
+        for _ in range(2):
+            report = self.world.restart()
+            self.assertEqual(
+                {unknown, self.id},
+                {each["share_id"] for each in report.unexplained_exports},
+            )
+            self.assertEqual([], report.export_differences)
+            self.assertEqual({STRANGER}, self.clients(unknown))
+            self.assertEqual({ONE, STRANGER}, self.clients())
+        self.assertRegex(" ".join(report.lines()), "2 unexplained exports")
+        self.assertEqual([], self.world.service.readiness())
+        self.assertRegex(
+            self.world.service.export_warnings()[0], "concerned: 2"
+        )
+
+    def test_an_operator_withdraws_them(self):
+        unknown = worlds.new_id()
+        self.let_in(unknown)
+        self.let_in(self.id)
+        self.world.restart()
+        report = self.world.service.reconcile(False)
+        self.assertEqual(2, len(report["unexplained_exports"]))
+        self.assertEqual({ONE, STRANGER}, self.clients())
+        report = self.world.service.reconcile(True)
+        self.assertEqual(2, len(report["unexplained_exports"]))
+        self.assertEqual({self.id: {ONE: "rw"}}, self.exported())
+        self.assertEqual([], self.world.service.export_warnings())
+
+    def exported(self):
+        return self.world.exporter.exported()
+
+    def test_an_empty_database_withdraws_nothing(self):
+        with self.world.database.write() as session:
+            for table in (models.AccessRule, models.ShareLabel, models.Share):
+                session.query(table).delete()
+        self.world.restart()
+        self.assertEqual({ONE}, self.clients())
+
+    def test_changes_of_rules_leave_them_alone(self):
+        self.let_in(self.id)
+        self.world.restart()
+        self.world.put_access(self.id, "cmp-2", (TWO,))
+        self.assertEqual({ONE, TWO, STRANGER}, self.clients())
+        self.world.delete_access(self.id)
+        self.world.delete_access(self.id, "cmp-2")
+        self.assertEqual({STRANGER}, self.clients())
+        self.world.restart()
+        self.assertEqual({STRANGER}, self.clients())
+
+    def test_a_rule_explains_them(self):
+        self.let_in(self.id)
+        self.world.restart()
+        self.world.put_access(self.id, "cmp-9", (STRANGER,))
+        self.assertEqual([], self.world.service.export_warnings())
+        self.world.delete_access(self.id, "cmp-9")
+        self.assertEqual({ONE}, self.clients())
+
+    def test_a_deleted_share_has_none(self):
+        self.world.delete_access(self.id)
+        self.let_in(self.id)
+        self.world.restart()
+        self.world.delete_share(self.id)
+        self.assertEqual({}, self.exported())
+        self.assertEqual([], self.world.service.export_warnings())
+
+    def test_what_somebody_withdrew_by_hand_is_no_problem_any_more(self):
+        unknown = worlds.new_id()
+        self.let_in(unknown)
+        self.world.restart()
+        self.world.exporter.withdraw(unknown)
+        self.assertEqual([], self.world.service.export_warnings())
+
+    def crash(self, request, at):
+        self.world.steps.crash_at = len(self.world.steps.names) + at
+        with self.assertRaises(worlds.Crash):
+            request()
+
+    def test_a_grant_that_was_cut_off_is_explained(self):
+        """And keeps no stranger out when it is finished."""
+        self.let_in(self.id)
+        self.world.restart()
+        self.crash(
+            lambda: self.world.put_access(self.id, "cmp-2", (TWO,)), at=4
+        )
+        self.assertEqual({ONE, TWO, STRANGER}, self.clients())
+        report = self.world.restart()
+        self.assertEqual({ONE, TWO, STRANGER}, self.clients())
+        self.assertEqual(
+            [{"share_id": self.id, "clients": {STRANGER: "rw"}}],
+            report.unexplained_exports,
+        )
+
+    def test_a_revoke_that_was_cut_off_is_finished(self):
+        self.let_in(self.id)
+        self.world.restart()
+        self.crash(lambda: self.world.delete_access(self.id), at=1)
+        self.assertEqual({ONE, STRANGER}, self.clients())
+        self.world.restart()
+        self.assertEqual({STRANGER}, self.clients())
+
+    def test_nobody_learns_of_them_before_the_start(self):
+        """``status`` runs beside the server, and looks for itself."""
+        self.let_in(self.id)
+        self.world.restart(start=False)
+        self.world.service.compare_exports()
+        self.assertRegex(
+            self.world.service.export_warnings()[0], "concerned: 1"
+        )
+        self.assertEqual({ONE, STRANGER}, self.clients())
