@@ -65,13 +65,16 @@ def pool(
     :param common: what the configuration says for all pools.
     """
     total = found.total_bytes
+    # The figures of a pool that does not answer are old, and Cinder's
+    # scheduler does not look at backend_state: free space is what it needs.
+    up = found.state == "up"
     return {
         **common,
         "pool_name": found.name,
         "storage_protocol": constants.NFS,
-        "backend_state": _DOWN if found.state == "down" else _UP,
+        "backend_state": _UP if up else _DOWN,
         "total_capacity_gb": _gib(total),
-        "free_capacity_gb": _gib(found.free_bytes),
+        "free_capacity_gb": _gib(found.free_bytes) if up else 0,
         "provisioned_capacity_gb": _gib(found.provisioned_bytes),
         "total_volumes": found.share_count,
         "thin_provisioning_support": sparse,

@@ -53,11 +53,7 @@ def run(conf: cfg.ConfigOpts) -> int:
             status = service.status()
             # The service of this process was never started and says so:
             # what counts is what the server's would say.
-            status["reasons"] = [
-                f"pool {name}: {reason}"
-                for name, engine in service.core.pools.items()
-                for reason in engine.check()
-            ] + service.core.exporter.check()
+            status["reasons"] = service.obstacles()
             status["warnings"] = service.warnings()
         except problems.Problem as problem:
             raise CommandError(problem.detail) from problem

@@ -213,11 +213,13 @@ class Access:
         wanted: types.Body,
         if_match: int | None,
     ) -> changes.Decision:
+        grant = None
         with self.core.database.read() as session:
             row = rows.get_visible(session, caller, share_id)
             changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
             rows.check_usable(row)
+            pool = row.pool
             rules = {rule.holder: rule for rule in row.access_rules}
             rule = rules.get(holder)
             if rule is not None and wanted == {
@@ -232,7 +234,12 @@ class Access:
             else:
                 self._check_limit(rules.keys() | {holder})
                 intent = self._intent(caller, PutAccess, row, holder, wanted)
-                return PutAccess(self.core, intent)
+                grant = PutAccess(self.core, intent)
+        # The NFS server looks at the share's directory, as do its tools: on
+        # a pool that hangs, they would hang for all pools.
+        self.core.check_pool(pool)
+        if grant is not None:
+            return grant
         # Nothing changes, unless somebody took the export away behind our
         # back: asking again is how a client has it repaired.
         self.core.exporter.apply(

@@ -15,6 +15,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import datetime
 import logging
@@ -33,6 +34,7 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.service import queue
 from acme_appliance.service import types
 from acme_appliance.service import views
+from acme_appliance.service import watch
 from acme_appliance.service.groupsync import GroupSync
 
 LOG = logging.getLogger(__name__)
@@ -73,6 +75,13 @@ class Core:
         self.events_changed = threading.Condition()
         #: Counts announcements, so that none is missed while looking.
         self.events_version = 0
+        self.watches = {
+            name: watch.PoolWatch(name, engine, settings.answer_seconds, clock)
+            for name, engine in pools.items()
+        }
+        self.exporter_watch = watch.Watch(
+            "the NFS server", settings.answer_seconds
+        )
         self._syncs = {
             name: GroupSync(engine.sync) for name, engine in pools.items()
         }
@@ -98,7 +107,7 @@ class Core:
 
     def features(self, pool: str) -> list[str]:
         """What the API announces for a pool."""
-        able = self.pools[pool].capabilities
+        able = self.engine(pool).capabilities
         features = []
         if self.settings.volume_file and able.volume_file:
             features.append(types.FEATURE_VOLUME_FILE)
@@ -166,7 +175,29 @@ class Core:
         Never to be called while a transaction is open or a share is held:
         a disk that hangs would stop all who wait for those.
         """
-        return {**body, "used_bytes": self._used_bytes(body)}
+        return self.measured_all([body])[0]
+
+    def measured_all(self, bodies: Iterable[types.Body]) -> list[types.Body]:
+        """As :meth:`measured`; the pools are asked at the same time, and one
+        that hangs leaves its own shares without a figure."""
+        bodies = list(bodies)
+        files: dict[str, list[tuple[str, str]]] = {}
+        for body in bodies:
+            if body["file"] is not None and body["pool"] in self.watches:
+                files.setdefault(body["pool"], []).append(
+                    (body["id"], body["file"]["name"])
+                )
+        answers = [
+            self.watches[pool].start_measuring(each)
+            for pool, each in files.items()
+        ]
+        used: dict[str, int | None] = {}
+        for answer in answers:
+            with contextlib.suppress(watch.NotAnswering):
+                used |= answer.get()
+        return [
+            {**body, "used_bytes": used.get(body["id"])} for body in bodies
+        ]
 
     def answer(
         self, outcome: types.Done | types.Accepted
@@ -230,7 +261,11 @@ class Core:
         """What of :attr:`unexplained_exports` is exported now."""
         if not self.unexplained_exports:
             return {}
-        found = self.exporter.exported()
+        try:
+            found = self.exporter_watch.ask(self.exporter.exported)
+        except watch.NotAnswering:
+            # Nobody knows; they are not forgotten for that.
+            return dict(self.unexplained_exports)
         return {
             share_id: clients
             for share_id, clients in sorted(
@@ -239,21 +274,40 @@ class Core:
             if clients.items() & found.get(share_id, {}).items()
         }
 
-    def check_pool(self, pool: str) -> None:
-        """:raises engines.Unavailable: nothing can be written there."""
-        reasons = self.engine(pool).check()
-        if reasons:
-            raise engines.Unavailable(reasons[0])
+    def look_at_pools(self) -> dict[str, watch.Sighting]:
+        """How all pools are, asked at the same time: in the order of the
+        configuration."""
+        answers = {
+            name: each.start_look() for name, each in self.watches.items()
+        }
+        return {
+            name: self.watches[name].finish_look(answer)
+            for name, answer in answers.items()
+        }
 
-    def _used_bytes(self, share: types.Body) -> int | None:
-        engine = self.pools.get(share["pool"])
-        if engine is None or share["file"] is None:
-            return None
+    def check_pool(self, pool: str) -> None:
+        """Returns or raises soon, also where the pool hangs.
+
+        :raises engines.Unavailable: nothing can be written there.
+        """
+        self.engine(pool)
+        each = self.watches[pool]
+        sighting = each.finish_look(each.start_look())
+        if sighting.reasons:
+            raise engines.Unavailable(
+                f"the pool {pool}: {sighting.reasons[0]}"
+            )
+
+    def check_exporter(self) -> list[str]:
+        """Why shares cannot be served; empty: they can."""
         try:
-            return engine.used_bytes(share["id"], share["file"]["name"])
-        except (engines.EngineError, OSError) as error:
-            LOG.debug("No usage of share %s: %s", share["id"], error)
-            return None
+            return self.exporter_watch.ask(self.exporter.check)
+        except watch.NotAnswering as error:
+            return [str(error)]
+
+    def stop_watching(self) -> None:
+        for each in (*self.watches.values(), self.exporter_watch):
+            each.stop()
 
 
 class Deadline:

@@ -13,6 +13,7 @@
 """The service as the API and the commands see it."""
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import logging
 from typing import Any
@@ -38,6 +39,7 @@ from acme_appliance.service import share_operations
 from acme_appliance.service import shares
 from acme_appliance.service import snapshots
 from acme_appliance.service import types
+from acme_appliance.service import watch
 
 LOG = logging.getLogger(__name__)
 
@@ -127,6 +129,7 @@ class Service:
         """Refuse changes, and wait for those at work."""
         self._changer.started = False
         self._journal.stop()
+        self.core.stop_watching()
 
     def reconcile(self, apply: bool) -> types.Body:
         """Compare database, pools and exports. With ``apply``, make exports
@@ -141,23 +144,36 @@ class Service:
 
     def readiness(self) -> list[str]:
         """Why changes cannot be served; empty: they can."""
+        return self._readiness(self.core.look_at_pools())
+
+    def obstacles(self) -> list[str]:
+        """Why pools and exports cannot be served; empty: they can."""
+        return self._obstacles(self.core.look_at_pools())
+
+    def _readiness(self, sightings: pool_views.Sightings) -> list[str]:
         reasons = []
         if not self._changer.started:
             reasons.append("recovery is not finished")
         elif not self._probe.works():
             reasons.append("the database cannot be written")
-        for name, engine in self.core.pools.items():
-            reasons += [f"pool {name}: {why}" for why in engine.check()]
-        reasons += self.core.exporter.check()
-        return reasons
+        return reasons + self._obstacles(sightings)
+
+    def _obstacles(self, sightings: pool_views.Sightings) -> list[str]:
+        reasons = [
+            f"pool {name}: {reason}"
+            for name, sighting in sightings.items()
+            for reason in sighting.reasons
+        ]
+        return reasons + self.core.check_exporter()
 
     def warnings(self) -> list[str]:
         """What an operator should change although all works."""
-        found = self.export_warnings() + [
-            f"pool {name}: {line}"
-            for name, engine in self.core.pools.items()
-            for line in engine.warnings()
-        ]
+        found = self.export_warnings()
+        for name, engine in self.core.pools.items():
+            # One that does not answer is among the obstacles.
+            with contextlib.suppress(watch.NotAnswering):
+                lines = self.core.watches[name].ask(engine.warnings)
+                found += [f"pool {name}: {line}" for line in lines]
         with self.core.database.read() as session:
             others = owners.not_allowed(session, self.core.settings)
         return found + [
@@ -201,8 +217,8 @@ class Service:
             share_states = {state: count for state, count in states}
         jobs = self._journal.open_jobs()
         try:
-            exports = self.core.exporter.exported()
-        except exporters.ExporterError as error:
+            exports = self.core.exporter_watch.ask(self.core.exporter.exported)
+        except (exporters.ExporterError, watch.NotAnswering) as error:
             LOG.warning("Exports cannot be read: %s", error)
             exports = {}
         return {
@@ -228,23 +244,24 @@ class Service:
     # -- the appliance
 
     def system(self) -> types.Body:
-        return self._pools.system(self._health())
+        return self._pools.system(self._health(self.core.look_at_pools()))
 
     def stats(self) -> types.Body:
         """All that a scheduler wants, in one; the same for everybody."""
-        return self._pools.stats(self._health())
+        sightings = self.core.look_at_pools()
+        return self._pools.stats(self._health(sightings), sightings)
 
     def list_pools(self) -> list[types.Body]:
-        return self._pools.all()
+        return self._pools.all(self.core.look_at_pools())
 
     def get_pool(self, name: str) -> types.Body:
         """``pool.not_found``."""
         return self._pools.get(name)
 
-    def _health(self) -> str:
+    def _health(self, sightings: pool_views.Sightings) -> str:
         if not self._changer.started:
             return "starting"
-        return "degraded" if self.readiness() else "ok"
+        return "degraded" if self._readiness(sightings) else "ok"
 
     # -- shares
 

@@ -12,8 +12,8 @@
 
 """Pools, and the numbers that a scheduler wants of them."""
 
+from collections.abc import Mapping
 import dataclasses
-import logging
 
 import sqlalchemy as sa
 
@@ -22,10 +22,14 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.service import core
 from acme_appliance.service import types
-
-LOG = logging.getLogger(__name__)
+from acme_appliance.service import views
+from acme_appliance.service import watch
 
 PRODUCT = "acme-appliance"
+
+
+#: By the pool's name.
+Sightings = Mapping[str, watch.Sighting]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +47,11 @@ class Pools:
     def __init__(self, shared: core.Core) -> None:
         self.core = shared
 
-    def all(self) -> list[types.Body]:
+    def all(self, sightings: Sightings) -> list[types.Body]:
         content = self._content()
         return [
-            self._body(name, content.get(name, _Content()))
-            for name in self.core.pools
+            self._body(name, sighting, content.get(name, _Content()))
+            for name, sighting in sightings.items()
         ]
 
     def get(self, name: str) -> types.Body:
@@ -55,7 +59,10 @@ class Pools:
             raise problems.Problem(
                 "pool.not_found", f"There is no pool {name}."
             )
-        return self._body(name, self._content().get(name, _Content()))
+        each = self.core.watches[name]
+        sighting = each.finish_look(each.start_look())
+        content = self._content().get(name, _Content())
+        return self._body(name, sighting, content)
 
     def system(self, health: str) -> types.Body:
         settings = self.core.settings
@@ -76,7 +83,7 @@ class Pools:
             "nfs_versions": list(settings.nfs_versions),
         }
 
-    def stats(self, health: str) -> types.Body:
+    def stats(self, health: str, sightings: Sightings) -> types.Body:
         settings = self.core.settings
         return {
             "system_id": settings.system_id,
@@ -84,7 +91,7 @@ class Pools:
             "health": health,
             "portals": self._portals(),
             "nfs_versions": list(settings.nfs_versions),
-            "pools": self.all(),
+            "pools": self.all(sightings),
         }
 
     def _portals(self) -> list[str]:
@@ -93,20 +100,19 @@ class Pools:
         )
         return [portal.address for portal in portals]
 
-    def _body(self, name: str, content: _Content) -> types.Body:
-        engine = self.core.pools[name]
-        state, usage = "up", engines.Usage(0, 0, 0)
-        try:
-            self.core.check_pool(name)
-            usage = engine.usage()
-        except engines.EngineError as error:
-            # A pool without free space gets nothing scheduled to it.
-            LOG.warning("The pool %s is down: %s", name, error)
-            state = "down"
+    def _body(
+        self, name: str, sighting: watch.Sighting, content: _Content
+    ) -> types.Body:
+        # A pool without free space gets nothing scheduled to it.
+        usage = sighting.usage or engines.Usage(0, 0, 0)
+        # The time is told only where the figures are old: a reply that says
+        # nothing new must be the same reply, or its ETag would be of no use.
+        observed_at = None if sighting.answers else sighting.observed_at
         return {
             "name": name,
-            "state": state,
-            "engine": engine.name,
+            "state": _state(sighting),
+            "observed_at": views.maybe_time(observed_at),
+            "engine": self.core.pools[name].name,
             "total_bytes": usage.total_bytes,
             "free_bytes": usage.free_bytes,
             "used_bytes": usage.used_bytes,
@@ -133,3 +139,9 @@ class Pools:
                 name: _Content(int(size), count, counts.get(name, 0))
                 for name, size, count in session.execute(shares)
             }
+
+
+def _state(sighting: watch.Sighting) -> str:
+    if not sighting.answers:
+        return "unavailable"
+    return "down" if sighting.reasons else "up"

@@ -67,8 +67,9 @@ class Shares:
             marker=marker,
             show=self.core.share_body,
         )
-        items = [self.core.measured(body) for body in page.items]
-        return dataclasses.replace(page, items=items)
+        return dataclasses.replace(
+            page, items=self.core.measured_all(page.items)
+        )
 
     # -- changing
 

@@ -157,6 +157,9 @@ class Settings:
     allowed_owners: AllowedOwners = AllowedOwners()
     #: False stands for a minimal appliance, which knows nothing of files.
     volume_file: bool = True
+    #: How long a request waits for what a pool or the NFS server has to
+    #: tell, before they are taken to hang.
+    answer_seconds: float = 5.0
     #: Changes at work at the same time; more of them are queued jobs.
     workers: int = 32
     job_retention_days: int = 30

@@ -126,7 +126,12 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Capacity and features of one pool; ``state`` is ``up`` or ``down``."""
+    """Capacity and features of one pool.
+
+    ``state`` is ``up``, ``down`` or ``unavailable``: such a pool did not
+    answer, and its figures are those of ``observed_at`` (RFC 3339), or zero
+    where that is None.
+    """
 
     name: str
     state: str
@@ -138,6 +143,7 @@ class Pool:
     share_count: int
     snapshot_count: int
     features: frozenset[str]
+    observed_at: str | None = None
 
     @classmethod
     def from_json(cls, body: Json) -> "Pool":
@@ -152,6 +158,7 @@ class Pool:
             share_count=_typed(body, "share_count", int),
             snapshot_count=_optional(body, "snapshot_count", int) or 0,
             features=frozenset(_texts(body, "features")),
+            observed_at=_optional(body, "observed_at", str),
         )
 
 

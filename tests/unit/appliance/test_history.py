@@ -387,6 +387,7 @@ class TestPools(case.ServiceCase):
             {
                 "name": "silver",
                 "state": "up",
+                "observed_at": None,
                 "engine": "memory",
                 "total_bytes": 1 << 40,
                 "free_bytes": 1 << 40,

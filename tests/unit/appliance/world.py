@@ -231,10 +231,18 @@ class Calls:
 class World(Calls):
     """See the module. ``settings`` are members of Settings."""
 
-    def __init__(self, case, *, pools=("gold",), start=True, **settings):
+    def __init__(
+        self,
+        case,
+        *,
+        pools=("gold",),
+        start=True,
+        engine_class=MemoryEngine,
+        **settings,
+    ):
         self.database = _databases().take()
         self.engines = {
-            name: MemoryEngine(root=f"/memory/{name}") for name in pools
+            name: engine_class(root=f"/memory/{name}") for name in pools
         }
         self.engine = self.engines[pools[0]]
         self.exporter = MemoryExporter()

@@ -13,6 +13,7 @@
 """What the scheduler is told."""
 
 import json
+import threading
 import unittest.mock
 
 from cinder.scheduler import host_manager
@@ -71,6 +72,18 @@ class StatsTest(base.DriverTestCase):
         }
         expected["max_over_subscription_ratio"] = 5.0
         self.assertEqual(expected, {key: pool[key] for key in expected})
+
+    def test_pool_that_does_not_answer_is_down_alone(self):
+        hang = threading.Event()
+        self.addCleanup(hang.set)
+        self.pool()
+        self.appliance.engines["gold"].check = hang.wait
+        gold, silver = self.pool("gold"), self.pool("silver")
+        self.assertEqual("down", gold["backend_state"])
+        self.assertEqual(0, gold["free_capacity_gb"])
+        self.assertEqual(1024.0, gold["total_capacity_gb"])
+        self.assertEqual("up", silver["backend_state"])
+        self.assertEqual("up", self.stats()["backend_state"])
 
     def test_the_scheduler_sees_the_flags(self):
         """They count only inside of pools."""

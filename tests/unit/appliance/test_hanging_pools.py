@@ -1,0 +1,251 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""A pool whose disk does not answer: what goes on, and what is said."""
+
+from concurrent import futures
+import contextlib
+import threading
+import time
+
+from acme_appliance.engines import memory
+from acme_appliance.service import watch
+from tests.unit.appliance import case
+from tests.unit.appliance import world as worlds
+
+#: How long a request waits for a pool here.
+LIMIT_SECONDS = 1
+#: Far less than so many requests would wait for one after the other.
+MANY = 100
+BOUND_SECONDS = 60
+
+GOLD, SILVER = "gold", "silver"
+
+
+class HangingEngine(memory.MemoryEngine):
+    """Every call on it waits while ``answering`` is not set."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.answering = threading.Event()
+        self.answering.set()
+
+    def check(self):
+        self.answering.wait()
+        return super().check()
+
+    def used_bytes(self, share_id, name):
+        self.answering.wait()
+        return super().used_bytes(share_id, name)
+
+    @contextlib.contextmanager
+    def _changing(self):
+        self.answering.wait()
+        with super()._changing():
+            yield
+
+
+class TestHangingPool(case.ServiceCase):
+    settings = {
+        "pools": (GOLD, SILVER),
+        "engine_class": HangingEngine,
+        "answer_seconds": LIMIT_SECONDS,
+    }
+
+    def setUp(self):
+        super().setUp()
+        self.service = self.world.service
+        self.gold = self.make_share(pool=GOLD)
+        self.silver = self.make_share(pool=SILVER)
+        self.disk = self.world.engines[SILVER].answering
+        # Also where a test fails: or its threads would stay.
+        self.addCleanup(self.disk.set)
+
+    def pool(self, name):
+        return next(
+            pool
+            for pool in self.service.stats()["pools"]
+            if pool["name"] == name
+        )
+
+    def hang(self):
+        """From now on; the figures are known from before."""
+        self.world.engines[SILVER].entries(worlds.share(self.silver))[
+            "volume"
+        ].write(0, bytes(memory.BLOCK_BYTES))
+        before = self.pool(SILVER)
+        self.seen_at = self.world.clock.now
+        self.world.clock.advance(hours=1)
+        self.disk.clear()
+        return before
+
+    def test_reads_go_on_with_the_last_figures(self):
+        before = self.hang()
+        self.assertEqual("up", before["state"])
+        self.assertIsNone(before["observed_at"])
+        self.assertEqual(memory.BLOCK_BYTES, before["used_bytes"])
+        after = self.pool(SILVER)
+        self.assertEqual("unavailable", after["state"])
+        self.assertEqual(self.seen_at.strftime("%H:%M"), "03:04")
+        self.assertEqual("2026-01-02T03:04:05", after["observed_at"][:19])
+        for key in before.keys() - {"state", "observed_at"}:
+            self.assertEqual(before[key], after[key], key)
+        self.assertEqual("up", self.pool(GOLD)["state"])
+        self.assertEqual("degraded", self.service.system()["health"])
+        self.assertEqual(
+            ["pool silver: it does not answer"], self.service.readiness()
+        )
+        self.assertEqual("unavailable", self.service.get_pool(SILVER)["state"])
+        self.assertEqual(
+            [GOLD, SILVER], [p["name"] for p in self.service.list_pools()]
+        )
+        self.service.status()
+
+    def test_reply_is_the_same_while_nothing_changes(self):
+        """Else its ETag would be of no use."""
+        self.assertEqual(self.service.stats(), self.service.stats())
+        self.hang()
+        self.assertEqual(self.service.stats(), self.service.stats())
+
+    def test_only_the_first_requests_wait(self):
+        self.hang()
+        self.service.stats()
+        began = time.monotonic()
+        for _ in range(MANY):
+            self.service.stats()
+            self.service.readiness()
+        self.assertLess(time.monotonic() - began, MANY * LIMIT_SECONDS / 2)
+
+    def test_many_requests_take_one_thread(self):
+        self.hang()
+        before = threading.active_count()
+        with futures.ThreadPoolExecutor(MANY) as pool:
+            calls = [pool.submit(self.service.stats) for _ in range(MANY)]
+            for call in calls:
+                call.result(BOUND_SECONDS)
+        self.assertLessEqual(threading.active_count(), before + 2)
+
+    def test_list_over_both_pools(self):
+        self.hang()
+        page = self.service.list_shares(worlds.ADMIN, {}, 1000, None)
+        used = {body["id"]: body["used_bytes"] for body in page.items}
+        self.assertEqual({self.gold: 0, self.silver: None}, used)
+        self.assertIsNone(self.share(self.silver)["used_bytes"])
+        self.assertEqual(0, self.share(self.gold)["used_bytes"])
+
+    def test_changes_fail_at_once_and_only_there(self):
+        snapshot = self.make_snapshot(self.silver)
+        self.world.put_access(self.silver)
+        self.hang()
+        before = self.world.listed()
+        for change in (
+            lambda: self.world.put_share(pool=SILVER),
+            lambda: self.world.clone("share", self.silver),
+            lambda: self.world.patch_share(self.silver, size_bytes=1 << 30),
+            lambda: self.world.put_snapshot(self.silver),
+            lambda: self.world.delete_snapshot(snapshot),
+            lambda: self.world.put_access(self.silver, "cmp-2"),
+        ):
+            self.check_problem("engine.unavailable", change)
+        self.assertEqual(before, self.world.listed())
+        self.make_snapshot(self.make_share(pool=GOLD))
+        self.world.put_access(self.gold)
+
+    def test_rules_can_be_taken_away_there(self):
+        """No disk is needed, and hosts must not keep what they lost."""
+        self.world.put_access(self.silver)
+        self.hang()
+        self.world.delete_access(self.silver)
+        self.assertEqual({}, self.world.exporter.exported())
+
+    def test_all_is_well_when_it_answers_again(self):
+        self.hang()
+        self.check_problem(
+            "engine.unavailable", lambda: self.world.put_share(pool=SILVER)
+        )
+        self.disk.set()
+        self.wait_until_up()
+        self.assertEqual([], self.service.readiness())
+        self.assertIsNone(self.pool(SILVER)["observed_at"])
+        self.assertEqual(
+            memory.BLOCK_BYTES, self.share(self.silver)["used_bytes"]
+        )
+        self.world.put_snapshot(self.make_share(pool=SILVER))
+
+    def wait_until_up(self):
+        end = time.monotonic() + BOUND_SECONDS
+        while self.pool(SILVER)["state"] != "up":
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+    def test_start_while_it_hangs(self):
+        self.disk.clear()
+        self.world.service.stop()
+        report = self.world.restart()
+        self.assertEqual([SILVER], list(report.unusable_pools))
+        self.service = self.world.service
+        pool = self.pool(SILVER)
+        self.assertEqual("unavailable", pool["state"])
+        self.assertIsNone(pool["observed_at"])
+        self.assertEqual((0, 1), (pool["free_bytes"], pool["share_count"]))
+        self.make_share(pool=GOLD)
+
+    def test_nfs_server_that_hangs(self):
+        go = threading.Event()
+        self.addCleanup(go.set)
+        self.world.exporter.check = lambda: [str(go.wait())]
+        for _ in range(3):
+            self.assertEqual(
+                ["the NFS server does not answer"], self.service.readiness()
+            )
+        self.assertEqual("up", self.pool(GOLD)["state"])
+        self.assertEqual({}, self.service.status()["exports"])
+
+
+class TestWatch(case.unittest.TestCase):
+    def test_error_is_the_askers(self):
+        asked = watch.Watch("it", BOUND_SECONDS)
+        self.addCleanup(asked.stop)
+        with self.assertRaises(ZeroDivisionError):
+            asked.ask(lambda: 1 // 0)
+        self.assertEqual(3, asked.ask(lambda: 3))
+
+    def test_time_out_of_the_question_itself_is_no_silence(self):
+        asked = watch.Watch("it", BOUND_SECONDS)
+        self.addCleanup(asked.stop)
+
+        def question():
+            raise TimeoutError("its own")
+
+        with self.assertRaisesRegex(TimeoutError, "its own"):
+            asked.ask(question)
+
+    def test_what_was_given_up_is_not_asked_later(self):
+        go, asked = threading.Event(), []
+        it = watch.Watch("it", 0.2)
+        self.addCleanup(it.stop)
+        first = it.start(go.wait)
+        second = it.start(lambda: asked.append("second"))
+        for answer in (first, second):
+            self.assertRaises(watch.NotAnswering, answer.get)
+        go.set()
+        end = time.monotonic() + BOUND_SECONDS
+        while it.hangs():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.001)
+        it.ask(lambda: asked.append("third"))
+        self.assertEqual(["third"], asked)
+
+    def test_stopped_one_answers_again(self):
+        it = watch.Watch("it", BOUND_SECONDS)
+        for number in range(3):
+            self.assertEqual(number, it.ask(lambda number=number: number))
+            it.stop()
