@@ -66,7 +66,7 @@ class Share(Base):
     origin_type: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
     origin_id: orm.Mapped[str | None] = orm.mapped_column(ID)
     labels: orm.Mapped[Json] = orm.mapped_column()
-    create_request: orm.Mapped[Json] = orm.mapped_column()
+    create_request: orm.Mapped[Json] = orm.mapped_column(deferred=True)
     created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
     updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
     #: The open job, if one is at work on this share.
@@ -82,7 +82,11 @@ class Share(Base):
     )
 
     __table_args__ = (
+        # Each filter of a list, within a namespace and for all.
         sa.Index(None, "namespace", "id"),
+        sa.Index(None, "namespace", "name", "id"),
+        sa.Index(None, "namespace", "pool", "id"),
+        sa.Index(None, "namespace", "state", "id"),
         sa.Index(None, "name", "id"),
         sa.Index(None, "origin_id", "id"),
         sa.Index(None, "state", "id"),
@@ -137,7 +141,7 @@ class Snapshot(Base):
     size_bytes: orm.Mapped[int] = orm.mapped_column()
     file: orm.Mapped[Json | None] = orm.mapped_column()
     labels: orm.Mapped[Json] = orm.mapped_column()
-    create_request: orm.Mapped[Json] = orm.mapped_column()
+    create_request: orm.Mapped[Json] = orm.mapped_column(deferred=True)
     created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
     updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
     job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
@@ -145,7 +149,10 @@ class Snapshot(Base):
     __table_args__ = (
         sa.Index(None, "share_id", "id"),
         sa.Index(None, "namespace", "id"),
+        sa.Index(None, "namespace", "name", "id"),
+        sa.Index(None, "namespace", "state", "id"),
         sa.Index(None, "name", "id"),
+        sa.Index(None, "state", "id"),
         sa.Index(None, "pool", "id"),
     )
 
@@ -173,6 +180,7 @@ class Job(Base):
     __table_args__ = (
         sa.Index(None, "state", "id"),
         sa.Index(None, "namespace", "id"),
+        sa.Index(None, "namespace", "state", "id"),
         sa.Index(None, "share_id", "id"),
         sa.Index(None, "finished_at"),
     )

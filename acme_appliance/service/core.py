@@ -164,10 +164,14 @@ class Core:
                 lambda: self.events_version != version, timeout_seconds
             )
 
-    def share_body(self, row: models.Share) -> types.Body:
+    def share_body(
+        self, row: models.Share, access_rules: types.Body | None = None
+    ) -> types.Body:
         """A share as clients see it, but for what :meth:`measured` adds;
-        its rules must be loadable."""
-        return views.share(row, self.export_locations(row))
+        its rules must be loadable, where they are not given."""
+        if access_rules is None:
+            access_rules = views.rules(row.access_rules)
+        return views.share(row, access_rules, self.export_locations(row))
 
     def measured(self, body: types.Body) -> types.Body:
         """A share's body with what only its storage knows.

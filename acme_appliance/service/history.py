@@ -51,11 +51,11 @@ class Jobs:
     ) -> types.Page:
         return pages.read_page(
             self.core.database,
-            pages.visible(models.Job, caller).filter_by(**filters),
+            pages.visible(models.Job, caller, filters),
             models.Job.id,
             limit=limit,
             marker=marker,
-            show=views.job,
+            show=pages.each(views.job),
         )
 
     def cancel(self, caller: types.Caller, job_id: str) -> types.Body:
@@ -113,7 +113,9 @@ class Events:
             pages.visible(models.Event, caller)
             .where(models.Event.seq > after)
             .order_by(models.Event.seq)
-            .limit(limit)
         )
         with self.core.database.read() as session:
-            return [views.event(row) for row in session.scalars(statement)]
+            events, _ = pages.read_part(
+                session, statement, limit=limit, show=pages.each(views.event)
+            )
+        return events

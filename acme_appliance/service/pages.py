@@ -15,14 +15,33 @@
 import base64
 import binascii
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
+import json
 from typing import Any
+from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db.session import Database
 from acme_appliance.service import types
+
+#: A page ends early with the first entry that makes it this large: one
+#: share's access rules may be 600 KB, and a page has a thousand shares. The
+#: contract has this number, in ``limit``.
+MAX_PAGE_BYTES: Final = 4 << 20
+#: So many rows are in memory before the size of what they show is known.
+_BATCH: Final = 25
+
+_NO_FILTERS: Final[Mapping[str, Any]] = {}
+#: What has these in common is in one namespace anyway.
+_NARROW: Final = frozenset({"share_id", "origin_id"})
+
+#: Rows to what clients see of them.
+Show = Callable[[orm.Session, Sequence[Any]], Iterable[types.Body]]
 
 
 def encode_marker(key: str) -> str:
@@ -43,12 +62,29 @@ def decode_marker(marker: str) -> str:
         ) from error
 
 
-def visible(model: Any, caller: types.Caller) -> sa.Select[Any]:
-    """All rows of a table that a caller may see."""
-    statement = sa.select(model)
-    if caller.namespace is not None:
-        statement = statement.where(model.namespace == caller.namespace)
-    return statement
+def visible(
+    model: Any,
+    caller: types.Caller,
+    filters: Mapping[str, Any] = _NO_FILTERS,
+) -> sa.Select[Any]:
+    """The rows of a table that a caller may see, and wants.
+
+    :param filters: values by column.
+    """
+    statement = sa.select(model).filter_by(**filters)
+    if caller.namespace is None:
+        return statement
+    namespace = model.namespace
+    if filters.keys() & _NARROW:
+        # SQLite cannot tell which of two indices has fewer rows, and would
+        # take the namespace's: this one is not to be found by an index.
+        namespace = namespace.concat("")
+    return statement.where(namespace == caller.namespace)
+
+
+def each(show: Callable[[Any], types.Body]) -> Show:
+    """For rows that show nothing of other tables."""
+    return lambda session, rows: map(show, rows)
 
 
 def read_page(
@@ -58,7 +94,7 @@ def read_page(
     *,
     limit: int,
     marker: str | None,
-    show: Callable[[Any], types.Body],
+    show: Show,
 ) -> types.Page:
     """One page of a statement's rows, in the order of ``key``, a column.
 
@@ -66,12 +102,30 @@ def read_page(
     """
     if marker is not None:
         statement = statement.where(key > decode_marker(marker))
-    # One more than asked for tells whether there is a next page.
-    statement = statement.order_by(key).limit(limit + 1)
     with database.read() as session:
-        rows: Sequence[Any] = session.scalars(statement).all()
-        more = len(rows) > limit
-        rows = rows[:limit]
-        last = getattr(rows[-1], key.key) if more else None
-        items = [show(row) for row in rows]
-    return types.Page(items, last and encode_marker(last))
+        items, more = read_part(
+            session, statement.order_by(key), limit=limit, show=show
+        )
+    last = encode_marker(items[-1][key.key]) if more else None
+    return types.Page(items, last)
+
+
+def read_part(
+    session: orm.Session, statement: sa.Select[Any], *, limit: int, show: Show
+) -> tuple[list[types.Body], bool]:
+    """The first of a statement's rows, and whether there are more: at most
+    ``limit``, and none past MAX_PAGE_BYTES of JSON."""
+    # One more than asked for tells whether there are more.
+    statement = statement.limit(limit + 1)
+    items: list[types.Body] = []
+    size_bytes = 0
+    # Whatever a row shows, most of it is not yet in memory.
+    found = session.scalars(statement.execution_options(yield_per=_BATCH))
+    for rows in found.partitions():
+        for item in show(session, rows):
+            if len(items) == limit or size_bytes >= MAX_PAGE_BYTES:
+                found.close()
+                return items, True
+            items.append(item)
+            size_bytes += len(json.dumps(item))
+    return items, False

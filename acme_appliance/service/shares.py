@@ -12,8 +12,11 @@
 
 """Shares: what is asked for, checked against what is there."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
+import itertools
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +31,7 @@ from acme_appliance.service import rows
 from acme_appliance.service import share_creation
 from acme_appliance.service import share_operations as operations
 from acme_appliance.service import types
+from acme_appliance.service import views
 
 
 class Shares:
@@ -52,24 +56,24 @@ class Shares:
         limit: int,
         marker: str | None,
     ) -> types.Page:
-        columns = dict(filters)
-        labels = columns.pop("labels", {})
-        statement = pages.visible(models.Share, caller)
-        if columns.pop("group_id", None) is not None:
-            # Groups are not there yet: no share is in one.
-            statement = statement.where(sa.false())
-        statement = _with_labels(statement.filter_by(**columns), labels)
         page = pages.read_page(
             self.core.database,
-            statement.options(orm.selectinload(models.Share.access_rules)),
+            page_statement(caller, filters),
             models.Share.id,
             limit=limit,
             marker=marker,
-            show=self.core.share_body,
+            show=self._show,
         )
         return dataclasses.replace(
             page, items=self.core.measured_all(page.items)
         )
+
+    def _show(
+        self, session: orm.Session, shares: Sequence[models.Share]
+    ) -> Iterator[types.Body]:
+        rules = _rules_of(session, [row.id for row in shares])
+        for row in shares:
+            yield self.core.share_body(row, rules.get(row.id, {}))
 
     # -- changing
 
@@ -267,6 +271,35 @@ def _patchable(row: models.Share) -> types.Body:
         "labels": row.labels,
         "file_name": row.file["name"] if row.file else None,
     }
+
+
+def page_statement(
+    caller: types.Caller, filters: Mapping[str, Any]
+) -> sa.Select[Any]:
+    """The shares that a caller may see, filtered as the facade says."""
+    columns = dict(filters)
+    labels = columns.pop("labels", {})
+    group_id = columns.pop("group_id", None)
+    statement = pages.visible(models.Share, caller, columns)
+    if group_id is not None:
+        # Groups are not there yet: no share is in one.
+        statement = statement.where(sa.false())
+    return _with_labels(statement, labels)
+
+
+def _rules_of(
+    session: orm.Session, share_ids: list[str]
+) -> dict[str, types.Body]:
+    """Access rules by share, as rows: objects would take many times the
+    memory, and there may be very many."""
+    rule = models.AccessRule
+    found = session.execute(
+        sa.select(rule.share_id, rule.holder, rule.clients, rule.level)
+        .where(rule.share_id.in_(share_ids))
+        .order_by(rule.share_id, rule.holder)
+    )
+    by_share = itertools.groupby(found, key=lambda row: row.share_id)
+    return {share_id: views.rules(rows) for share_id, rows in by_share}
 
 
 def _with_labels(

@@ -185,11 +185,11 @@ class Snapshots:
     ) -> types.Page:
         return pages.read_page(
             self.core.database,
-            pages.visible(models.Snapshot, caller).filter_by(**filters),
+            pages.visible(models.Snapshot, caller, filters),
             models.Snapshot.id,
             limit=limit,
             marker=marker,
-            show=views.snapshot,
+            show=pages.each(views.snapshot),
         )
 
     def put(

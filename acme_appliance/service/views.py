@@ -14,6 +14,7 @@
 
 from collections.abc import Iterable
 import datetime
+from typing import Any
 
 from acme_appliance.db import models
 from acme_appliance.service import types
@@ -28,14 +29,20 @@ def maybe_time(value: datetime.datetime | None) -> str | None:
     return None if value is None else time(value)
 
 
-def rules(rows: Iterable[models.AccessRule]) -> types.Body:
+def rules(rows: Iterable[Any]) -> types.Body:
+    """Access rules by holder; of objects, or of rows with these columns."""
     return {
         row.holder: {"clients": row.clients, "level": row.level}
         for row in rows
     }
 
 
-def share(row: models.Share, export_locations: list[types.Body]) -> types.Body:
+def share(
+    row: models.Share,
+    access_rules: types.Body,
+    export_locations: list[types.Body],
+) -> types.Body:
+    """:param access_rules: as :func:`rules` makes them."""
     origin = None
     if row.origin_type is not None:
         origin = {"type": row.origin_type, "id": row.origin_id}
@@ -57,7 +64,7 @@ def share(row: models.Share, export_locations: list[types.Body]) -> types.Body:
         "group_id": None,
         "qos": None,
         "export_locations": export_locations,
-        "access": rules(row.access_rules),
+        "access": access_rules,
         "replication": None,
         "labels": row.labels,
         "created_at": time(row.created_at),
