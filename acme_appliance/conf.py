@@ -188,7 +188,11 @@ NFS_OPTS: Final = [
         choices=[
             ("all", "every user of a granted host acts as the file's owner"),
             ("root", "root becomes nobody, others stay who they are"),
-            ("none", "users stay who they are, root too"),
+            (
+                "none",
+                "users stay who they are, and root can remove or replace"
+                " the volume file",
+            ),
         ],
         help="What a granted host's users may do. Hosts are granted access,"
         " not users, so all is the one without surprises.",

@@ -56,7 +56,12 @@ class NotFound(EngineError):
 
 
 class FileChanged(EngineError):
-    """A client has removed, replaced or hidden the volume file."""
+    """The volume file is gone, or something else has its name.
+
+    Clients cannot do that where the directory is root's, unless the
+    operator lets their root act as root (squash none). Snapshots and shares
+    of earlier releases may have it from when the directory was theirs.
+    """
 
 
 class Kind(enum.StrEnum):
@@ -89,10 +94,13 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """Who owns a share's directory and its volume file."""
+    """Who owns a volume file, or a directory in which clients make it."""
 
     uid: int
     gid: int
+
+
+ROOT = Owner(0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +166,24 @@ class Engine(abc.ABC):
         """The absolute path that an exporter serves; need not exist."""
 
     @abc.abstractmethod
-    def create_share(self, share_id: str, owner: Owner) -> None:
-        """Make an empty share, mode 0770, unless it is there.
+    def create_share(self, share_id: str, owner: Owner | None) -> None:
+        """Make an empty share, unless it is there.
 
+        :param owner: of its directory, as for :meth:`set_directory`.
         :raises NoSpace: the pool is full.
+        """
+
+    @abc.abstractmethod
+    def set_directory(self, share_id: str, owner: Owner | None) -> None:
+        """Say who may make, rename and remove files in a share.
+
+        Clients that have the share mounted go on: what is open stays open.
+        Costs one look where it is so already.
+
+        :param owner: None: only the appliance. The directory is root's,
+            mode 0755: clients look files up and list them. Else: its
+            owner, mode 0770, for clients that make the volume file.
+        :raises NotFound: the share is not there.
         """
 
     @abc.abstractmethod
@@ -171,7 +193,7 @@ class Engine(abc.ABC):
 
         Takes no longer for more data. Source and clone live on without each
         other. Who owns the clone, and its file, is the source's until
-        :meth:`adopt`.
+        :meth:`adopt` or :meth:`set_directory`.
 
         :raises NotFound: the source is not there.
         :raises NoSpace: the pool is full.
@@ -187,8 +209,8 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def adopt(self, share_id: str, old_name: str, file: VolumeFile) -> None:
-        """Turn a clone's file ``old_name`` into ``file``; owns the
-        directory too.
+        """Turn a clone's file ``old_name`` into ``file``, and make the
+        directory root's, as :meth:`set_directory` does.
 
         :raises FileChanged: neither the old nor the new name is a regular
             file, or both are there. :raises NoSpace, TooLarge: see there.
@@ -246,6 +268,11 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def sync(self) -> None:
         """Return once all that was done before the call is on disk."""
+
+
+def directory_rights(owner: Owner | None) -> tuple[Owner, int]:
+    """Owner and mode of a share's directory, see ``set_directory``."""
+    return (ROOT, 0o755) if owner is None else (owner, 0o770)
 
 
 def check_id(value: str) -> str:

@@ -22,10 +22,12 @@ Making, cloning and deleting a subvolume take the same few milliseconds
 whatever is in it, and none depends on another afterwards. There are no
 quota groups: they slow down every write; the volume file bounds a share.
 
-Clients write into shares as they like. So nothing in a share is followed or
-opened before it is known to be a regular file: every path is opened step by
-step from the pool, without symbolic links, and a file is first opened with
-O_PATH, which reads no device and waits for no pipe.
+Where the appliance makes the volume file, the share's directory is root's,
+and clients write that file only. Where clients make it, the directory is
+theirs; and snapshots may hold what was in one of theirs. So nothing in a share
+is followed or opened before it is known to be a regular file: every path is
+opened step by step from the pool, without symbolic links, and a file is first
+opened with O_PATH, which reads no device and waits for no pipe.
 """
 
 from collections.abc import Iterator
@@ -107,15 +109,23 @@ class BtrfsEngine(base.Engine):
         folder = _FOLDERS[base.Kind.SHARE]
         return os.path.join(self.root, folder, base.check_id(share_id))
 
-    def create_share(self, share_id: str, owner: base.Owner) -> None:
+    def create_share(self, share_id: str, owner: base.Owner | None) -> None:
         base.check_id(share_id)
         with _translated(share_id), self._folder(base.Kind.SHARE) as folder:
             with contextlib.suppress(FileExistsError):
                 btrfsutil.create_subvolume(folder, share_id)
             with _opened(share_id, folder) as share:
                 _check_subvolume(share, share_id)
-                os.fchown(share, owner.uid, owner.gid)
-                os.fchmod(share, 0o770)
+                _set_directory(share, owner)
+
+    def set_directory(self, share_id: str, owner: base.Owner | None) -> None:
+        path = self.directory(share_id)
+        with _translated(share_id):
+            # Asked of every share at each start: one call for most.
+            found = os.stat(path, follow_symlinks=False)
+            if not _has_rights(found, owner):
+                with self._share(share_id) as share:
+                    _set_directory(share, owner)
 
     def clone_share(self, source: base.Reference, share_id: str) -> None:
         self._snapshot(source, base.Kind.SHARE, share_id)
@@ -136,7 +146,7 @@ class BtrfsEngine(base.Engine):
             _rename(share, old_name, file.name)
             with _opened_file(share, file.name) as fd:
                 _shape(fd, file)
-            os.fchown(share, file.owner.uid, file.owner.gid)
+            _set_directory(share, None)
 
     def rename_file(self, share_id: str, old: str, new: str) -> None:
         with _translated(share_id), self._share(share_id) as share:
@@ -315,6 +325,22 @@ def _opened_file(share: int, name: str) -> Iterator[int]:
 def _check_subvolume(fd: int, name: str) -> None:
     if not btrfsutil.is_subvolume(fd):
         raise base.EngineError(f"{name} is no subvolume")
+
+
+def _set_directory(fd: int, owner: base.Owner | None) -> None:
+    wanted, mode = base.directory_rights(owner)
+    os.fchown(fd, wanted.uid, wanted.gid)
+    # Also takes from an access list what the mode does not allow.
+    os.fchmod(fd, mode)
+
+
+def _has_rights(found: os.stat_result, owner: base.Owner | None) -> bool:
+    wanted, mode = base.directory_rights(owner)
+    return (found.st_uid, found.st_gid, found.st_mode) == (
+        wanted.uid,
+        wanted.gid,
+        stat.S_IFDIR | mode,
+    )
 
 
 def _shape(fd: int, file: base.VolumeFile) -> None:

@@ -68,7 +68,7 @@ class Directory:
     """A share's or snapshot's root directory."""
 
     owner: base.Owner
-    mode: int = 0o770
+    mode: int
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
 
 
@@ -141,12 +141,17 @@ class MemoryEngine(base.Engine):
     def directory(self, share_id: str) -> str:
         return f"{self.root}/shares/{base.check_id(share_id)}"
 
-    def create_share(self, share_id: str, owner: base.Owner) -> None:
+    def create_share(self, share_id: str, owner: base.Owner | None) -> None:
         base.check_id(share_id)
         with self._changing():
             shares = self._state[base.Kind.SHARE]
-            shares.setdefault(share_id, Directory(owner))
-            self._share(share_id).owner = owner
+            shares.setdefault(share_id, Directory(base.ROOT, 0))
+            self.set_directory(share_id, owner)
+
+    def set_directory(self, share_id: str, owner: base.Owner | None) -> None:
+        with self._changing():
+            directory = self._share(share_id)
+            directory.owner, directory.mode = base.directory_rights(owner)
 
     def clone_share(self, source: base.Reference, share_id: str) -> None:
         base.check_id(share_id)
@@ -170,8 +175,8 @@ class MemoryEngine(base.Engine):
         with self._changing():
             self.rename_file(share_id, old_name, file.name)
             directory = self._share(share_id)
-            directory.owner = file.owner
             self._shape(_regular(directory.entries[file.name], ""), file)
+            self.set_directory(share_id, None)
 
     def rename_file(self, share_id: str, old: str, new: str) -> None:
         base.check_file_name(new)

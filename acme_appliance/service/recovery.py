@@ -32,6 +32,7 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
+from acme_appliance.service import bounds
 from acme_appliance.service import changes
 from acme_appliance.service import core
 from acme_appliance.service import types
@@ -118,6 +119,8 @@ class Recovery:
                 self.core.check_pool(pool)
                 self._compare_shares(report, pool, engine)
                 self._compare_snapshots(report, pool, engine)
+                if apply:
+                    bounds.restore(self.core, pool)
             except engines.EngineError as error:
                 report.unusable_pools[pool] = str(error)
         differences = self.core.exporter.reconcile(

@@ -164,18 +164,16 @@ class ShareCreation:
                 "A share without a source needs a size.",
                 pointer="/size_bytes",
             )
-        defaults = dataclasses.asdict(self.core.settings.file_defaults)
         file = None
         if self.core.has_volume_file(pool):
+            defaults = dataclasses.asdict(self.core.settings.file_defaults)
             file = {**defaults, **body.get("file", {})}
         elif "file" in body:
             raise no_file(f"The pool {pool} does not make volume files.")
-        owner = file or defaults
         return {
             "pool": pool,
             "size_bytes": body["size_bytes"],
             "file": file,
-            "owner": {"uid": owner["uid"], "gid": owner["gid"]},
             "source": None,
         }
 
@@ -209,7 +207,6 @@ class ShareCreation:
             "pool": pool,
             "size_bytes": size_bytes,
             "file": file,
-            "owner": None,
             "source": {
                 **body["source"],
                 "file_name": source.file["name"] if source.file else None,

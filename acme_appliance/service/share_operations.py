@@ -80,8 +80,8 @@ class ShareOperation(journal.Operation):
 
 
 class CreateShare(ShareOperation):
-    """Arguments: pool, name, size_bytes, labels, file or None, owner
-    (uid, gid), source (type, id, file_name) or None, request."""
+    """Arguments: pool, name, size_bytes, labels, file or None, source
+    (type, id, file_name) or None, request."""
 
     kind: ClassVar[str] = "share.create"
 
@@ -119,7 +119,7 @@ class CreateShare(ShareOperation):
             engine.delete_share(share_id)
 
         if given["source"] is None:
-            owner = engines.Owner(given["owner"]["uid"], given["owner"]["gid"])
+            owner = self._directory_owner()
             first = journal.Step(
                 "create share",
                 lambda: engine.create_share(share_id, owner),
@@ -138,9 +138,17 @@ class CreateShare(ShareOperation):
 
     def _file_steps(self) -> list[journal.Step]:
         share_id, given = self.intent.share_id, self.intent.arguments
-        if given["file"] is None:
-            return []
         engine = self.engine
+        if given["file"] is None:
+            if given["source"] is None:
+                return []
+            owner = self._directory_owner()
+            return [
+                journal.Step(
+                    "set directory",
+                    lambda: engine.set_directory(share_id, owner),
+                )
+            ]
         file = volume_file(given["file"], given["size_bytes"])
         if given["source"] is None:
             return [
@@ -154,6 +162,14 @@ class CreateShare(ShareOperation):
                 "adopt file", lambda: engine.adopt(share_id, old_name, file)
             )
         ]
+
+    def _directory_owner(self) -> engines.Owner | None:
+        """None where the appliance makes the only file there is; else as
+        whom clients act on the share."""
+        if self.intent.arguments["file"] is not None:
+            return None
+        defaults = self.core.settings.file_defaults
+        return engines.Owner(defaults.uid, defaults.gid)
 
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)

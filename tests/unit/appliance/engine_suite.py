@@ -84,7 +84,7 @@ class EngineSuite:
 
     def make_share(self, file=None):
         id_ = new_id()
-        self.engine.create_share(id_, OWNER)
+        self.engine.create_share(id_, None)
         self.engine.ensure_file(id_, file or volume())
         return id_
 
@@ -128,6 +128,7 @@ class EngineSuite:
                     self.engine.delete_snapshot,
                     self.engine.directory,
                     lambda id_: self.engine.exists(share(id_)),
+                    lambda id_: self.engine.set_directory(id_, None),
                     lambda id_: self.engine.create_snapshot(id_, new_id()),
                     lambda id_: self.engine.clone_share(share(id_), new_id()),
                     lambda id_: self.engine.ensure_file(id_, volume()),
@@ -162,10 +163,39 @@ class EngineSuite:
             self.client.describe_root(share(id_)),
         )
 
+    def test_directory_is_roots_where_the_appliance_makes_the_file(self):
+        id_ = self.make_share()
+        self.assertEqual((0, 0, 0o755), self.client.describe_root(share(id_)))
+        self.assertEqual(
+            ("file", SIZE, OWNER.uid, OWNER.gid, 0o660),
+            self.client.describe(share(id_), "volume"),
+        )
+
+    def test_directory_goes_to_root_and_back(self):
+        id_ = new_id()
+        self.engine.create_share(id_, OWNER)
+        self.engine.ensure_file(id_, volume())
+        self.client.write(share(id_), "volume", 0, b"x" * BLOCK)
+        for owner, wanted in (
+            (None, (0, 0, 0o755)),
+            (OTHER, (OTHER.uid, OTHER.gid, 0o770)),
+        ):
+            for _ in range(2):
+                self.engine.set_directory(id_, owner)
+                self.assertEqual(wanted, self.client.describe_root(share(id_)))
+        self.assertEqual(
+            b"x" * BLOCK, self.client.read(share(id_), "volume", 0, BLOCK)
+        )
+
+    def test_directory_of_a_share_that_is_not_there(self):
+        self.assertRaises(
+            base.NotFound, self.engine.set_directory, new_id(), None
+        )
+
     def test_create_share_again_keeps_content(self):
         id_ = self.make_share()
         self.client.write(share(id_), "volume", 0, b"x" * BLOCK)
-        self.engine.create_share(id_, OWNER)
+        self.engine.create_share(id_, None)
         self.engine.ensure_file(id_, volume())
         self.assertEqual(
             b"x" * BLOCK, self.client.read(share(id_), "volume", 0, BLOCK)
@@ -393,7 +423,7 @@ class EngineSuite:
                 self.client.describe(share(clone), "clone"),
             )
             self.assertEqual(
-                (OTHER.uid, OTHER.gid, 0o770),
+                (0, 0, 0o755),
                 self.client.describe_root(share(clone)),
             )
             self.assertIsNone(self.client.describe(share(clone), "volume"))
