@@ -87,8 +87,8 @@ DEFAULT_OPTS: Final = [
         default=16,
         min=1,
         max=256,
-        help="Changes that are worked on at the same time. Further ones are"
-        " queued.",
+        help="Changes of one pool that are worked on at the same time. Further"
+        " ones are queued.",
     ),
     cfg.IntOpt(
         "graceful_shutdown_seconds",

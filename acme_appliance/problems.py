@@ -73,6 +73,7 @@ _TABLE: Final = (
     Code("share.degraded", 409, "The share's volume file was tampered with"),
     Code("job.not_cancellable", 409, "The job can no longer be cancelled"),
     Code("job.cancelled", 409, "The job was cancelled"),
+    Code("job.unreadable", 409, "A job of this cannot be read"),
     Code("share.busy", 409, "Another operation has the share", True),
     Code("job.in_progress", 409, "A job is still at work on this", True),
     Code("precondition.failed", 412, "If-Match does not match"),

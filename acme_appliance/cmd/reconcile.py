@@ -26,7 +26,11 @@ from acme_appliance.cmd.common import Exit
 
 _TITLES: Final = {
     "unusable_pools": "Pools that cannot be looked at",
-    "open_jobs": "Changes that were cut off; the next start finishes them",
+    "open_jobs": "Changes that are neither finished nor undone; the appliance"
+    " goes on trying",
+    "unreadable_jobs": "Journal entries that this release cannot read",
+    "unfinished_creates": "Parts of shares and snapshots whose create failed;"
+    " delete them by the API",
     "missing_shares": "Shares whose data is gone",
     "missing_snapshots": "Snapshots whose data is gone",
     "damaged_shares": "Shares whose volume file is not as it should be",
@@ -57,10 +61,18 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--apply",
         action="store_true",
-        help="make exports and states of shares what the database says. The"
-        " appliance must not be serving. A start repairs too, but withdraws"
-        " nothing: only this command withdraws exports that no access rule"
-        " explains",
+        help="finish or undo what was cut off, and make exports and states of"
+        " shares what the database says. The appliance must not be serving. A"
+        " start repairs too, but withdraws nothing: only this command"
+        " withdraws exports that no access rule explains",
+    )
+    parser.add_argument(
+        "--close-job",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="with --apply: give up an open journal entry; the share that it"
+        " names is then judged by what is in the pool; may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -69,11 +81,13 @@ def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance import problems
     from acme_appliance.cmd import stores
 
-    apply = conf.command.apply
+    apply, close_jobs = conf.command.apply, conf.command.close_job
+    if close_jobs and not apply:
+        raise CommandError("--close-job needs --apply")
     try:
         if apply:
             with _nobody_else(conf), stores.open_service(conf) as service:
-                report = service.reconcile(apply)
+                report = service.reconcile(apply, close_jobs)
         else:
             with stores.look_at_service(conf) as service:
                 report = service.reconcile(apply)

@@ -171,7 +171,9 @@ def _exports(
 
 
 def _jobs(jobs: list[dict[str, Any]]) -> "prettytable.PrettyTable":
-    table = _table("job", "kind", "state", "share", "since")
+    table = _table(
+        "job", "kind", "state", "share", "since", "attempts", "problem"
+    )
     for job in jobs:
         table.add_row(
             [
@@ -180,6 +182,8 @@ def _jobs(jobs: list[dict[str, Any]]) -> "prettytable.PrettyTable":
                 "being undone" if job["undo"] else job["state"],
                 job["share_id"],
                 job["created_at"],
+                job["attempts"],
+                (job["last_problem"] or {}).get("detail", ""),
             ]
         )
     return table

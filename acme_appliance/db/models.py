@@ -12,10 +12,11 @@
 
 """The tables.
 
-``generation`` counts the changes of a row that a client can see; it is the
-ETag. ``create_request`` is the create's body as it came: a second PUT with
-the same body finds the share, whatever was patched since. A job's row is
-its journal entry: one that is queued or running is an open intent.
+``generation`` grows with each change of a row that a client can see; it is
+the ETag, and no id gets the same one twice. ``create_request`` is the
+create's body as it came: a second PUT with the same body finds the share,
+whatever was patched since. A job's row is its journal entry: one that is
+queued or running is an open intent.
 """
 
 import datetime
@@ -166,12 +167,19 @@ class Job(Base):
     #: No foreign keys: a job outlives what it was about.
     share_id: orm.Mapped[str] = orm.mapped_column(ID)
     snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
-    arguments: orm.Mapped[Json] = orm.mapped_column()
+    #: Read only by whoever runs the job: a broken one spoils no list.
+    arguments: orm.Mapped[Json] = orm.mapped_column(deferred=True)
     state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     #: Set once the job is being undone: a restart undoes it too, even
     #: where it could by then have gone forward.
     undo: orm.Mapped[bool] = orm.mapped_column()
+    #: What the job failed with, or is being undone for.
     problem: orm.Mapped[Json | None] = orm.mapped_column()
+    #: Failed attempts to finish or undo it while it is open, the time of
+    #: the last one, and what stood in its way.
+    attempts: orm.Mapped[int] = orm.mapped_column()
+    attempted_at: orm.Mapped[datetime.datetime | None] = orm.mapped_column()
+    last_problem: orm.Mapped[Json | None] = orm.mapped_column()
     request_id: orm.Mapped[str] = orm.mapped_column(sa.String(128))
     actor: orm.Mapped[str] = orm.mapped_column(NAME)
     created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
@@ -213,6 +221,15 @@ class Event(Base):
         # A number is never given twice, even after pruning the newest.
         {"sqlite_autoincrement": True},
     )
+
+
+class Counter(Base):
+    """Numbers that only grow, see ``service.generations``."""
+
+    __tablename__ = "counters"
+
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(32), primary_key=True)
+    value: orm.Mapped[int] = orm.mapped_column()
 
 
 class Token(Base):

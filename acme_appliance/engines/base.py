@@ -237,9 +237,13 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def drop_excess(self, share_id: str, name: str) -> None:
-        """Give back space that a failed :meth:`grow_file` has taken beyond
-        the file's end; no matter if the file is gone."""
+    def drop_excess(self, share_id: str, name: str, size_bytes: int) -> None:
+        """Undo :meth:`grow_file`: cut the file off at the size it had, and
+        give back what is reserved beyond; no matter if the file is gone.
+
+        A file that has data beyond that size keeps its size: somebody has
+        written there since.
+        """
 
     @abc.abstractmethod
     def delete_share(self, share_id: str) -> None:
@@ -262,8 +266,13 @@ class Engine(abc.ABC):
         """What the volume file occupies; None: it cannot be told."""
 
     @abc.abstractmethod
+    def file_size(self, share_id: str, name: str) -> int | None:
+        """The volume file's size in bytes; None: it is not there, or is no
+        regular file."""
+
     def file_intact(self, share_id: str, name: str) -> bool:
         """Whether the volume file is there and a regular file."""
+        return self.file_size(share_id, name) is not None
 
     @abc.abstractmethod
     def sync(self) -> None:

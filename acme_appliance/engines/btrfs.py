@@ -162,12 +162,15 @@ class BtrfsEngine(base.Engine):
         ):
             _grow(fd, size_bytes, allocation)
 
-    def drop_excess(self, share_id: str, name: str) -> None:
+    def drop_excess(self, share_id: str, name: str, size_bytes: int) -> None:
         with _translated(share_id), self._share(share_id) as share:
             try:
                 with _opened_file(share, name) as fd:
-                    # Cutting a file off at its end frees what is beyond.
-                    os.ftruncate(fd, os.fstat(fd).st_size)
+                    end = os.fstat(fd).st_size
+                    if not filesystem.has_data_beyond(fd, size_bytes):
+                        end = min(end, size_bytes)
+                    # Also frees what is reserved beyond the end.
+                    os.ftruncate(fd, end)
             except base.FileChanged:
                 return
 
@@ -185,8 +188,9 @@ class BtrfsEngine(base.Engine):
         found = self._stat(share_id, name)
         return None if found is None else found.st_blocks * 512
 
-    def file_intact(self, share_id: str, name: str) -> bool:
-        return self._stat(share_id, name) is not None
+    def file_size(self, share_id: str, name: str) -> int | None:
+        found = self._stat(share_id, name)
+        return None if found is None else found.st_size
 
     def sync(self) -> None:
         path = os.path.join(self.root, _COMMIT)

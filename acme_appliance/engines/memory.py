@@ -197,10 +197,12 @@ class MemoryEngine(base.Engine):
             entry = _regular(self._share(share_id).entries.get(name), name)
             self._grow(entry, size_bytes, allocation)
 
-    def drop_excess(self, share_id: str, name: str) -> None:
+    def drop_excess(self, share_id: str, name: str, size_bytes: int) -> None:
         with self._changing():
             entry = self._share(share_id).entries.get(name)
             if entry is not None:
+                if all(n * BLOCK_BYTES < size_bytes for n in entry.blocks):
+                    entry.size_bytes = min(entry.size_bytes, size_bytes)
                 entry.reserved_bytes = min(
                     entry.reserved_bytes, entry.size_bytes
                 )
@@ -229,11 +231,13 @@ class MemoryEngine(base.Engine):
                 return None
             return self._share(share_id).entries[name].used_bytes
 
-    def file_intact(self, share_id: str, name: str) -> bool:
+    def file_size(self, share_id: str, name: str) -> int | None:
         with self._lock:
             directory = self._state[base.Kind.SHARE].get(share_id)
             entry = directory.entries.get(name) if directory else None
-            return entry is not None and entry.type == "file"
+            if entry is None or entry.type != "file":
+                return None
+            return entry.size_bytes
 
     def sync(self) -> None:
         with self._changing():

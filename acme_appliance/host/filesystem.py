@@ -68,6 +68,18 @@ def reserve(fd: int, size_bytes: int) -> None:
     _check(_libc().fallocate(fd, _FALLOC_KEEP_SIZE, 0, size_bytes))
 
 
+def has_data_beyond(fd: int, offset: int) -> bool:
+    """Whether anything was written at or after an offset; reserved space
+    counts as a hole (lseek(2), SEEK_DATA)."""
+    try:
+        os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return False
+        raise
+    return True
+
+
 def rename_exclusive(dir_fd: int, old: str, new: str) -> None:
     """Rename inside of a directory. :raises OSError: EEXIST, ENOENT."""
     _check(

@@ -20,10 +20,11 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
+from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import changes
 from acme_appliance.service import core
-from acme_appliance.service import journal
+from acme_appliance.service import operation
 from acme_appliance.service import rows
 from acme_appliance.service import share_operations
 from acme_appliance.service import types
@@ -49,57 +50,71 @@ def rule_body(
 class ChangeAccess(share_operations.ShareOperation):
     """Arguments: pool, holder, rule (clients, level) or None."""
 
-    # The exporter has what it did on disk before it returns, and a grant
-    # that cannot be taken back must not be forgotten.
-    retry_undo: ClassVar[bool] = True
+    def check(self) -> None:
+        """Exports are changed also where the pool cannot be used."""
 
     def settle(self) -> None:
-        return
+        """The exporter has what it did on disk before it returns."""
 
     def begin(self, session: orm.Session) -> None:
         self.take(self.row(session))
 
-    def steps(self) -> list[journal.Step]:
-        return [
-            journal.Step(
-                "export",
-                lambda: self._apply(self.intent.arguments["rule"]),
-                self._apply_rows,
-            )
-        ]
-
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         self.end(self.row(session))
 
-    def _apply(self, rule: types.Body | None) -> None:
-        """Export what the rules will be; ``rule`` None: without it."""
-        holder = self.intent.arguments["holder"]
-        with self.core.database.read() as session:
-            row = self.row(session)
-            rules = dict(rules_of(row.access_rules))
-            rules.pop(holder, None)
-            if rule is not None:
-                rules[holder] = exporters.Rule(
-                    tuple(rule["clients"]), rule["level"]
-                )
-            share = self.core.exported_share(row, rules)
-        self._export(share)
-
-    def _apply_rows(self) -> None:
-        """What the database says, which does not have the change yet."""
-        with self.core.database.read() as session:
-            row = self.row(session)
-            share = self.core.exported_share(row, rules_of(row.access_rules))
-        self._export(share)
-
-    def _export(self, share: exporters.ExportedShare) -> None:
+    def export(self, share: exporters.ExportedShare) -> None:
         self.core.exporter.apply(
             share, self.core.clients_to_export(share.id, share.rules)
         )
 
+    def narrow(self, without: str | None = None) -> None:
+        """Export to those whom the database has, but for one holder.
+
+        A share that is not in its pool any more is exported to nobody.
+        """
+        with self.core.database.read() as session:
+            row = self.row(session)
+            rules = dict(rules_of(row.access_rules))
+            if without is not None:
+                rules.pop(without, None)
+            share = self.core.exported_share(row, rules)
+        try:
+            self.export(share)
+        except exporters.ExporterError:
+            if not self._is_gone():
+                raise
+            self.core.exporter.withdraw(share.id)
+
+    def _is_gone(self) -> bool:
+        """Whether the share is proven not to be there."""
+        share = engines.Reference(engines.Kind.SHARE, self.intent.share_id)
+        try:
+            self.core.check_pool(self.pool)
+            return not self.engine.exists(share)
+        except engines.EngineError:
+            return False
+
 
 class PutAccess(ChangeAccess):
     kind: ClassVar[str] = "access.put"
+
+    def steps(self) -> list[operation.Step]:
+        given = self.intent.arguments["rule"]
+        holder = self.intent.arguments["holder"]
+        rule = exporters.Rule(tuple(given["clients"]), given["level"])
+        # Undone, exports are as the database has them, without the grant.
+        return [
+            operation.Step(
+                "export", lambda: self._grant(holder, rule), self.narrow
+            )
+        ]
+
+    def _grant(self, holder: str, rule: exporters.Rule) -> None:
+        with self.core.database.read() as session:
+            row = self.row(session)
+            rules = {**rules_of(row.access_rules), holder: rule}
+            share = self.core.exported_share(row, rules)
+        self.export(share)
 
     def finish(self, session: orm.Session) -> types.Done:
         holder = self.intent.arguments["holder"]
@@ -127,6 +142,12 @@ class PutAccess(ChangeAccess):
 
 class DeleteAccess(ChangeAccess):
     kind: ClassVar[str] = "access.delete"
+    #: A revoke that failed is never taken back: it is finished later.
+    undoable: ClassVar[bool] = False
+
+    def steps(self) -> list[operation.Step]:
+        holder = self.intent.arguments["holder"]
+        return [operation.Step("export", lambda: self.narrow(holder))]
 
     def finish(self, session: orm.Session) -> types.Done:
         holder = self.intent.arguments["holder"]

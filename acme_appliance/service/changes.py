@@ -14,27 +14,28 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-
-import sqlalchemy as sa
+from concurrent import futures
 
 from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.service import core
 from acme_appliance.service import failures
+from acme_appliance.service import inspection
 from acme_appliance.service import journal
+from acme_appliance.service import operation
 from acme_appliance.service import queue
 from acme_appliance.service import retention
 from acme_appliance.service import types
 
 Claims = Mapping[str, queue.Claim]
-Decision = journal.Operation | types.Done
+Decision = operation.Operation | types.Done
 
 
 class OpenJob(Exception):
-    """The share has a job that no process is at work on.
+    """The share has a job that nobody is at work on.
 
-    Its process died, or could not write the end of it; it has to be
-    finished or undone before anything else happens to the share.
+    Its process died, or it could neither be finished nor undone so far;
+    that comes before anything else happens to the share.
     """
 
     def __init__(self, share_id: str) -> None:
@@ -68,6 +69,7 @@ class Changer:
     def __init__(self, shared: core.Core, log: journal.Journal) -> None:
         self.core = shared
         self.journal = log
+        self.inspector = inspection.Inspector(shared)
         self.retention = retention.Retention(shared)
         #: Set by the facade when recovery is done, and unset at its stop.
         self.started = False
@@ -93,11 +95,12 @@ class Changer:
             )
         deadline = core.Deadline(wait_seconds)
         try:
+            self.core.generations.reserve()
             while True:
                 try:
                     outcome = self._attempt(claims, decide, deadline)
                 except OpenJob as stray:
-                    self._recover(stray.share_id, deadline)
+                    self._take_up(stray.share_id, deadline)
                 else:
                     self.retention.count()
                     return outcome
@@ -151,30 +154,48 @@ class Changer:
                 " this request would wait.",
             ) from busy
 
-    def _recover(self, share_id: str, deadline: core.Deadline) -> None:
-        ticket = self.hold(alone(share_id), deadline)
-        try:
-            for job_id in self._open_jobs(share_id):
-                if not self.journal.recover(job_id):
-                    raise problems.Problem(
-                        "engine.unavailable",
-                        f"Job {job_id} was cut off and cannot be finished"
-                        " or undone at the moment.",
-                    )
-        finally:
-            self.core.queue.release(ticket)
+    def _take_up(self, share_id: str, deadline: core.Deadline) -> None:
+        """Finish or undo what was left open on a share.
 
-    def _open_jobs(self, share_id: str) -> list[str]:
-        statement = (
-            sa.select(models.Job.id)
-            .where(
-                models.Job.share_id == share_id,
-                models.Job.state.in_(types.OPEN_JOB_STATES),
+        :raises problems.Problem: it cannot be, for now.
+        """
+        ticket = self.hold(alone(share_id), deadline)
+        future = self._start_take_up(share_id, ticket)
+        futures.wait([future], timeout=deadline.remaining())
+        if not future.done():
+            raise problems.Problem(
+                "share.busy",
+                f"A change of the share {share_id} that was cut off is being"
+                " finished or undone.",
             )
-            .order_by(models.Job.id)
+        future.result()
+        for job in self.journal.entries.open(share_id):
+            raise journal.still_open(job.id, job.problem)
+
+    def try_take_up(self, share_id: str) -> futures.Future[None] | None:
+        """Begin to finish or undo what was left open on a share.
+
+        None: another change has the share, and does it first.
+        """
+        try:
+            ticket = self.core.queue.hold(alone(share_id), 0)
+        except queue.Busy:
+            return None
+        return self._start_take_up(share_id, ticket)
+
+    def _start_take_up(
+        self, share_id: str, ticket: queue.Ticket
+    ) -> futures.Future[None]:
+        """The ticket is released when the future is done."""
+        try:
+            self.core.generations.reserve()
+            jobs = self.journal.entries.open(share_id)
+        except BaseException:
+            self.core.queue.release(ticket)
+            raise
+        return self.journal.take_up(
+            jobs, ticket, lambda: self.inspector.settle(share_id)
         )
-        with self.core.database.read() as session:
-            return list(session.scalars(statement))
 
 
 def new_intent(

@@ -35,6 +35,7 @@ from acme_appliance.service import queue
 from acme_appliance.service import types
 from acme_appliance.service import views
 from acme_appliance.service import watch
+from acme_appliance.service.generations import Generations
 from acme_appliance.service.groupsync import GroupSync
 
 LOG = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Core:
         self.clock = clock
         self.on_step = on_step
         self.queue = queue.FairQueue()
+        self.generations = Generations(database)
         #: Share to clients that are exported although no access rule
         #: explains it. Only an operator takes them away.
         self.unexplained_exports: dict[str, exporters.Clients] = {}
@@ -148,7 +150,7 @@ class Core:
         Also where a change is only begun, or was undone: whoever asks
         with the old ETag must not be told that nothing has changed.
         """
-        row.generation += 1
+        row.generation = self.generations.next()
         row.updated_at = self.clock()
 
     def announce(self) -> None:

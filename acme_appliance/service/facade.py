@@ -13,6 +13,7 @@
 """The service as the API and the commands see it."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import logging
@@ -26,11 +27,14 @@ from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
+from acme_appliance.service import background
 from acme_appliance.service import changes
 from acme_appliance.service import core
 from acme_appliance.service import failures
 from acme_appliance.service import history
 from acme_appliance.service import journal
+from acme_appliance.service import openjobs
+from acme_appliance.service import operation
 from acme_appliance.service import owners
 from acme_appliance.service import pools as pool_views
 from acme_appliance.service import recovery
@@ -44,9 +48,9 @@ from acme_appliance.service import watch
 LOG = logging.getLogger(__name__)
 
 #: Every kind of journal entry, of this release and of those before.
-OPERATIONS: Mapping[str, type[journal.Operation]] = {
-    operation.kind: operation
-    for operation in (
+OPERATIONS: Mapping[str, type[operation.Operation]] = {
+    kind.kind: kind
+    for kind in (
         share_operations.CreateShare,
         share_operations.UpdateShare,
         share_operations.DeleteShare,
@@ -106,6 +110,13 @@ class Service:
         self._access = access.Access(self._changer)
         self._jobs = history.Jobs(self.core, self._journal)
         self._events = history.Events(self.core)
+        self._background = background.Background(
+            background.Task(
+                "open jobs",
+                openjobs.LOOK_SECONDS,
+                self._recovery.open_jobs.take_up_due,
+            )
+        )
         self._pools = pool_views.Pools(self.core)
 
     # -- life
@@ -119,6 +130,7 @@ class Service:
             raise failures.to_problem(error) from error
         self._changer.retention.prune()
         self._changer.started = True
+        self._background.start()
         for line in report.lines():
             LOG.warning("Comparison at start: %s", line)
         for line in self.warnings():
@@ -128,17 +140,24 @@ class Service:
     def stop(self) -> None:
         """Refuse changes, and wait for those at work."""
         self._changer.started = False
+        self._background.stop()
         self._journal.stop()
         self.core.stop_watching()
 
-    def reconcile(self, apply: bool) -> types.Body:
-        """Compare database, pools and exports. With ``apply``, make exports
-        and states what the database says; that also withdraws exports that
-        it does not explain. Unknown subvolumes are only listed."""
+    def reconcile(
+        self, apply: bool, close_jobs: Sequence[str] = ()
+    ) -> types.Body:
+        """Compare database, pools and exports. With ``apply``, finish or
+        undo open jobs, and make exports and states what the database says;
+        that also withdraws exports that it does not explain. Unknown
+        subvolumes are only listed.
+
+        :param close_jobs: ids of open jobs that an operator gives up; what
+            they touched is judged by what is in the pool. ``job.not_found``.
+        """
         try:
-            return dataclasses.asdict(
-                self._recovery.reconcile(apply, remove=apply)
-            )
+            report = self._recovery.reconcile(apply, close_jobs)
+            return dataclasses.asdict(report)
         except Exception as error:
             raise failures.to_problem(error) from error
 
@@ -215,7 +234,7 @@ class Service:
                 )
             )
             share_states = {state: count for state, count in states}
-        jobs = self._journal.open_jobs()
+        jobs = self._journal.entries.open()
         try:
             exports = self.core.exporter_watch.ask(self.core.exporter.exported)
         except (exporters.ExporterError, watch.NotAnswering) as error:
@@ -235,6 +254,8 @@ class Service:
                     "share_id": job.share_id,
                     "snapshot_id": job.snapshot_id,
                     "undo": job.undo,
+                    "attempts": job.attempts,
+                    "last_problem": job.last_problem,
                     "created_at": job.created_at.isoformat(),
                 }
                 for job in jobs

@@ -25,6 +25,9 @@ from acme_appliance.service import pages
 from acme_appliance.service import types
 from acme_appliance.service import views
 
+#: Who waits for a job that nobody is at work on looks so often.
+_LOOK_SECONDS = 1.0
+
 
 class Jobs:
     """The use cases; see the facade for what callers may rely on."""
@@ -36,11 +39,14 @@ class Jobs:
     def get(
         self, caller: types.Caller, job_id: str, wait_seconds: float
     ) -> types.Body:
-        body = self._read(caller, job_id)
-        if wait_seconds > 0 and body["state"] in types.OPEN_JOB_STATES:
-            self.journal.wait(job_id, wait_seconds)
+        deadline = core.Deadline(wait_seconds)
+        while True:
             body = self._read(caller, job_id)
-        return body
+            left = deadline.remaining()
+            if left <= 0 or body["state"] not in types.OPEN_JOB_STATES:
+                return body
+            if not self.journal.wait(job_id, min(left, _LOOK_SECONDS)):
+                return body
 
     def page(
         self,

@@ -21,92 +21,29 @@ One change goes through these steps, in this order:
 4. the result, its event and the job's end are committed;
 5. only then does the caller get an answer.
 
-A failing step has all steps undone, in reverse, and the intent withdrawn.
-After a crash the same operation is built again from its row: it goes
-forward, or back if it was going back already.
+If a step fails, all steps are undone, in reverse, and the intent is
+withdrawn. Where that fails too, or where there is no way back, the job stays
+open, with its direction and its last problem: it is taken up again by the
+next change of the share, at the next start, by the timer of ``openjobs``
+and by ``acme-appliance reconcile --apply``.
 """
 
-import abc
 from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent import futures
-import dataclasses
 import logging
 import threading
-from typing import ClassVar
-
-import sqlalchemy as sa
-from sqlalchemy import orm
 
 from acme_appliance import problems
-from acme_appliance.db import models
 from acme_appliance.service import core
+from acme_appliance.service import entries
 from acme_appliance.service import failures
 from acme_appliance.service import queue
 from acme_appliance.service import types
-from acme_appliance.service import views
+from acme_appliance.service.operation import Operation
+from acme_appliance.service.workers import Workers
 
 LOG = logging.getLogger(__name__)
-
-
-def _nothing() -> None:
-    return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """``do`` may be called again after it was cut off; ``undo`` may be
-    called whether or not ``do`` ever was."""
-
-    name: str
-    do: Callable[[], None]
-    undo: Callable[[], None] = _nothing
-
-
-class Operation(abc.ABC):
-    """One kind of change. Built from its intent alone, so that a restart
-    builds the very same."""
-
-    kind: ClassVar[str]
-    #: False: there is no way back (deletes); a failure leaves ``error``.
-    undoable: ClassVar[bool] = True
-    #: True: if undoing fails as well, the job stays open and is undone
-    #: when the share is next changed, or at the next start.
-    retry_undo: ClassVar[bool] = False
-
-    def __init__(self, shared: core.Core, intent: types.Intent) -> None:
-        self.core = shared
-        self.intent = intent
-
-    @property
-    @abc.abstractmethod
-    def pool(self) -> str:
-        """The pool that the operation works in."""
-
-    @abc.abstractmethod
-    def begin(self, session: orm.Session) -> None:
-        """Write what clients see while the change is being made."""
-
-    @abc.abstractmethod
-    def steps(self) -> list[Step]:
-        """What is to be done."""
-
-    @abc.abstractmethod
-    def finish(self, session: orm.Session) -> types.Done:
-        """Write the result and its event, and touch no storage: all
-        other changes wait for this transaction."""
-
-    @abc.abstractmethod
-    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
-        """Write what was before: every step was undone."""
-
-    @abc.abstractmethod
-    def give_up(self, session: orm.Session) -> None:
-        """Write that nobody knows what is on disk: state ``error``."""
-
-    def settle(self) -> None:
-        """Have on disk what steps, or their undoing, have done."""
-        self.core.sync(self.pool)
 
 
 class _Run:
@@ -123,18 +60,15 @@ class _Run:
 
 
 class Journal:
-    """Runs operations, and finishes those of a process that died."""
+    """Runs operations, and finishes those that were cut off."""
 
-    def __init__(
-        self, shared: core.Core, kinds: Mapping[str, type[Operation]]
-    ) -> None:
+    def __init__(self, shared: core.Core, kinds: entries.Kinds) -> None:
         self.core = shared
-        self._kinds = kinds
-        self._workers = futures.ThreadPoolExecutor(
-            shared.settings.workers, thread_name_prefix="change"
-        )
+        self.entries = entries.Entries(shared, kinds)
+        self._workers = Workers(shared.settings.workers)
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
+        self._stopped = threading.Event()
 
     # -- new work
 
@@ -146,29 +80,37 @@ class Journal:
     ) -> types.Done | types.Accepted:
         """Make a change; the ticket is released when it is made.
 
-        :raises problems.Problem: it failed and was undone, or could not
-            be; or it was cancelled.
+        :raises problems.Problem: it failed and was undone, or it stays
+            open and is taken up later; or it was cancelled.
         """
         run = _Run(operation, ticket)
         try:
-            with self._lock:
-                run.queued = len(self._runs) >= self.core.settings.workers
-                self._runs[operation.intent.id] = run
+            self._register(run)
             self._open(run)
-            self._workers.submit(self._work, run)
+            self._workers.submit(operation.pool, self._work, run)
         except BaseException:
             self._forget(run)
             raise
         futures.wait([run.future], timeout=deadline.remaining())
         if run.future.done():
             return run.future.result()
-        return types.Accepted(self._job_view(operation.intent.id))
+        return types.Accepted(self.entries.view(operation.intent.id))
 
-    def wait(self, job_id: str, timeout_seconds: float) -> None:
-        """Return when the job has ended, or at the time-out."""
+    def is_running(self, job_id: str) -> bool:
+        """Whether a request's job is at work, or waits for a worker."""
+        return job_id in self._runs
+
+    def wait(self, job_id: str, timeout_seconds: float) -> bool:
+        """Return at the time-out, or earlier if the job's run has ended.
+
+        A job that stays open has no run: nobody can say when it ends.
+        False: the service stops, and waiting is of no use.
+        """
         run = self._runs.get(job_id)
-        if run is not None:
-            futures.wait([run.future], timeout=timeout_seconds)
+        if run is None:
+            return not self._stopped.wait(timeout_seconds)
+        futures.wait([run.future], timeout=timeout_seconds)
+        return True
 
     def cancel(self, job_id: str) -> bool:
         """Withdraw a job that no worker has taken up; False: too late."""
@@ -179,14 +121,7 @@ class Journal:
             "job.cancelled", "The job was cancelled before it began."
         )
         try:
-            with self.core.database.write() as session:
-                run.operation.abandon(session, problem)
-                self._close(
-                    session,
-                    run.operation.intent,
-                    types.JobState.CANCELLED,
-                    problem,
-                )
+            self._abandon(run.operation, problem, types.JobState.CANCELLED)
         except BaseException:
             self._put_back(run)
             raise
@@ -197,7 +132,8 @@ class Journal:
 
     def stop(self) -> None:
         """Wait for what is being done; nothing can be submitted then."""
-        self._workers.shutdown(wait=True)
+        self._stopped.set()
+        self._workers.stop()
 
     # -- the work itself, in a worker's thread
 
@@ -206,8 +142,9 @@ class Journal:
             return
         try:
             if run.queued:
-                job_id = run.operation.intent.id
-                self._mark(job_id, {"state": types.JobState.RUNNING})
+                self.entries.mark(
+                    run.operation.intent.id, state=types.JobState.RUNNING
+                )
             done = self._forward(run.operation)
         except BaseException as error:
             # Also what is no Exception: whoever waits must be told.
@@ -228,15 +165,18 @@ class Journal:
         with self._lock:
             run.taken = False
         # A worker may have passed it by meanwhile; one is enough.
-        self._workers.submit(self._work, run)
+        self._workers.submit(run.operation.pool, self._work, run)
 
     def _forward(self, operation: Operation) -> types.Done:
         try:
             self._act(operation)
         except Exception as error:
             problem = failures.to_problem(error)
-            self._back(operation, problem)
-            raise problem from error
+            if operation.undoable:
+                answer = self._back(operation, problem)
+            else:
+                answer = self._leave_open(operation, problem)
+            raise answer from error
         return self._commit(operation)
 
     def _act(self, operation: Operation) -> None:
@@ -245,51 +185,67 @@ class Journal:
         self._step(operation, "settle", operation.settle)
 
     def _commit(self, operation: Operation) -> types.Done:
-        """A failure here leaves the job open: a later look finishes it."""
+        """A failure here leaves the job open, to be finished later."""
         intent = operation.intent
         try:
             self.core.on_step(intent.id, "result:before")
             with self.core.database.write() as session:
                 done = operation.finish(session)
-                self._close(session, intent, types.JobState.SUCCEEDED)
-            self.core.on_step(intent.id, "result:after")
+                self.entries.close(session, intent, types.JobState.SUCCEEDED)
         except Exception as error:
-            raise failures.to_problem(error) from error
+            problem = failures.to_problem(error)
+            raise self._leave_open(operation, problem) from error
         self.core.announce()
+        self.core.on_step(intent.id, "result:after")
         return done
 
-    def _back(self, operation: Operation, problem: problems.Problem) -> None:
-        """Undo, and write that down; the problem is the caller's answer."""
-        if not operation.undoable:
-            self._give_up(operation, problem)
-            return
+    def _back(
+        self, operation: Operation, problem: problems.Problem
+    ) -> problems.Problem:
+        """Undo, and write that down. Returns what to tell the caller."""
+        try:
+            self._undo(operation, problem)
+        except Exception as error:
+            return self._leave_open(operation, failures.to_problem(error))
+        self.core.announce()
+        self.core.on_step(operation.intent.id, "undone:after")
+        return problem
+
+    def _undo(self, operation: Operation, problem: problems.Problem) -> None:
         intent = operation.intent
         body = problem.to_dict(request_id=intent.request_id)
-        self._mark(intent.id, {"undo": True, "problem": body})
-        try:
-            for step in reversed(operation.steps()):
-                self._step(operation, f"undo {step.name}", step.undo)
-            self._step(operation, "undo settle", operation.settle)
-        except Exception as error:
-            failures.to_problem(error)
-            if not operation.retry_undo:
-                self._give_up(operation, problem)
-            return
-        with self.core.database.write() as session:
-            operation.abandon(session, problem)
-            self._close(session, intent, types.JobState.FAILED, problem)
-        self.core.on_step(intent.id, "undone:after")
-        self.core.announce()
+        # From here on a restart undoes it too, even where it could by
+        # then have gone forward.
+        self.entries.mark(intent.id, undo=True, problem=body)
+        for step in reversed(operation.steps()):
+            self._step(operation, f"undo {step.name}", step.undo)
+        self._step(operation, "undo settle", operation.settle)
+        self._abandon(operation, problem, types.JobState.FAILED)
 
-    def _give_up(
-        self, operation: Operation, problem: problems.Problem
+    def _abandon(
+        self,
+        operation: Operation,
+        problem: problems.Problem,
+        state: types.JobState,
     ) -> None:
         with self.core.database.write() as session:
-            operation.give_up(session)
-            self._close(
-                session, operation.intent, types.JobState.FAILED, problem
-            )
-        self.core.announce()
+            operation.abandon(session, problem)
+            self.entries.close(session, operation.intent, state, problem)
+
+    def _leave_open(
+        self, operation: Operation, problem: problems.Problem
+    ) -> problems.Problem:
+        """Note the attempt. Returns what to tell the caller."""
+        intent = operation.intent
+        LOG.warning(
+            "Job %s, %s of share %s, stays open: %s",
+            intent.id,
+            operation.kind,
+            intent.share_id,
+            problem,
+        )
+        self.entries.note_attempt(intent.id, problem)
+        return still_open(intent.id, problem)
 
     def _step(
         self, operation: Operation, name: str, act: Callable[[], None]
@@ -299,78 +255,84 @@ class Journal:
         act()
         self.core.on_step(job_id, f"{name}:after")
 
-    # -- after a crash
+    # -- jobs that were cut off
 
-    def open_jobs(self) -> list[models.Job]:
-        """The journal's open entries, oldest first."""
-        statement = (
-            sa.select(models.Job)
-            .where(models.Job.state.in_(types.OPEN_JOB_STATES))
-            .order_by(models.Job.id)
-        )
-        with self.core.database.read() as session:
-            return list(session.scalars(statement))
+    def take_up(
+        self,
+        jobs: Sequence[entries.Open],
+        ticket: queue.Ticket,
+        settle: Callable[[], None],
+    ) -> futures.Future[None]:
+        """Finish or undo open jobs of one share, in their order.
 
-    def recover(self, job_id: str) -> bool:
-        """Finish or undo an open job that no process is at work on.
-
-        The caller holds the share. Returns False, with the job still
-        open, where the storage cannot be used now.
+        :param ticket: holds the share; released when the future is done.
+            A job that is open then has its problem noted.
+        :param settle: is called last: the share may name a job that is
+            not there.
         """
-        with self.core.database.read() as session:
-            row = session.get(models.Job, job_id)
-            if row is None or row.state not in types.OPEN_JOB_STATES:
-                return True
-            operation = self._rebuild(row)
-            undo, problem = row.undo, row.problem
-        if self._unusable(operation):
-            return False
+        built = []
+        try:
+            for job in jobs:
+                try:
+                    built.append(self.entries.build(job.id))
+                except Exception as error:
+                    problem = failures.to_problem(error)
+                    LOG.error("Job %s is set aside: %s", job.id, problem)
+                    self.entries.note_attempt(job.id, problem)
+            pool = built[0][0].pool if built else self.core.default_pool
+            return self._workers.submit(
+                pool, self._resume_all, built, ticket, settle
+            )
+        except BaseException:
+            self.core.queue.release(ticket)
+            raise
+
+    def _resume_all(
+        self,
+        built: Sequence[tuple[Operation, problems.Problem | None]],
+        ticket: queue.Ticket,
+        settle: Callable[[], None],
+    ) -> None:
+        try:
+            for operation, problem in built:
+                self._resume(operation, problem)
+            settle()
+        finally:
+            self.core.queue.release(ticket)
+
+    def _resume(
+        self, operation: Operation, undone_for: problems.Problem | None
+    ) -> None:
         LOG.info(
-            "%s %s of share %s, which a stop cut off",
-            "Undoing" if undo else "Finishing",
+            "%s job %s, %s of share %s",
+            "Finishing" if undone_for is None else "Undoing",
+            operation.intent.id,
             operation.kind,
             operation.intent.share_id,
         )
-        if undo and problem is not None:
-            self._back(operation, problems.Problem.from_dict(problem))
-            return not self._is_open(job_id)
+        try:
+            operation.check()
+        except Exception as error:
+            self._leave_open(operation, failures.to_problem(error))
+            return
+        if undone_for is not None:
+            self._back(operation, undone_for)
+            return
         try:
             self._forward(operation)
-        except problems.Problem as error:
-            LOG.warning("Job %s ended with %s", job_id, error)
-        return not self._is_open(job_id)
-
-    def _rebuild(self, row: models.Job) -> Operation:
-        intent = types.Intent(
-            id=row.id,
-            kind=row.kind,
-            namespace=row.namespace,
-            share_id=row.share_id,
-            snapshot_id=row.snapshot_id,
-            arguments=row.arguments,
-            actor=row.actor,
-            request_id=row.request_id,
-        )
-        return self._kinds[row.kind](self.core, intent)
-
-    def _unusable(self, operation: Operation) -> bool:
-        engine = self.core.pools.get(operation.pool)
-        reasons = engine.check() if engine else ["the pool is not configured"]
-        for reason in reasons:
-            LOG.warning(
-                "Job %s stays open: pool %s: %s",
-                operation.intent.id,
-                operation.pool,
-                reason,
-            )
-        return bool(reasons)
-
-    def _is_open(self, job_id: str) -> bool:
-        with self.core.database.read() as session:
-            row = session.get(models.Job, job_id)
-            return row is not None and row.state in types.OPEN_JOB_STATES
+        except problems.Problem as problem:
+            LOG.warning("Job %s: %s", operation.intent.id, problem)
 
     # -- rows
+
+    def _register(self, run: _Run) -> None:
+        pool = run.operation.pool
+        with self._lock:
+            ahead = sum(
+                other.operation.pool == pool for other in self._runs.values()
+            )
+            run.queued = ahead >= self.core.settings.workers
+            self._runs[run.operation.intent.id] = run
 
     def _open(self, run: _Run) -> None:
         intent = run.operation.intent
@@ -379,66 +341,26 @@ class Journal:
             state = types.JobState.QUEUED
         self.core.on_step(intent.id, "intent:before")
         with self.core.database.write() as session:
-            session.add(
-                models.Job(
-                    id=intent.id,
-                    kind=intent.kind,
-                    namespace=intent.namespace,
-                    share_id=intent.share_id,
-                    snapshot_id=intent.snapshot_id,
-                    arguments=dict(intent.arguments),
-                    state=state,
-                    undo=False,
-                    problem=None,
-                    request_id=intent.request_id,
-                    actor=intent.actor,
-                    created_at=self.core.clock(),
-                    finished_at=None,
-                )
-            )
+            self.entries.add(session, intent, state)
             run.operation.begin(session)
         self.core.on_step(intent.id, "intent:after")
-
-    def _mark(self, job_id: str, values: types.Body) -> None:
-        with self.core.database.write() as session:
-            session.execute(
-                sa.update(models.Job)
-                .where(models.Job.id == job_id)
-                .values(**values)
-            )
-
-    def _close(
-        self,
-        session: orm.Session,
-        intent: types.Intent,
-        state: types.JobState,
-        problem: problems.Problem | None = None,
-    ) -> None:
-        values: types.Body = {
-            "state": state,
-            "finished_at": self.core.clock(),
-        }
-        if problem is not None:
-            body = problem.to_dict(request_id=intent.request_id)
-            values["problem"] = body
-            end = "cancelled" if state == "cancelled" else "failed"
-            self.core.add_event(
-                session,
-                f"{intent.kind}_{end}",
-                intent,
-                detail={"code": problem.code, "detail": problem.detail},
-            )
-        session.execute(
-            sa.update(models.Job)
-            .where(models.Job.id == intent.id)
-            .values(**values)
-        )
-
-    def _job_view(self, job_id: str) -> types.Body:
-        with self.core.database.read() as session:
-            return views.job(session.get_one(models.Job, job_id))
 
     def _forget(self, run: _Run) -> None:
         """Release the share, after the last word about it is on disk."""
         if self._runs.pop(run.operation.intent.id, None) is not None:
             self.core.queue.release(run.ticket)
+
+
+def still_open(job_id: str, problem: problems.Problem) -> problems.Problem:
+    """What a caller is told while a job is neither done nor undone.
+
+    It may pass, so the same request may be sent again.
+    """
+    if problem.code == "job.unreadable":
+        return problem
+    code = problem.code if problem.row.retryable else "engine.unavailable"
+    return problems.Problem(
+        code,
+        f"{problem.detail} Job {job_id} stays open and is tried again.",
+        retry_after_seconds=5,
+    )

@@ -34,12 +34,11 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
 from acme_appliance.service import bounds
 from acme_appliance.service import changes
-from acme_appliance.service import core
+from acme_appliance.service import openjobs
 from acme_appliance.service import types
+from acme_appliance.service.inspection import Finding
 
 LOG = logging.getLogger(__name__)
-
-_STEADY = (types.State.AVAILABLE, types.State.DEGRADED)
 
 
 @dataclasses.dataclass
@@ -64,8 +63,12 @@ class Report:
     unexplained_exports: list[types.Body] = dataclasses.field(
         default_factory=list
     )
-    #: Ids of jobs that were cut off and cannot be finished yet.
+    #: Parts of a share or snapshot whose create failed; to be deleted.
+    unfinished_creates: list[str] = dataclasses.field(default_factory=list)
+    #: Ids of jobs that can neither be finished nor undone yet.
     open_jobs: list[str] = dataclasses.field(default_factory=list)
+    #: Open jobs that this release cannot read: id to reason.
+    unreadable_jobs: dict[str, str] = dataclasses.field(default_factory=dict)
     #: Pools that could not be looked at, with the reason.
     unusable_pools: dict[str, str] = dataclasses.field(default_factory=dict)
     applied: bool = False
@@ -92,28 +95,40 @@ class Recovery:
     def __init__(self, changer: changes.Changer) -> None:
         self.journal = changer.journal
         self.core = changer.core
+        self.inspector = changer.inspector
+        self.open_jobs = openjobs.OpenJobs(changer)
 
     def start(self) -> Report:
         """Finish or undo what was cut off; then compare and repair."""
-        jobs = self.journal.open_jobs()
-        if jobs:
+        if self.journal.entries.open():
             # Before a change of a share's rules is finished: it exports
             # the share to the clients of its rules only.
             self.compare_exports()
-        for job in jobs:
-            self.journal.recover(job.id)
-        return self.reconcile(apply=True, remove=False)
+        self.open_jobs.take_up_all()
+        return self._compare(apply=True, remove=False)
 
-    def reconcile(self, apply: bool, remove: bool) -> Report:
-        """Compare everything.
+    def reconcile(self, apply: bool, close_jobs: Sequence[str]) -> Report:
+        """Compare everything, for an operator.
 
-        :param apply: correct the states of shares, and export what the
-            access rules say.
-        :param remove: with ``apply``, withdraw exports that no access rule
-            explains; for operators only.
+        :param apply: finish or undo what is open, correct the states of
+            shares, and make exports what the access rules say; that
+            withdraws those that no rule explains.
+        :param close_jobs: open jobs to be given up first.
         """
+        for job_id in close_jobs:
+            self.open_jobs.close(job_id)
+        if apply:
+            self.open_jobs.take_up_all()
+        return self._compare(apply, remove=apply)
+
+    def _compare(self, apply: bool, remove: bool) -> Report:
+        self.core.generations.reserve()
         report = Report(applied=apply)
-        report.open_jobs = [job.id for job in self.journal.open_jobs()]
+        for job in self.journal.entries.open():
+            if job.unreadable:
+                report.unreadable_jobs[job.id] = job.problem.detail
+            else:
+                report.open_jobs.append(job.id)
         for pool, engine in self.core.pools.items():
             try:
                 self.core.check_pool(pool)
@@ -152,12 +167,17 @@ class Recovery:
         # The pool first: whatever it holds by then, a row was there before.
         found = engine.ids(engines.Kind.SHARE)
         table = models.Share
-        statement = sa.select(table.id, table.state, table.file)
-        with self.core.database.read() as session:
-            rows = session.execute(statement.where(table.pool == pool)).all()
+        rows = self._rows(pool, table, table.file)
         for row in rows:
-            if row.state in _STEADY:
-                self._compare_share(report, pool, engine, row)
+            if not row.has_open_job:
+                finding = self.inspector.look_at_share(row)
+                if not finding.exists:
+                    report.missing_shares.append(f"{pool}/{row.id}")
+                elif finding.never_made:
+                    report.unfinished_creates.append(f"{pool}/{row.id}")
+                elif finding.state != types.State.AVAILABLE:
+                    report.damaged_shares.append(f"{pool}/{row.id}")
+                self._repair(report, table, row, finding)
         report.unknown_shares += _unknown(
             pool, engine, engines.Kind.SHARE, found, rows
         )
@@ -167,42 +187,48 @@ class Recovery:
     ) -> None:
         found = engine.ids(engines.Kind.SNAPSHOT)
         table = models.Snapshot
-        statement = sa.select(table.id, table.state)
-        with self.core.database.read() as session:
-            rows = session.execute(statement.where(table.pool == pool)).all()
+        rows = self._rows(pool, table, table.share_id)
         for row in rows:
-            reference = engines.Reference(engines.Kind.SNAPSHOT, row.id)
-            if row.state in _STEADY and not engine.exists(reference):
-                report.missing_snapshots.append(f"{pool}/{row.id}")
+            if not row.has_open_job:
+                finding = self.inspector.look_at_snapshot(row)
+                if not finding.exists:
+                    report.missing_snapshots.append(f"{pool}/{row.id}")
+                elif finding.never_made:
+                    report.unfinished_creates.append(f"{pool}/{row.id}")
+                self._repair(report, table, row, finding)
         report.unknown_snapshots += _unknown(
             pool, engine, engines.Kind.SNAPSHOT, found, rows
         )
 
-    def _compare_share(
-        self, report: Report, pool: str, engine: engines.Engine, row: Any
-    ) -> None:
-        """:param row: id, state and file; it may be one of very many, so
-        the database is not asked for it again."""
-        state = types.State.DEGRADED
-        if not engine.exists(engines.Reference(engines.Kind.SHARE, row.id)):
-            report.missing_shares.append(f"{pool}/{row.id}")
-        elif row.file is not None and not engine.file_intact(
-            row.id, row.file["name"]
-        ):
-            report.damaged_shares.append(f"{pool}/{row.id}")
-        else:
-            state = types.State.AVAILABLE
-        if report.applied and state != row.state:
-            self._set_state(row.id, state)
+    def _rows(self, pool: str, table: Any, more: Any) -> Sequence[Any]:
+        """What the database has of a pool: there may be very many, and it
+        is not asked again for each."""
+        is_open = table.job_id.in_(
+            sa.select(models.Job.id).where(
+                models.Job.state.in_(types.OPEN_JOB_STATES)
+            )
+        )
+        statement = sa.select(
+            table.id,
+            table.pool,
+            table.state,
+            table.size_bytes,
+            table.job_id,
+            is_open.label("has_open_job"),
+            more,
+        ).where(table.pool == pool)
+        with self.core.database.read() as session:
+            return session.execute(statement).all()
 
-    def _set_state(self, share_id: str, state: types.State) -> None:
-        LOG.warning("Share %s is %s", share_id, state)
+    def _repair(
+        self, report: Report, table: Any, row: Any, finding: Finding
+    ) -> None:
+        as_it_is = finding.state == row.state and row.job_id is None
+        if as_it_is or not report.applied:
+            return
         with self.core.database.write() as session:
-            row = session.get_one(models.Share, share_id)
-            row.state = state
-            self.core.touch(row)
-            self.core.add_event(
-                session, f"share.{state}", _our_own(row), job=False
+            self.inspector.record(
+                session, session.get_one(table, row.id), finding
             )
         self.core.announce()
 
@@ -224,9 +250,9 @@ class Recovery:
     def _clients_of_open_jobs(self) -> dict[str, list[str]]:
         """Clients that an unfinished grant may have let in."""
         return {
-            job.share_id: job.arguments["rule"]["clients"]
-            for job in self.journal.open_jobs()
-            if job.arguments.get("rule")
+            job.share_id: operation.intent.arguments["rule"]["clients"]
+            for job, operation in self.journal.entries.readable()
+            if job.kind == access.PutAccess.kind
         }
 
     def _wanted_exports(
@@ -263,20 +289,6 @@ def _unknown(
         for id_ in sorted(found - {row.id for row in rows})
         if engine.exists(engines.Reference(kind, id_))
     ]
-
-
-def _our_own(row: models.Share) -> types.Intent:
-    """What nobody asked for: the appliance found it out."""
-    return types.Intent(
-        id=core.new_id(),
-        kind="recovery",
-        namespace=row.namespace,
-        share_id=row.id,
-        snapshot_id=None,
-        arguments={},
-        actor="acme-appliance",
-        request_id="",
-    )
 
 
 def _example(found: list[Any] | dict[str, Any]) -> str:

@@ -12,6 +12,7 @@
 
 """Making, changing and deleting a share, step by step."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import sqlalchemy as sa
@@ -20,7 +21,8 @@ from sqlalchemy import orm
 from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
-from acme_appliance.service import journal
+from acme_appliance.service import operation
+from acme_appliance.service import states
 from acme_appliance.service import types
 
 
@@ -48,13 +50,8 @@ def set_labels(row: models.Share, labels: types.Body) -> None:
             row.label_rows.append(models.ShareLabel(key=key, value=value))
 
 
-class ShareOperation(journal.Operation):
+class ShareOperation(operation.Operation):
     """What operations on a share have in common."""
-
-    @property
-    def pool(self) -> str:
-        pool: str = self.intent.arguments["pool"]
-        return pool
 
     @property
     def engine(self) -> engines.Engine:
@@ -62,11 +59,6 @@ class ShareOperation(journal.Operation):
 
     def row(self, session: orm.Session) -> models.Share:
         return session.get_one(models.Share, self.intent.share_id)
-
-    def give_up(self, session: orm.Session) -> None:
-        row = self.row(session)
-        row.state = types.State.ERROR
-        self.end(row)
 
     def take(self, row: models.Share) -> None:
         """The job is at work on the share."""
@@ -96,7 +88,7 @@ class CreateShare(ShareOperation):
             name=given["name"],
             pool=self.pool,
             state=types.State.CREATING,
-            generation=1,
+            generation=self.core.generations.next(),
             size_bytes=given["size_bytes"],
             file=given["file"],
             origin_type=source.get("type"),
@@ -111,7 +103,7 @@ class CreateShare(ShareOperation):
         set_labels(row, given["labels"])
         session.add(row)
 
-    def steps(self) -> list[journal.Step]:
+    def steps(self) -> list[operation.Step]:
         share_id, given = self.intent.share_id, self.intent.arguments
         engine = self.engine
 
@@ -120,7 +112,7 @@ class CreateShare(ShareOperation):
 
         if given["source"] is None:
             owner = self._directory_owner()
-            first = journal.Step(
+            first = operation.Step(
                 "create share",
                 lambda: engine.create_share(share_id, owner),
                 delete,
@@ -129,14 +121,14 @@ class CreateShare(ShareOperation):
             source = engines.Reference(
                 engines.Kind(given["source"]["type"]), given["source"]["id"]
             )
-            first = journal.Step(
+            first = operation.Step(
                 "clone share",
                 lambda: engine.clone_share(source, share_id),
                 delete,
             )
         return [first, *self._file_steps()]
 
-    def _file_steps(self) -> list[journal.Step]:
+    def _file_steps(self) -> list[operation.Step]:
         share_id, given = self.intent.share_id, self.intent.arguments
         engine = self.engine
         if given["file"] is None:
@@ -144,7 +136,7 @@ class CreateShare(ShareOperation):
                 return []
             owner = self._directory_owner()
             return [
-                journal.Step(
+                operation.Step(
                     "set directory",
                     lambda: engine.set_directory(share_id, owner),
                 )
@@ -152,13 +144,13 @@ class CreateShare(ShareOperation):
         file = volume_file(given["file"], given["size_bytes"])
         if given["source"] is None:
             return [
-                journal.Step(
+                operation.Step(
                     "create file", lambda: engine.ensure_file(share_id, file)
                 )
             ]
         old_name = given["source"]["file_name"]
         return [
-            journal.Step(
+            operation.Step(
                 "adopt file", lambda: engine.adopt(share_id, old_name, file)
             )
         ]
@@ -173,7 +165,7 @@ class CreateShare(ShareOperation):
 
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)
-        row.state = types.State.AVAILABLE
+        states.move(row, types.State.AVAILABLE)
         self.end(row)
         self.core.add_event(
             session,
@@ -200,31 +192,50 @@ class UpdateShare(ShareOperation):
     old_name and file_name (of the file), allocation."""
 
     kind: ClassVar[str] = "share.update"
+    #: The undoing found that the share is not in its pool any more.
+    _is_gone = False
 
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)
         self.take(row)
         if self.intent.arguments["size_bytes"] > row.size_bytes:
-            row.state = types.State.EXTENDING
+            states.move(row, types.State.EXTENDING)
 
-    def steps(self) -> list[journal.Step]:
+    def steps(self) -> list[operation.Step]:
         share_id, given = self.intent.share_id, self.intent.arguments
         engine = self.engine
         old, new = given["old_name"], given["file_name"]
         return [
-            journal.Step(
+            operation.Step(
                 "rename file",
                 lambda: engine.rename_file(share_id, old, new),
-                lambda: self._rename_back(old, new),
+                lambda: self._if_there(lambda: self._rename_back(old, new)),
             ),
-            journal.Step(
+            operation.Step(
                 "grow file",
                 lambda: engine.grow_file(
                     share_id, new, given["size_bytes"], given["allocation"]
                 ),
-                lambda: engine.drop_excess(share_id, new),
+                lambda: self._if_there(
+                    lambda: engine.drop_excess(share_id, new, self._size())
+                ),
             ),
         ]
+
+    def _size(self) -> int:
+        """The size before; the row has it until the extend is finished."""
+        with self.core.database.read() as session:
+            return self.row(session).size_bytes
+
+    def _if_there(self, undo: Callable[[], None]) -> None:
+        """Undo a step; of a share that is gone there is nothing to undo."""
+        try:
+            undo()
+        except engines.NotFound:
+            share = engines.Reference(engines.Kind.SHARE, self.intent.share_id)
+            if self.engine.exists(share):
+                raise
+            self._is_gone = True
 
     def _rename_back(self, old: str, new: str) -> None:
         # Where a client took the file away there is nothing to rename.
@@ -242,7 +253,7 @@ class UpdateShare(ShareOperation):
         detail: types.Body = {}
         if given["size_bytes"] != row.size_bytes:
             detail["size_bytes"] = given["size_bytes"]
-        row.state = types.State.AVAILABLE
+        states.move(row, types.State.AVAILABLE)
         row.name = given["name"]
         row.size_bytes = given["size_bytes"]
         row.file = {**(row.file or {}), "name": given["file_name"]}
@@ -256,9 +267,12 @@ class UpdateShare(ShareOperation):
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         row = self.row(session)
         self.end(row)
-        row.state = self.intent.arguments["state"]
+        state = types.State(self.intent.arguments["state"])
         if problem.code == "share.degraded":
-            row.state = types.State.DEGRADED
+            state = types.State.DEGRADED
+        if self._is_gone:
+            state = types.State.ERROR
+        states.move(row, state)
 
 
 class DeleteShare(ShareOperation):
@@ -270,14 +284,14 @@ class DeleteShare(ShareOperation):
 
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)
-        row.state = types.State.DELETING
+        states.move(row, types.State.DELETING)
         self.take(row)
-        self._set_snapshots(session, types.State.DELETING)
+        self._take_snapshots(session)
 
-    def steps(self) -> list[journal.Step]:
+    def steps(self) -> list[operation.Step]:
         share_id, engine = self.intent.share_id, self.engine
         return [
-            journal.Step(
+            operation.Step(
                 "withdraw exports",
                 lambda: self.core.exporter.withdraw(share_id),
             ),
@@ -285,13 +299,13 @@ class DeleteShare(ShareOperation):
                 self._delete_snapshot(snapshot_id)
                 for snapshot_id in self.intent.arguments["snapshots"]
             ),
-            journal.Step(
+            operation.Step(
                 "delete share", lambda: engine.delete_share(share_id)
             ),
         ]
 
-    def _delete_snapshot(self, snapshot_id: str) -> journal.Step:
-        return journal.Step(
+    def _delete_snapshot(self, snapshot_id: str) -> operation.Step:
+        return operation.Step(
             f"delete snapshot {snapshot_id}",
             lambda: self.engine.delete_snapshot(snapshot_id),
         )
@@ -313,24 +327,20 @@ class DeleteShare(ShareOperation):
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         # Only a job that never began comes here: it was cancelled.
         row = self.row(session)
-        row.state = self.intent.arguments["state"]
+        states.move(row, types.State(self.intent.arguments["state"]))
         self.end(row)
         for snapshot_id, state in self.intent.arguments["snapshots"].items():
             snapshot = session.get_one(models.Snapshot, snapshot_id)
-            snapshot.state = state
+            states.move(snapshot, types.State(state))
             self.core.touch(snapshot)
 
-    def give_up(self, session: orm.Session) -> None:
-        super().give_up(session)
-        self._set_snapshots(session, types.State.ERROR)
-
-    def _set_snapshots(self, session: orm.Session, state: types.State) -> None:
+    def _take_snapshots(self, session: orm.Session) -> None:
         session.execute(
             sa.update(models.Snapshot)
             .where(models.Snapshot.share_id == self.intent.share_id)
             .values(
-                state=state,
-                generation=models.Snapshot.generation + 1,
+                state=types.State.DELETING,
+                generation=self.core.generations.next(),
                 updated_at=self.core.clock(),
             )
             .execution_options(synchronize_session=False)

@@ -24,10 +24,11 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
 from acme_appliance.service import core
-from acme_appliance.service import journal
+from acme_appliance.service import operation
 from acme_appliance.service import pages
 from acme_appliance.service import queue
 from acme_appliance.service import rows
+from acme_appliance.service import states
 from acme_appliance.service import types
 from acme_appliance.service import views
 
@@ -35,13 +36,8 @@ _CREATABLE = frozenset({"share_id", "name", "labels"})
 _PATCHABLE = frozenset({"name", "labels"})
 
 
-class SnapshotOperation(journal.Operation):
+class SnapshotOperation(operation.Operation):
     """What both operations have in common. Arguments: pool and more."""
-
-    @property
-    def pool(self) -> str:
-        pool: str = self.intent.arguments["pool"]
-        return pool
 
     @property
     def snapshot_id(self) -> str:
@@ -50,11 +46,6 @@ class SnapshotOperation(journal.Operation):
 
     def row(self, session: orm.Session) -> models.Snapshot:
         return session.get_one(models.Snapshot, self.snapshot_id)
-
-    def give_up(self, session: orm.Session) -> None:
-        row = self.row(session)
-        row.state = types.State.ERROR
-        self.end(row)
 
     def end(self, row: models.Snapshot) -> None:
         """The job is over."""
@@ -82,7 +73,7 @@ class CreateSnapshot(SnapshotOperation):
                 name=given["name"],
                 pool=self.pool,
                 state=types.State.CREATING,
-                generation=1,
+                generation=self.core.generations.next(),
                 size_bytes=given["size_bytes"],
                 file=given["file"],
                 labels=given["labels"],
@@ -93,10 +84,10 @@ class CreateSnapshot(SnapshotOperation):
             )
         )
 
-    def steps(self) -> list[journal.Step]:
+    def steps(self) -> list[operation.Step]:
         engine = self.core.engine(self.pool)
         return [
-            journal.Step(
+            operation.Step(
                 "create snapshot",
                 lambda: engine.create_snapshot(
                     self.intent.share_id, self.snapshot_id
@@ -107,7 +98,7 @@ class CreateSnapshot(SnapshotOperation):
 
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)
-        row.state = types.State.AVAILABLE
+        states.move(row, types.State.AVAILABLE)
         self.end(row)
         self.core.add_event(
             session,
@@ -141,12 +132,12 @@ class DeleteSnapshot(SnapshotOperation):
 
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)
-        row.state = types.State.DELETING
+        states.move(row, types.State.DELETING)
         row.job_id = self.intent.id
         self.core.touch(row)
 
-    def steps(self) -> list[journal.Step]:
-        return [journal.Step("delete snapshot", self.delete)]
+    def steps(self) -> list[operation.Step]:
+        return [operation.Step("delete snapshot", self.delete)]
 
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)
@@ -161,7 +152,7 @@ class DeleteSnapshot(SnapshotOperation):
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         row = self.row(session)
-        row.state = self.intent.arguments["state"]
+        states.move(row, types.State(self.intent.arguments["state"]))
         self.end(row)
 
 

@@ -160,7 +160,8 @@ class Settings:
     #: How long a request waits for what a pool or the NFS server has to
     #: tell, before they are taken to hang.
     answer_seconds: float = 5.0
-    #: Changes at work at the same time; more of them are queued jobs.
+    #: Changes of one pool that are at work at the same time; more of them
+    #: are queued jobs.
     workers: int = 32
     job_retention_days: int = 30
     event_retention_days: int = 400

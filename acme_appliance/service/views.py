@@ -126,6 +126,8 @@ def job(row: models.Job) -> types.Body:
         "actor": row.actor,
         "request_id": row.request_id,
         "problem": row.problem,
+        "attempts": row.attempts,
+        "last_problem": row.last_problem,
         "created_at": time(row.created_at),
         "finished_at": maybe_time(row.finished_at),
     }

@@ -269,7 +269,7 @@ class EngineSuite:
         )
         found = self.client.describe(share(id_), "volume")
         self.assertEqual(SIZE, found[1])
-        self.engine.drop_excess(id_, "volume")
+        self.engine.drop_excess(id_, "volume", SIZE)
         self.engine.sync()
         self.assertEqual(used, self.engine.used_bytes(id_, "volume"))
 
@@ -312,6 +312,30 @@ class EngineSuite:
         self.client.plant_directory(share(id_), "volume")
         self.check_file_changed(id_)
 
+    def test_grow_is_undone(self):
+        for allocation in ("sparse", "full"):
+            with self.subTest(allocation):
+                self.check_grow_is_undone(allocation)
+
+    def check_grow_is_undone(self, allocation):
+        id_ = self.make_share()
+        self.engine.grow_file(id_, "volume", 2 * SIZE, allocation)
+        self.engine.drop_excess(id_, "volume", SIZE)
+        self.engine.sync()
+        self.assertEqual(SIZE, self.engine.file_size(id_, "volume"))
+        # What is reserved below the old end may stay so.
+        self.assertLessEqual(self.engine.used_bytes(id_, "volume"), SIZE)
+
+    def test_grow_is_not_undone_where_somebody_has_written(self):
+        id_ = self.make_share()
+        self.engine.grow_file(id_, "volume", 2 * SIZE, "sparse")
+        self.client.write(share(id_), "volume", SIZE, b"a" * BLOCK)
+        self.engine.drop_excess(id_, "volume", SIZE)
+        self.assertEqual(2 * SIZE, self.engine.file_size(id_, "volume"))
+        self.assertEqual(
+            b"a" * BLOCK, self.client.read(share(id_), "volume", SIZE, BLOCK)
+        )
+
     def check_file_changed(self, id_):
         self.assertFalse(self.engine.file_intact(id_, "volume"))
         self.assertIsNone(self.engine.used_bytes(id_, "volume"))
@@ -326,7 +350,7 @@ class EngineSuite:
         self.assertRaises(
             base.FileChanged, self.engine.rename_file, id_, "volume", "new"
         )
-        self.engine.drop_excess(id_, "volume")
+        self.engine.drop_excess(id_, "volume", SIZE)
 
     # -- rename
 

@@ -41,7 +41,7 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
         """The only worker ends its job, and looks at the next."""
         self.go.set()
         workers = self.world.service._journal._workers
-        workers.submit(lambda: None).result(test_history.SOON)
+        workers.submit("gold", lambda: None).result(test_history.SOON)
 
     def before_the_canceller_writes(self, act):
         write = self.world.database.write

@@ -112,6 +112,8 @@ class StatusTest(Case):
                     "share_id": ids[1],
                     "snapshot_id": None,
                     "undo": True,
+                    "attempts": 3,
+                    "last_problem": {"detail": "The disk is gone."},
                     "created_at": "2026-01-01T00:00:00Z",
                 }
             ],
@@ -124,6 +126,7 @@ class StatusTest(Case):
         self.assertIn("192.0.2.1 (rw)", out)
         self.assertIn("10 more exported shares", out)
         self.assertIn("being undone", out)
+        self.assertIn("The disk is gone.", out)
 
     def test_a_failure_is_told(self):
         self.begin()

@@ -13,11 +13,14 @@
 """One generation, one representation: what a client's 304 relies on."""
 
 import unittest
+from unittest import mock
 
 import ddt
+import sqlalchemy as sa
 
 from acme_appliance import problems
-from acme_appliance.service import types
+from acme_appliance.db import models
+from acme_appliance.service import generations
 from tests.unit.appliance import case
 from tests.unit.appliance import scenarios
 from tests.unit.appliance import world as worlds
@@ -47,9 +50,6 @@ class Watch(worlds.Steps):
             for lister in (service.list_shares, service.list_snapshots)
             for body in lister(worlds.ADMIN, {}, 1000, None).items
         ]
-        # What is created anew begins at 1, when 404 was seen before.
-        ids = {body["id"] for body in found}
-        self.seen = {key: b for key, b in self.seen.items() if key[0] in ids}
         for body in found:
             self.compare(body)
 
@@ -134,15 +134,68 @@ class TestMoreChanges(case.ServiceCase):
             ],
         )
 
-    def test_snapshots_of_a_share_that_cannot_be_deleted(self):
-        def fail(*given):
-            raise OSError(5, "stuck")
+    def generations(self):
+        service = self.world.service
+        return [
+            body["generation"]
+            for body in (
+                service.get_share(worlds.CALLER, self.share_id),
+                service.get_snapshot(worlds.CALLER, self.snapshot_id),
+            )
+        ]
 
-        self.world.engine.delete_share = fail
+    def test_no_id_gets_a_generation_twice(self):
+        """The clock stands still here, and a restart lies between."""
+        first = self.generations()
+        for restart in (False, True, False):
+            for number in range(30):
+                self.world.patch_share(self.share_id, name=f"n{number}")
+            before = self.generations()
+            self.world.delete_share(self.share_id, "cascade")
+            if restart:
+                self.world.restart()
+            self.world.put_share(self.share_id)
+            self.world.put_snapshot(self.share_id, self.snapshot_id)
+            after = self.generations()
+            for old, new in zip(before, after, strict=True):
+                self.assertGreater(new, old)
+        self.assertLess(max(after), 1 << 53, "exact in JSON")
         self.check_problem(
-            "engine.unavailable",
-            lambda: self.world.delete_share(self.share_id, "cascade"),
+            "precondition.failed",
+            lambda: self.world.patch_share(
+                self.share_id, name="x", if_match=first[0]
+            ),
         )
-        kept = self.world.service.get_snapshot(worlds.CALLER, self.snapshot_id)
-        self.assertEqual(types.State.ERROR, kept["state"])
-        self.watch.look()
+        self.check_problem(
+            "precondition.failed",
+            lambda: self.world.service.delete_snapshot(
+                worlds.CALLER,
+                self.snapshot_id,
+                wait_seconds=worlds.WAIT,
+                if_match=first[1],
+            ),
+        )
+
+    def test_lost_database(self):
+        """What it gave is not given again: the time has gone on."""
+        before = self.generations()
+        with self.world.database.write() as session:
+            session.execute(sa.delete(models.Counter))
+        self.world.restart()
+        self.world.delete_share(self.share_id, "cascade")
+        self.world.put_share(self.share_id)
+        self.assertGreater(self.share(self.share_id)["generation"], before[0])
+
+    def test_many_more_than_are_reserved_at_a_time(self):
+        for name, number in (("BLOCK", 8), ("LEAST", 4)):
+            self.enterContext(mock.patch.object(generations, name, number))
+        self.world.restart()
+        given = [self.generations()[0]]
+        for restart in (False, True):
+            for number in range(20):
+                name = f"{restart} {number}"
+                self.world.patch_share(self.share_id, name=name)
+                given.append(self.generations()[0])
+            if restart:
+                self.world.restart()
+        self.assertEqual(sorted(set(given)), given)

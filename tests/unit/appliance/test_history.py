@@ -71,6 +71,8 @@ class TestJobs(SlowCase):
                 "actor": "cinder-a",
                 "request_id": "req-a",
                 "problem": None,
+                "attempts": 0,
+                "last_problem": None,
                 "created_at": "2026-01-02T03:04:05.000000Z",
                 "finished_at": None,
             },

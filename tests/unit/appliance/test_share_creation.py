@@ -48,7 +48,7 @@ class TestCreate(case.ServiceCase):
                 "namespace": "a",
                 "pool": "gold",
                 "state": "available",
-                "generation": 2,
+                "generation": done.body["generation"],
                 "size_bytes": 2 * MIB,
                 "used_bytes": 0,
                 "exclusive_bytes": None,

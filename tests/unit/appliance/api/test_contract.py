@@ -49,6 +49,7 @@ RELEASED = {
     "share.degraded": (409, False),
     "job.not_cancellable": (409, False),
     "job.cancelled": (409, False),
+    "job.unreadable": (409, False),
     "share.busy": (409, True),
     "job.in_progress": (409, True),
     "precondition.failed": (412, False),

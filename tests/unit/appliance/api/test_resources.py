@@ -78,7 +78,7 @@ class AboutTest(base.ApiCase):
     def test_head_is_get_without_a_body(self):
         share = self.make_share()
         reply = self.expect(200, "HEAD", f"/v1/shares/{share['id']}")
-        self.assertEqual('"2"', reply.headers["ETag"])
+        self.assertEqual(f'"{share["generation"]}"', reply.headers["ETag"])
         self.assertGreater(int(reply.headers["Content-Length"]), 100)
 
 
@@ -268,7 +268,8 @@ class SnapshotTest(base.ApiCase):
         self.assertEqual([made], listed["snapshots"])
         self.refused("request.unknown_field", "GET", "/v1/snapshots?label.a=b")
         patched = self.expect(200, "PATCH", path, {"name": "t"}).json()
-        self.assertEqual(("t", 3), (patched["name"], patched["generation"]))
+        self.assertEqual("t", patched["name"])
+        self.assertGreater(patched["generation"], made["generation"])
         self.expect(204, "DELETE", path)
         self.expect(204, "DELETE", path)
         self.refused("snapshot.not_found", "GET", path)

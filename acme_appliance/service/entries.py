@@ -1,0 +1,231 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The journal's rows: one for each job.
+
+A job that is queued or running is open: what it was to do is neither done
+nor undone yet. Ended jobs stay as history, see ``retention``.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import dataclasses
+import datetime
+import logging
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.engines import base as engines
+from acme_appliance.service import core
+from acme_appliance.service import types
+from acme_appliance.service import views
+from acme_appliance.service.operation import Operation
+
+LOG = logging.getLogger(__name__)
+
+Kinds = Mapping[str, type[Operation]]
+
+_OPEN = models.Job.state.in_(types.OPEN_JOB_STATES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Open:
+    """An open job, without what a broken row may not have."""
+
+    id: str
+    kind: str
+    state: str
+    share_id: str
+    snapshot_id: str | None
+    undo: bool
+    attempts: int
+    attempted_at: datetime.datetime | None
+    last_problem: types.Body | None
+    created_at: datetime.datetime
+
+    @property
+    def problem(self) -> problems.Problem:
+        """What stood in the way of the last attempt."""
+        if self.last_problem is None:
+            return problems.Problem(
+                "engine.unavailable", "Nothing is known of its last attempt."
+            )
+        return problems.Problem.from_dict(self.last_problem)
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether this release could make nothing of it."""
+        return self.problem.code == "job.unreadable"
+
+
+class Entries:
+    """Reads and writes the rows; knows how to build their operations."""
+
+    def __init__(self, shared: core.Core, kinds: Kinds) -> None:
+        self.core = shared
+        self._kinds = kinds
+
+    # -- writing
+
+    def add(
+        self, session: orm.Session, intent: types.Intent, state: types.JobState
+    ) -> None:
+        """The intent, in the transaction that begins the change."""
+        session.add(
+            models.Job(
+                id=intent.id,
+                kind=intent.kind,
+                namespace=intent.namespace,
+                share_id=intent.share_id,
+                snapshot_id=intent.snapshot_id,
+                arguments=dict(intent.arguments),
+                state=state,
+                undo=False,
+                problem=None,
+                attempts=0,
+                attempted_at=None,
+                last_problem=None,
+                request_id=intent.request_id,
+                actor=intent.actor,
+                created_at=self.core.clock(),
+                finished_at=None,
+            )
+        )
+
+    def mark(self, job_id: str, **values: object) -> None:
+        """Change an open job's row, in a transaction of its own."""
+        with self.core.database.write() as session:
+            session.execute(
+                sa.update(models.Job)
+                .where(models.Job.id == job_id, _OPEN)
+                .values(**values)
+            )
+
+    def note_attempt(self, job_id: str, problem: problems.Problem) -> None:
+        """One more attempt failed. The job stays open, noted or not."""
+        try:
+            self.mark(
+                job_id,
+                attempts=models.Job.attempts + 1,
+                attempted_at=self.core.clock(),
+                last_problem=problem.to_dict(),
+            )
+        except sa.exc.SQLAlchemyError as error:
+            LOG.warning("No attempt of job %s is noted: %s", job_id, error)
+
+    def close(
+        self,
+        session: orm.Session,
+        intent: types.Intent,
+        state: types.JobState,
+        problem: problems.Problem | None = None,
+    ) -> None:
+        """The job's end, in the transaction that writes its result."""
+        values: types.Body = {
+            "state": state,
+            "finished_at": self.core.clock(),
+        }
+        if problem is not None:
+            body = problem.to_dict(request_id=intent.request_id)
+            values["problem"] = body
+            end = "cancelled" if state == "cancelled" else "failed"
+            self.core.add_event(
+                session,
+                f"{intent.kind}_{end}",
+                intent,
+                detail={"code": problem.code, "detail": problem.detail},
+            )
+        session.execute(
+            sa.update(models.Job)
+            .where(models.Job.id == intent.id)
+            .values(**values)
+        )
+
+    # -- reading
+
+    def view(self, job_id: str) -> types.Body:
+        """The job as clients see it."""
+        with self.core.database.read() as session:
+            return views.job(session.get_one(models.Job, job_id))
+
+    def open(self, share_id: str | None = None) -> list[Open]:
+        """The open jobs, of one share or of all, oldest first."""
+        columns = [
+            getattr(models.Job, field.name)
+            for field in dataclasses.fields(Open)
+        ]
+        statement = sa.select(*columns).where(_OPEN).order_by(models.Job.id)
+        if share_id is not None:
+            statement = statement.where(models.Job.share_id == share_id)
+        with self.core.database.read() as session:
+            return [Open(*row) for row in session.execute(statement)]
+
+    def build(self, job_id: str) -> tuple[Operation, problems.Problem | None]:
+        """An open job's operation, and the problem that it is undone for.
+
+        :raises problems.Problem: ``job.unreadable``: the row names a kind
+            of a later release, or its content is broken.
+        :raises engines.EngineError: the pool is not configured.
+        """
+        try:
+            with self.core.database.read() as session:
+                return self._build(session.get_one(models.Job, job_id))
+        except (engines.EngineError, sa.exc.SQLAlchemyError):
+            raise
+        except Exception as error:
+            # Whatever a broken row may lead to.
+            raise unreadable(job_id, error) from error
+
+    def readable(self) -> Iterator[tuple[Open, Operation]]:
+        """The open jobs that can be taken up now."""
+        for job in self.open():
+            try:
+                operation, _ = self.build(job.id)
+            except (problems.Problem, engines.EngineError) as error:
+                LOG.debug("Job %s is passed over: %s", job.id, error)
+            else:
+                yield job, operation
+
+    def _build(
+        self, row: models.Job
+    ) -> tuple[Operation, problems.Problem | None]:
+        intent = types.Intent(
+            id=row.id,
+            kind=row.kind,
+            namespace=row.namespace,
+            share_id=row.share_id,
+            snapshot_id=row.snapshot_id,
+            arguments=row.arguments,
+            actor=row.actor,
+            request_id=row.request_id,
+        )
+        operation = self._kinds[row.kind](self.core, intent)
+        if not isinstance(operation.pool, str):
+            raise TypeError("the pool is no name")
+        # Looks at all arguments, and does nothing yet.
+        operation.steps()
+        if not row.undo:
+            return operation, None
+        return operation, problems.Problem.from_dict(row.problem or {})
+
+
+def unreadable(job_id: str, error: Exception) -> problems.Problem:
+    return problems.Problem(
+        "job.unreadable",
+        f"The journal's entry {job_id} cannot be read by this release"
+        f" ({type(error).__name__}: {error}). Install the release that wrote"
+        " it; or stop the appliance and close the entry: acme-appliance"
+        f" reconcile --apply --close-job {job_id}",
+    )
