@@ -24,11 +24,8 @@ from typing import Final
 import jsonschema
 from jsonschema import protocols
 from jsonschema import validators
-import referencing
-from referencing import jsonschema as specifications
 import yaml
 
-URI: Final = "urn:acme-appliance:openapi"
 METHODS: Final = ("get", "put", "post", "patch", "delete")
 
 #: The pure Python loader takes ten times as long, at every start.
@@ -135,20 +132,12 @@ class Operation:
         return [p for p in self.parameters if p.where == where]
 
 
-def _escape(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
-
-
 class Contract:
     """The parsed document; made once, then only read."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.document: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # noqa: S506
-        resource = specifications.DRAFT202012.create_resource(self.document)
-        self._registry: Any = referencing.Registry().with_resource(
-            URI, resource
-        )
         self.operations: dict[str, Operation] = {}
         for path, item in self.document["paths"].items():
             for method in METHODS:
@@ -158,11 +147,41 @@ class Contract:
 
     def validator(self, *pointer: str) -> protocols.Validator:
         """A validator for the schema at this place of the document."""
-        place = "/".join(_escape(part) for part in pointer)
-        validator: protocols.Validator = _Validator(
-            {"$ref": f"{URI}#/{place}"}, registry=self._registry
-        )
+        validator: protocols.Validator = _Validator(self._inlined(pointer))
         return validator
+
+    def _inlined(
+        self, place: tuple[str, ...], inside: tuple[str, ...] = ()
+    ) -> Any:
+        """The schema at a place, with those that it refers to in it.
+
+        To follow references took half of the time that a create takes in
+        the API.
+        """
+        node: Any = self.document
+        for part in place:
+            node = node[int(part) if isinstance(node, list) else part]
+        return self._inline(node, inside)
+
+    def _inline(self, node: Any, inside: tuple[str, ...]) -> Any:
+        if isinstance(node, list):
+            return [self._inline(each, inside) for each in node]
+        if not isinstance(node, dict):
+            return node
+        rest = {
+            key: self._inline(value, inside)
+            for key, value in node.items()
+            if key != "$ref"
+        }
+        if "$ref" not in node:
+            return rest
+        target = node["$ref"]
+        if target in inside:
+            raise ValueError(f"{target} refers to itself")
+        place = tuple(target.split("/")[1:])
+        inlined = self._inlined(place, (*inside, target))
+        # What stands beside a reference holds as well.
+        return {"allOf": [inlined, rest]} if rest else inlined
 
     def schema_validator(self, name: str) -> protocols.Validator:
         return self.validator("components", "schemas", name)
