@@ -10,30 +10,129 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From which addresses a host reaches the appliance.
+"""Addresses of hosts and of the appliance, as values.
 
-Cinder tells the address that a host is known by, which is often not the one
-on the storage network.
+Every address that comes in, from an option, a connector or a reply, is
+parsed here, and has one spelling from then on: IPv6 compressed and in lower
+case, an IPv4-mapped one as IPv4, host names in lower case, no brackets.
+What the contract does not take as a client of an access rule is refused:
+``components/schemas/Clients`` in openapi.yaml.
 """
 
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import ipaddress
+import re
 import socket
 from typing import Any
+from typing import Final
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NFS_PORT = 2049
+#: The widest networks and the most clients that an access rule may have.
+WIDEST_PREFIX: Final = {4: 8, 6: 32}
+MAX_CLIENTS: Final = 64
+_MAPPED_PREFIX: Final = 96
+_NFS_PORT: Final = 2049
+_HOST_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,252})")
+
+
+def parse_address(text: str) -> Address:
+    """The address of one host, in brackets or not.
+
+    :raises ValueError: it is none, or not one that another host can use;
+        the message is fit for the user.
+    """
+    plain = _without_brackets(text)
+    try:
+        address = ipaddress.ip_address(plain)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+    if "%" in plain:
+        raise ValueError(f"{text!r} has a zone, which only its host knows")
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{text!r} is not the address of one host")
+    return address
+
+
+def parse_network(text: str) -> Network:
+    """A network in CIDR notation, without host bits.
+
+    :raises ValueError: it is none; the message is fit for the user.
+    """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone, which only its host knows")
+    try:
+        network = ipaddress.ip_network(text.strip())
+    except ValueError as error:
+        raise ValueError(f"not an IP network: {error}") from None
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= _MAPPED_PREFIX:
+        prefix = network.prefixlen - _MAPPED_PREFIX
+        return ipaddress.IPv4Network((mapped, prefix))
+    return network
+
+
+def parse_client(text: str) -> str:
+    """A client of an access rule: an address, or a network.
+
+    :raises ValueError: the appliance would refuse it; the message is fit
+        for the user.
+    """
+    if "/" not in text:
+        return str(parse_address(text))
+    network = parse_network(text)
+    if network.prefixlen < WIDEST_PREFIX[network.version]:
+        raise ValueError(
+            f"{text!r} is too wide a network; the widest are "
+            f"/{WIDEST_PREFIX[4]} and, of IPv6, /{WIDEST_PREFIX[6]}"
+        )
+    first = parse_address(str(network.network_address))
+    return str(first if network.num_addresses == 1 else network)
+
+
+def parse_host(text: str) -> str:
+    """One spelling of an address or a host name.
+
+    :raises ValueError: it is neither; the message is fit for the user.
+    """
+    plain = _without_brackets(text).lower()
+    try:
+        return str(parse_address(plain))
+    except ValueError:
+        numeric = re.fullmatch(r"[0-9.]+", plain)
+        if numeric or not _HOST_NAME.fullmatch(plain):
+            raise ValueError(f"{text!r} is no address or host name") from None
+    return plain
+
+
+def same_host(one: str, other: str) -> bool:
+    """Whether two texts are the same address, or the same host name."""
+    return _comparable(one) == _comparable(other)
+
+
+def _comparable(text: str) -> str:
+    try:
+        return parse_host(text)
+    except ValueError:
+        return text
+
+
+def _without_brackets(text: str) -> str:
+    plain = text.strip()
+    if plain.startswith("[") and plain.endswith("]"):
+        return plain[1:-1]
+    return plain
 
 
 @dataclasses.dataclass(frozen=True)
 class Mapped:
     """``acme_client_networks``, parsed.
 
-    :ivar hosts: by host name or address as text.
+    :ivar hosts: by host name or address, in their one spelling.
     :ivar networks: in the order given, pairs of the same size.
     """
 
@@ -43,7 +142,7 @@ class Mapped:
 
 @dataclasses.dataclass(frozen=True)
 class ClientAddresses:
-    """Whom to let in for a host."""
+    """Which addresses an access rule for a host needs."""
 
     mapped: Mapped
     fixed: tuple[str, ...] = ()
@@ -52,8 +151,8 @@ class ClientAddresses:
         """The clients of an access rule for a host.
 
         :param address: as Cinder knows the host.
-        :raises ValueError: it is no IP address, and no entry of
-            ``acme_client_networks`` is for that host or text.
+        :raises ValueError: it is no IP address of one host, and no entry
+            of ``acme_client_networks`` is for that host.
         """
         return self._with_fixed(self._translated(host, address))
 
@@ -68,16 +167,25 @@ class ClientAddresses:
         found: list[str] = []
         if address:
             found.extend(self._translated(host, address))
-        elif host in self.mapped.hosts:
-            found.extend(self.mapped.hosts[host])
+        else:
+            found.extend(self._by_name(host))
         found.append(source_address(portal))
         return self._with_fixed(found)
 
-    def _translated(self, host: str, address: str) -> tuple[str, ...]:
-        for key in (host, host.split(".", 1)[0], address):
+    def _by_name(self, host: str) -> tuple[str, ...]:
+        name = host.lower()
+        for key in (name, name.partition(".")[0]):
             if key in self.mapped.hosts:
                 return self.mapped.hosts[key]
-        parsed = ipaddress.ip_address(address)
+        return ()
+
+    def _translated(self, host: str, address: str) -> tuple[str, ...]:
+        named = self._by_name(host)
+        if named:
+            return named
+        parsed = parse_address(address)
+        if str(parsed) in self.mapped.hosts:
+            return self.mapped.hosts[str(parsed)]
         for known, reached in self.mapped.networks:
             if parsed in known:
                 offset = int(parsed) - int(known.network_address)
@@ -91,50 +199,48 @@ class ClientAddresses:
 def parse_mapping(items: Iterable[str]) -> Mapped:
     """Parse ``acme_client_networks``.
 
-    :raises ValueError: with the entry, and what is expected.
+    :raises ValueError: with every entry that is wrong, and what is
+        expected of it.
     """
     hosts: dict[str, tuple[str, ...]] = {}
     networks: list[tuple[Network, Network]] = []
+    complaints = []
     for item in items:
-        known, separator, reached = (
-            part.strip() for part in item.partition("=")
-        )
-        if not (known and separator and reached):
-            raise ValueError(f"NETWORK=NETWORK or HOST=ADDRESS, not {item!r}")
-        if "/" in known:
-            networks.append(_network_pair(known, reached, item))
-        else:
-            hosts.setdefault(known, _addresses(reached, item))
+        try:
+            known, reached = _sides(item)
+            if "/" in known:
+                networks.append(_network_pair(known, reached))
+            else:
+                hosts.setdefault(parse_host(known), _addresses(reached))
+        except ValueError as error:
+            complaints.append(f"{error}, in {item!r}")
+    if complaints:
+        raise ValueError("; ".join(complaints))
     return Mapped(hosts, tuple(networks))
 
 
-def parse_client(text: str) -> Address | Network:
-    """An address, or a network. :raises ValueError: it is neither."""
-    if "/" in text:
-        return ipaddress.ip_network(text.strip())
-    return ipaddress.ip_address(text.strip())
-
-
-def _network_pair(
-    known_text: str, reached_text: str, item: str
-) -> tuple[Network, Network]:
-    try:
-        known = ipaddress.ip_network(known_text)
-        reached = ipaddress.ip_network(reached_text)
-    except ValueError as error:
-        raise ValueError(f"{error}, in {item!r}") from None
-    if known.num_addresses != reached.num_addresses:
-        raise ValueError(f"two networks of the same size, not {item!r}")
+def _sides(item: str) -> tuple[str, str]:
+    known, _, reached = (part.strip() for part in item.partition("="))
+    if not (known and reached):
+        raise ValueError("NETWORK=NETWORK or HOST=ADDRESS is expected")
     return known, reached
 
 
-def _addresses(text: str, item: str) -> tuple[str, ...]:
-    try:
-        return tuple(
-            str(ipaddress.ip_address(part.strip())) for part in text.split("|")
-        )
-    except ValueError as error:
-        raise ValueError(f"{error}, in {item!r}") from None
+def _network_pair(
+    known_text: str, reached_text: str
+) -> tuple[Network, Network]:
+    known, reached = parse_network(known_text), parse_network(reached_text)
+    if known.num_addresses != reached.num_addresses:
+        raise ValueError("two networks of the same size are expected")
+    if reached.network_address.is_unspecified or reached.is_multicast:
+        raise ValueError(f"{reached_text!r} is no network of hosts")
+    return known, reached
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(str(parse_address(part)) for part in text.split("|"))
+    )
 
 
 def usable(connector: Mapping[str, Any], known: ClientAddresses) -> bool:
@@ -158,4 +264,4 @@ def source_address(portal: str) -> str:
     )[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.connect(where)
-        return str(probe.getsockname()[0]).partition("%")[0]
+        return str(parse_address(probe.getsockname()[0].partition("%")[0]))

@@ -257,10 +257,7 @@ class Attachments:
         api = self._api.with_deadline(_REPAIR_DEADLINE_SECONDS)
         try:
             share = api.get_share(volume.name_id)
-            if _missing(share, volume) or holders.unneeded(
-                share.access, volume
-            ):
-                self._repair(api, volume)
+            self.repair(api, volume, share.access)
         except client.NotFound:
             raise
         except _NO_ANSWER as error:
@@ -273,11 +270,21 @@ class Attachments:
         except (*errors.BELOW, ValueError) as error:
             _warn_unchecked(volume, error)
 
+    def repair(
+        self,
+        api: client.Client,
+        volume: objects.Volume,
+        rules: Mapping[str, client.AccessRule],
+    ) -> None:
+        """Make the rules right, where those read before are not."""
+        if _missing(rules, volume) or holders.unneeded(rules, volume):
+            self._repair(api, volume)
+
     @_one_at_a_time
     def _repair(self, api: client.Client, volume: objects.Volume) -> None:
         """With the lock in hand all is looked at anew."""
         share = api.get_share(volume.name_id)
-        for connector, level in _missing(share, volume):
+        for connector, level in _missing(share.access, volume):
             self._grant(api, volume, connector, level)
             LOG.warning(
                 "Restored the access of %(host)s to %(volume)s, share "
@@ -395,7 +402,7 @@ def _is_restoring(volume: objects.Volume) -> bool:
 
 
 def _missing(
-    share: client.Share, volume: objects.Volume
+    rules: Mapping[str, client.AccessRule], volume: objects.Volume
 ) -> list[tuple[Mapping[str, Any], str]]:
     """Connectors of attached hosts without enough access, and its level."""
     missing = []
@@ -406,7 +413,7 @@ def _missing(
             (item.connector for item in mine if item.connector), None
         )
         level = holders.level(mine)
-        rule = share.access.get(holders.of_host(host))
+        rule = rules.get(holders.of_host(host))
         if connector is not None and not _is_enough(rule, level):
             missing.append((connector, level))
     return missing

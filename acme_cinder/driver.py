@@ -27,6 +27,7 @@ from oslo_log import log as logging
 from acme_cinder import attachments
 from acme_cinder import client
 from acme_cinder import errors
+from acme_cinder import exportcheck
 from acme_cinder import images
 from acme_cinder import migration
 from acme_cinder import mixins
@@ -70,7 +71,9 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.configuration.append_config_values(opts.DRIVER_OPTS)
+        self.configuration.append_config_values(
+            [*opts.DRIVER_OPTS, *opts.UNUSED_OPTS]
+        )
         self._stats: dict[str, Any] = {}
         self._settings: options.Settings
         self._api: client.Client
@@ -78,6 +81,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._shares: shares.Shares
         self._images: images.Images
         self._attachments: attachments.Attachments
+        self._export_check: exportcheck.ExportCheck
         self._reaper: reaper.Reaper
 
     @staticmethod
@@ -86,9 +90,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     # -- start
 
+    @volume_utils.trace
     def do_setup(self, context: Any) -> None:
         """Read the configuration; asks nobody anything yet."""
         settings = options.read(self.configuration)
+        options.warn_of_unused(self.configuration)
         self.assemble(
             settings,
             startup.new_client(settings, _request_id),
@@ -115,15 +121,18 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._attachments = attachments.Attachments(
             settings, self._shares, mounts
         )
+        self._export_check = exportcheck.ExportCheck(api, self._attachments)
         self._reaper = reaper.Reaper(
             api, mounts, settings.reap_interval_seconds
         )
 
+    @volume_utils.trace
     def check_for_setup_error(self) -> None:
         """Check this host and the appliance; Cinder tries again later."""
         startup.check_host(self._settings)
-        pools = startup.check_appliance(self._api, self._settings)
-        self._shares.features.learn(pools)
+        found = startup.check_appliance(self._api, self._settings)
+        self._shares.features.learn(found.pools)
+        self._export_check.begin()
         self._reaper.run_if_due()
 
     def secure_file_operations_enabled(self) -> bool:
@@ -132,6 +141,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     # -- volumes
 
+    @volume_utils.trace
     def create_volume(self, volume: objects.Volume) -> dict[str, Any]:
         with errors.operation("Created", volume=volume):
             update = self._shares.create(volume)
@@ -149,6 +159,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             self._shares.discard(volume)
             raise
 
+    @volume_utils.trace
     def create_volume_from_snapshot(
         self, volume: objects.Volume, snapshot: objects.Snapshot
     ) -> dict[str, Any]:
@@ -160,6 +171,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         ):
             return self._shares.create(volume, origin)
 
+    @volume_utils.trace
     def create_cloned_volume(
         self, volume: objects.Volume, src_vref: objects.Volume
     ) -> dict[str, Any]:
@@ -169,10 +181,12 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         with errors.operation("Cloned", volume=volume, source=src_vref):
             return self._shares.create(volume, origin)
 
+    @volume_utils.trace
     def delete_volume(self, volume: objects.Volume) -> None:
         with errors.operation("Deleted", volume=volume):
             self._shares.delete(volume)
 
+    @volume_utils.trace
     def extend_volume(self, volume: objects.Volume, new_size: int) -> None:
         """:raises VolumeBackendAPIException: also for an absent share.
 
@@ -198,6 +212,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         folder = self._mounts.path(volume.provider_location)
         return f"{folder}/{volume.name}"
 
+    @volume_utils.trace
     def accept_transfer(
         self,
         context: Any,
@@ -208,12 +223,14 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         """Nothing on the appliance belongs to a project."""
         return {}
 
+    @volume_utils.trace
     def migrate_volume(
         self, context: Any, volume: objects.Volume, host: dict[str, Any]
     ) -> tuple[bool, dict[str, Any] | None]:
         """Left to Cinder, which copies the data."""
         return False, None
 
+    @volume_utils.trace
     def before_volume_copy(
         self,
         context: Any,
@@ -227,6 +244,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         """
         migration.check(context, src_vol, dest_vol)
 
+    @volume_utils.trace
     def update_migrated_volume(
         self,
         ctxt: Any,
@@ -242,11 +260,13 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     # -- snapshots
 
+    @volume_utils.trace
     def create_snapshot(self, snapshot: objects.Snapshot) -> dict[str, Any]:
         with errors.operation("Took", snapshot=snapshot):
             self._shares.create_snapshot(snapshot)
         return {"provider_id": snapshot.id}
 
+    @volume_utils.trace
     def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
         with errors.operation("Deleted", snapshot=snapshot):
             self._api.delete_snapshot(snapshot.id)
@@ -262,6 +282,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     # -- images
 
+    @volume_utils.trace
     def clone_image(
         self,
         context: Any,
@@ -273,6 +294,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         """Images are not on the appliance; Cinder's image cache is."""
         return None, False
 
+    @volume_utils.trace
     def copy_image_to_volume(
         self,
         context: Any,
@@ -290,6 +312,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
                 disable_sparse=disable_sparse,
             )
 
+    @volume_utils.trace
     def copy_image_to_encrypted_volume(
         self,
         context: Any,
@@ -307,6 +330,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
                 disable_sparse=disable_sparse,
             )
 
+    @volume_utils.trace
     def copy_volume_to_image(
         self,
         context: Any,
@@ -321,23 +345,35 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     # -- attachments
 
+    @volume_utils.trace
     def validate_connector(self, connector: dict[str, Any]) -> None:
         self._attachments.validate(connector)
 
+    @volume_utils.trace
     def ensure_export(self, context: Any, volume: objects.Volume) -> None:
-        with errors.translated(volume=volume):
-            self._attachments.ensure(volume)
+        """Never raises: that would put the volume in error.
 
+        Cinder calls it for every attached volume before it takes the driver
+        for initialized (volume/manager.py, ``_init_host``).
+        """
+        if self.initialized:
+            self._export_check.ensure(volume)
+        else:
+            self._export_check.ensure_at_start(volume)
+
+    @volume_utils.trace
     def create_export(
         self, context: Any, volume: objects.Volume, connector: dict[str, Any]
     ) -> None:
         """Nothing: access is given with the connection, and os-brick
         mounts what it needs itself."""
 
+    @volume_utils.trace
     def remove_export(self, context: Any, volume: objects.Volume) -> None:
         with errors.translated(volume=volume):
             self._attachments.forget(volume)
 
+    @volume_utils.trace
     def initialize_connection(
         self,
         volume: objects.Volume,
@@ -349,6 +385,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         ):
             return self._attachments.connect(volume, connector)
 
+    @volume_utils.trace
     def terminate_connection(
         self,
         volume: objects.Volume,
@@ -399,6 +436,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             ],
             sparse=sparse,
         )
+        self._export_check.run()
+        if self._export_check.is_foreign:
+            self._stats = stats.down(
+                self._stats, common, (), pool_common, sparse=sparse
+            )
         self._reaper.run_if_due()
 
     def _pool_common(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@
 from collections.abc import Sequence
 import dataclasses
 
+from acme_cinder import addresses
 from acme_cinder import client
 from acme_cinder import errors
 
@@ -43,14 +44,26 @@ def choose(
     """
     exports = [_export(location) for location in _preferred(locations)]
     if portal:
-        exports = [export for export in exports if export.address == portal]
+        exports = [
+            export
+            for export in exports
+            if addresses.same_host(export.address, portal)
+        ]
     if not exports:
         at = f" at acme_nfs_portal {portal}" if portal else ""
         raise errors.MountError(f"the appliance exports the share nowhere{at}")
     for export in exports:
-        if export.location == present:
-            return export
+        if present and _is_same(export.location, present):
+            # In its own spelling: mount points derive from that.
+            return dataclasses.replace(export, location=present)
     return exports[0]
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two locations are the same address and path."""
+    return _path_of(one) == _path_of(other) and addresses.same_host(
+        address_of(one), address_of(other)
+    )
 
 
 def _preferred(
@@ -71,3 +84,7 @@ def _export(location: client.ExportLocation) -> Export:
 def address_of(location: str) -> str:
     """The address of ``ADDRESS:/PATH``, without brackets."""
     return location.partition(":/")[0].strip("[]")
+
+
+def _path_of(location: str) -> str:
+    return location.partition(":/")[2]

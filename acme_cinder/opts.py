@@ -20,8 +20,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from cinder.volume import configuration
+from cinder.volume import driver
 from cinder.volume.drivers import nfs
 from cinder.volume.drivers import remotefs
+from cinder.volume.drivers.san import san
 from oslo_config import cfg
 
 ACME_OPTS: Final = [
@@ -49,14 +51,17 @@ ACME_OPTS: Final = [
         "acme_api_ca_file",
         default="",
         sample_default="/etc/cinder/acme-ca.crt",
-        help="File with the certificate authorities that the appliance's "
-        "certificate is verified with. Default: the system's.",
+        help="File or directory with the certificate authorities that the "
+        "appliance's certificate is verified with. Default: "
+        "driver_ssl_cert_path, and without that those that the system "
+        "trusts (OpenSSL's own, /etc/ssl or /etc/pki).",
     ),
     cfg.BoolOpt(
         "acme_api_verify",
         default=True,
         help="Verify the appliance's certificate. Turning this off exposes "
-        "the credential to anybody between Cinder and the appliance.",
+        "the credential to anybody between Cinder and the appliance. Where "
+        "it is not set, driver_ssl_cert_verify counts if that is set.",
     ),
     cfg.IntOpt(
         "acme_api_connect_timeout_seconds",
@@ -101,7 +106,9 @@ ACME_OPTS: Final = [
         "one Cinder knows: NETWORK=NETWORK of the same size keeps the host "
         "part of the address, HOST=ADDRESS is for one host by its name or "
         "address, and HOST=ADDRESS|ADDRESS gives it several. The first "
-        "entry that matches counts; names go before networks.",
+        "entry that matches counts; names go before networks. Hosts where a "
+        "service of this back end runs need no entry: each of them tells "
+        "the others from which address it reaches the appliance.",
     ),
     cfg.ListOpt(
         "acme_fixed_clients",
@@ -159,6 +166,10 @@ _FROM_REMOTEFS: Final = (
 )
 
 
+#: Of every driver; registered by Cinder.
+_FROM_DRIVER: Final = ("driver_ssl_cert_path", "driver_ssl_cert_verify")
+
+
 def _named(opts: Sequence[cfg.Opt], names: Sequence[str]) -> list[cfg.Opt]:
     by_name = {opt.name: opt for opt in opts}
     return [by_name[name] for name in names]
@@ -167,10 +178,39 @@ def _named(opts: Sequence[cfg.Opt], names: Sequence[str]) -> list[cfg.Opt]:
 CINDER_OPTS: Final = [
     *_named(nfs.nfs_opts, _FROM_NFS),
     *_named(remotefs.nas_opts, _FROM_REMOTEFS),
+    *_named(driver.volume_opts, _FROM_DRIVER),
 ]
 
 #: Everything the driver reads that not every driver has anyway.
 DRIVER_OPTS: Final = [*ACME_OPTS, *CINDER_OPTS]
+
+#: Why options that operators know from other drivers have no effect here;
+#: see :func:`acme_cinder.settings.warn_of_unused`.
+WITHOUT_EFFECT: Final = {
+    "driver_client_cert": "the appliance takes tokens, not certificates",
+    "driver_client_cert_key": "the appliance takes tokens, not certificates",
+    "driver_use_ssl": "acme_api_addresses says whether TLS is used",
+    "nas_host": "set acme_api_addresses, and acme_nfs_portal where needed",
+    "nas_login": "set acme_api_token, or nas_user and nas_password",
+    "nas_private_key": "the appliance is managed over its REST API",
+    "nas_share_path": "the appliance makes a share for every volume",
+    "nas_ssh_port": "the appliance is managed over its REST API",
+    "nfs_qcow2_volumes": "volume files are raw, with snapshots and clones",
+    "nfs_shares_config": "the appliance makes a share for every volume",
+    "nfs_snapshot_support": "snapshots are always supported",
+    "san_api_port": "acme_api_addresses has the port",
+    "san_ip": "set acme_api_addresses",
+    "san_login": "set acme_api_token, or nas_user and nas_password",
+    "san_password": "set acme_api_token, or nas_user and nas_password",
+    "san_thin_provision": "set nfs_sparsed_volumes",
+}
+
+#: Registered so that they can be looked at, and not offered as options.
+UNUSED_OPTS: Final = [
+    opt
+    for opt in (*nfs.nfs_opts, *remotefs.nas_opts, *san.san_opts)
+    if opt not in CINDER_OPTS
+]
 
 cfg.CONF.register_opts(ACME_OPTS, group=configuration.SHARED_CONF_GROUP)
 

@@ -12,18 +12,27 @@
 
 """The configuration, read once, checked, and typed."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 import dataclasses
+import glob
 import os
 import re
 from typing import Any
-import urllib.parse
+from typing import TypeVar
 
 from cinder import exception
+from cinder.volume import configuration as cinder_configuration
+from cinder.volume import driver
 from oslo_config import cfg
+from oslo_log import log as logging
 
 from acme_cinder import addresses
 from acme_cinder import client
+from acme_cinder import opts
+
+LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 #: What the volume file's name may be: what the API allows.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@%+=:,-]{0,254}")
@@ -116,10 +125,26 @@ class _Reader:
         self.complaints: list[str] = []
 
     def _get(self, name: str) -> Any:
-        return self._configuration.safe_get(name)
+        """An option's value; its default where the value is not valid."""
+        try:
+            return self._configuration.safe_get(name)
+        except (cfg.Error, ValueError) as error:
+            # oslo.config checks a value when it is read. Its messages name
+            # the option or not, depending on where the value stands.
+            self._complain(name, str(error))
+        return _DEFAULTS[name]
 
     def _complain(self, name: str, expected: str) -> None:
         self.complaints.append(f"{name}: {expected}")
+
+    def _parsed(
+        self, name: str, parse: Callable[[Any], _T], value: Any
+    ) -> _T | None:
+        try:
+            return parse(value)
+        except ValueError as error:
+            self._complain(name, str(error))
+        return None
 
     def settings(self) -> Settings | None:
         credentials = self._credentials()
@@ -137,7 +162,7 @@ class _Reader:
             "sparse": self._get("nfs_sparsed_volumes"),
             "mount_point_base": self._mount_point_base(),
             "mount_options": self._mount_options(),
-            "mount_attempts": max(1, self._get("nfs_mount_attempts")),
+            "mount_attempts": max(1, self._get("nfs_mount_attempts") or 1),
             "mount_timeout_seconds": self._get("acme_mount_timeout_seconds"),
             "reap_interval_seconds": self._get("acme_reap_interval_seconds"),
             "secure_operations": self._switch("nas_secure_file_operations"),
@@ -157,16 +182,23 @@ class _Reader:
         )
 
     def _api_addresses(self) -> tuple[str, ...]:
-        given = tuple(self._get("acme_api_addresses") or ())
-        expected = "https://HOST:PORT of the appliance, or several"
+        name = "acme_api_addresses"
+        given = tuple(self._get(name) or ())
         if not given:
-            self._complain("acme_api_addresses", f"{expected}; none is set")
-        for address in given:
-            if not _is_url(address):
-                self._complain(
-                    "acme_api_addresses", f"{expected}, not {address!r}"
-                )
-        return given
+            self._complain(
+                name,
+                "https://HOST:PORT of the appliance, or several; none is set",
+            )
+        return tuple(filter(None, map(self._api_address, given)))
+
+    def _api_address(self, text: str) -> str | None:
+        name = "acme_api_addresses"
+        if not text.startswith(("https://", "http://")):
+            self._complain(
+                name, f"https://HOST:PORT is expected, not {text!r}"
+            )
+            return None
+        return self._parsed(name, client.parse_address, text)
 
     def _credentials(
         self,
@@ -198,17 +230,34 @@ class _Reader:
         return None
 
     def _verify(self) -> bool | str:
-        if not self._get("acme_api_verify"):
+        """As the client takes it.
+
+        The options that Cinder has for all drivers count where ours say
+        nothing. Cinder's default is not to verify; that is no choice of
+        the operator's.
+        """
+        verify = self._get("acme_api_verify")
+        if not self._is_set("acme_api_verify") and self._is_set(
+            "driver_ssl_cert_verify"
+        ):
+            verify = self._get("driver_ssl_cert_verify")
+        if not verify:
             return False
-        path = self._get("acme_api_ca_file")
-        if not path:
-            return True
-        if not os.path.isfile(path) or not os.access(path, os.R_OK):
-            self._complain(
-                "acme_api_ca_file",
-                f"a readable file with certificates, not {path!r}",
-            )
-        return str(path)
+        for name in ("acme_api_ca_file", "driver_ssl_cert_path"):
+            path = self._get(name)
+            if path:
+                self._check_readable(name, path)
+                return str(path)
+        return True
+
+    def _check_readable(self, name: str, path: str) -> None:
+        try:
+            client.check_verify(path, name)
+        except client.ConfigurationError as error:
+            self.complaints.append(error.message)
+
+    def _is_set(self, name: str) -> bool:
+        return _is_set(self._configuration.config_group, name)
 
     def _pools(self) -> tuple[str, ...]:
         pools = tuple(self._get("acme_pools") or ())
@@ -217,34 +266,38 @@ class _Reader:
         return pools
 
     def _portal(self) -> str:
-        portal = str(self._get("acme_nfs_portal") or "").strip("[]")
-        if re.search(r"[\s/]", portal):
-            self._complain(
-                "acme_nfs_portal", f"an address or a host, not {portal!r}"
-            )
-        return portal
+        text = self._get("acme_nfs_portal") or ""
+        if not text:
+            return ""
+        return (
+            self._parsed("acme_nfs_portal", addresses.parse_host, text) or ""
+        )
 
     def _client_addresses(self) -> addresses.ClientAddresses | None:
-        try:
-            networks = addresses.parse_mapping(
-                self._get("acme_client_networks") or ()
-            )
-        except ValueError as error:
-            self._complain("acme_client_networks", str(error))
+        networks = self._parsed(
+            "acme_client_networks",
+            addresses.parse_mapping,
+            self._get("acme_client_networks") or (),
+        )
+        fixed = [
+            self._parsed("acme_fixed_clients", addresses.parse_client, text)
+            for text in self._get("acme_fixed_clients") or ()
+        ]
+        if networks is None or None in fixed:
             return None
-        fixed = []
-        for text in self._get("acme_fixed_clients") or ():
-            try:
-                fixed.append(str(addresses.parse_client(text)))
-            except ValueError:
-                self._complain(
-                    "acme_fixed_clients",
-                    f"IP addresses or networks, not {text!r}",
-                )
-        return addresses.ClientAddresses(networks, tuple(fixed))
+        unique = tuple(dict.fromkeys(filter(None, fixed)))
+        most = max(map(len, networks.hosts.values()), default=1)
+        # One more for the address that the host itself finds.
+        if len(unique) + most + 1 > addresses.MAX_CLIENTS:
+            self._complain(
+                "acme_fixed_clients",
+                f"an access rule has at most {addresses.MAX_CLIENTS} "
+                "clients, those of the host among them",
+            )
+        return addresses.ClientAddresses(networks, unique)
 
     def _mount_point_base(self) -> str:
-        base = self._get("nfs_mount_point_base") or ""
+        base = str(self._get("nfs_mount_point_base") or "")
         if not os.path.isabs(base) or re.search(r"\s", base):
             self._complain(
                 "nfs_mount_point_base",
@@ -293,16 +346,85 @@ class _Reader:
             )
 
 
-def _is_url(address: str) -> bool:
+_DEFAULTS = {opt.name: opt.default for opt in opts.DRIVER_OPTS}
+
+
+def _is_set(group: str, name: str) -> bool:
+    """Whether the operator has set an option, to whatever value.
+
+    Cinder looks into the back end's section first, then into
+    ``[backend_defaults]``.
+    """
+    for section in (group, cinder_configuration.SHARED_CONF_GROUP):
+        try:
+            location = cfg.CONF.get_location(name, section)
+        except (cfg.NoSuchOptError, cfg.NoSuchGroupError):
+            continue
+        if location is not None and location.location not in (
+            cfg.Locations.opt_default,
+            cfg.Locations.set_default,
+        ):
+            return True
+    return False
+
+
+def warn_of_unused(configuration: Any) -> None:
+    """Name the options that have no effect here, in one warning.
+
+    Those that operators know from other drivers, and whatever else stands
+    in the back end's section without anybody reading it, as a misspelt
+    option does.
+    """
+    group = configuration.config_group
+    others = [opt.name for opt in opts.UNUSED_OPTS]
+    found = {
+        name: opts.WITHOUT_EFFECT.get(name, "not used by this driver")
+        for name in (*opts.WITHOUT_EFFECT, *others)
+        if _is_set(group, name)
+    }
+    for name in _unknown(group):
+        found[name] = "no such option of this driver or of Cinder"
+    if found:
+        LOG.warning(
+            "Options in the section [%(group)s] without an effect: "
+            "%(options)s",
+            {
+                "group": group,
+                "options": "; ".join(
+                    f"{name} ({reason})"
+                    for name, reason in sorted(found.items())
+                ),
+            },
+        )
+
+
+def _unknown(group: str) -> list[str]:
+    """Names in the back end's section that no option has."""
+    known = set(cfg.CONF[group])
+    for opt in driver.volume_opts:
+        known.update(old.name for old in opt.deprecated_opts)
+    given = {
+        name.replace("-", "_")
+        for path in _config_files()
+        for name in _section(path, group)
+    }
+    return sorted(given - known)
+
+
+def _config_files() -> list[str]:
+    """What the service was started with, as oslo.config reads it."""
+    in_directories = [
+        path
+        for directory in cfg.CONF.config_dirs
+        for path in sorted(glob.glob(f"{directory}/*.conf"))
+    ]
+    return [*cfg.CONF.config_file, *in_directories]
+
+
+def _section(path: str, group: str) -> list[str]:
+    sections: dict[str, dict[str, Any]] = {}
     try:
-        parts = urllib.parse.urlsplit(address)
-        port = parts.port
-    except ValueError:
-        return False
-    return (
-        parts.scheme in ("https", "http")
-        and bool(parts.hostname)
-        and port != 0
-        and parts.path in ("", "/")
-        and not (parts.query or parts.fragment or parts.username)
-    )
+        cfg.ConfigParser(path, sections).parse()
+    except (cfg.ParseError, OSError) as error:
+        LOG.warning("Could not look for unused options: %s", error)
+    return list(sections.get(group, ()))

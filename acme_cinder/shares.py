@@ -76,7 +76,7 @@ class PoolFeatures:
         """Whether a pool has a feature; without a name: all have it."""
         stale = self._clock() - self._learnt_at >= _FEATURES_SECONDS
         if stale or (pool is not None and pool not in self._by_pool):
-            self.learn(self._api.list_pools())
+            self.learn(self._api.get_stats().pools)
         if pool is not None and pool in self._by_pool:
             return feature in self._by_pool[pool]
         return bool(self._by_pool) and all(
@@ -350,7 +350,7 @@ class Shares:
             return self._settings.portal
         if present:
             return exports.address_of(present)
-        portals = self.api.get_system().portals
+        portals = self.api.get_stats().portals
         if not portals:
             raise errors.MountError("the appliance has no NFS address")
         return portals[0]

@@ -14,16 +14,23 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 import os
 import shutil
 
 from cinder import exception
 from cinder import utils
+from oslo_log import log as logging
 
+from acme_cinder import addresses
 from acme_cinder import client
 from acme_cinder import mount
 from acme_cinder import settings as options
 
+LOG = logging.getLogger(__name__)
+
+_CREDENTIAL = "acme_api_token, or nas_user and nas_password"
+_SUFFICIENT_SCOPES = ("driver", "operator", "admin")
 #: mount.nfs is often where only root's PATH leads.
 _ADMIN_PATH = "/sbin:/usr/sbin:/usr/local/sbin"
 
@@ -87,55 +94,90 @@ def check_host(settings: options.Settings) -> None:
 
 def check_appliance(
     api: client.Client, settings: options.Settings
-) -> tuple[client.Pool, ...]:
-    """Check that the appliance can be used; returns all its pools.
+) -> client.Stats:
+    """Check that the appliance can be used; returns its figures.
 
     :raises VolumeDriverException: it does not answer, or not to us.
-    :raises InvalidConfigurationValue: an option does not fit it.
+    :raises InvalidConfigurationValue: options do not fit it; with all of
+        them.
     """
     try:
-        pools = api.list_pools()
-        portals = api.get_system().portals
+        complaints = [*_complain_of_credential(api)]
+        found = api.get_stats()
     except client.AuthenticationFailed as error:
         raise exception.InvalidConfigurationValue(
-            "acme_api_token, or nas_user and nas_password: a valid "
-            f"credential of the appliance is needed: {error}"
-        ) from error
-    except client.Forbidden as error:
-        raise exception.InvalidConfigurationValue(
-            "acme_api_token, or nas_user and nas_password: a credential "
-            f"with the scope driver:NAMESPACE is needed: {error}"
+            f"{_CREDENTIAL}: a valid credential of the appliance is needed: "
+            f"{error}"
         ) from error
     except client.ApiError as error:
         raise exception.VolumeDriverException(
             message="the appliance at acme_api_addresses "
             f"{', '.join(settings.api_addresses)} cannot be used: {error}"
         ) from error
-    _check_pools(pools, settings)
-    _check_portal(portals, settings)
-    return pools
+    complaints += _complain_of_pools(found.pools, settings)
+    complaints += _complain_of_portal(found.portals, settings)
+    if complaints:
+        raise exception.InvalidConfigurationValue("; ".join(complaints))
+    return found
 
 
-def _check_pools(
-    pools: Iterable[client.Pool], settings: options.Settings
-) -> None:
-    names = [pool.name for pool in pools]
-    missing = [name for name in settings.pools if name not in names]
-    if missing or not names:
-        raise exception.InvalidConfigurationValue(
-            f"acme_pools: the appliance has the pools {', '.join(names)}"
-            f"; not {', '.join(missing)}"
-            if names
-            else "acme_pools: the appliance has no pools at all"
+def _complain_of_credential(api: client.Client) -> Iterator[str]:
+    """Compare what the credential may do with what the driver does."""
+    try:
+        token = api.get_own_token()
+    except (client.BadRequest, client.NotFound) as error:
+        if error.status not in (404, 405):
+            raise
+        LOG.warning(
+            "The appliance is too old to say what %s may do, so that is not "
+            "checked: %s",
+            _CREDENTIAL,
+            error,
+        )
+        return
+    if token.scope not in _SUFFICIENT_SCOPES:
+        yield (
+            f"{_CREDENTIAL}: a credential with the scope driver:NAMESPACE is "
+            f"needed; {token.name} has the scope {token.scope}, which may "
+            "change nothing"
+        )
+    elif token.namespace is None:
+        LOG.warning(
+            "%s: %s has the scope %s, which may change the shares of every "
+            "namespace; use a credential with the scope driver:NAMESPACE",
+            _CREDENTIAL,
+            token.name,
+            token.scope,
         )
 
 
-def _check_portal(portals: Iterable[str], settings: options.Settings) -> None:
+def _complain_of_pools(
+    pools: Iterable[client.Pool], settings: options.Settings
+) -> Iterator[str]:
+    names = [pool.name for pool in pools]
+    missing = [name for name in settings.pools if name not in names]
+    if not names:
+        yield "acme_pools: the appliance has no pools at all"
+    elif missing:
+        yield (
+            f"acme_pools: the appliance has the pools {', '.join(names)}; "
+            f"not {', '.join(missing)}"
+        )
+
+
+def _complain_of_portal(
+    portals: Iterable[str], settings: options.Settings
+) -> Iterator[str]:
     known = list(portals)
-    if settings.portal and known and settings.portal not in known:
-        raise exception.InvalidConfigurationValue(
+    wanted = settings.portal
+    if (
+        wanted
+        and known
+        and not any(addresses.same_host(wanted, each) for each in known)
+    ):
+        yield (
             f"acme_nfs_portal: one of {', '.join(known)} is expected, not "
-            f"{settings.portal}"
+            f"{wanted}"
         )
 
 

@@ -70,5 +70,6 @@ ROUTES: Final = (
     Route("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel_job),
     Route("GET", "/v1/events", events.list_events),
     Route("POST", "/v1/tokens", tokens.create_token),
+    Route("GET", "/v1/tokens/self", tokens.get_own_token),
     Route("DELETE", "/v1/tokens/self", tokens.delete_own_token),
 )

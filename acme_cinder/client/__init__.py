@@ -16,6 +16,7 @@ What is named here is the package's public interface; the modules below it
 are not.
 """
 
+from acme_cinder.client.addresses import normalise as parse_address
 from acme_cinder.client.client import Client
 from acme_cinder.client.credentials import BasicLogin
 from acme_cinder.client.credentials import BearerToken
@@ -50,18 +51,18 @@ from acme_cinder.client.errors import TransportError
 from acme_cinder.client.errors import Unavailable
 from acme_cinder.client.errors import WrongState
 from acme_cinder.client.models import AccessRule
-from acme_cinder.client.models import Event
-from acme_cinder.client.models import EventPage
 from acme_cinder.client.models import ExportLocation
+from acme_cinder.client.models import GrantedAccess
 from acme_cinder.client.models import Job
+from acme_cinder.client.models import OwnToken
 from acme_cinder.client.models import Pool
 from acme_cinder.client.models import Share
 from acme_cinder.client.models import Snapshot
 from acme_cinder.client.models import Source
 from acme_cinder.client.models import Stats
-from acme_cinder.client.models import System
 from acme_cinder.client.models import VolumeFile
 from acme_cinder.client.models import VolumeFileSpec
+from acme_cinder.client.settings import check_verify
 
 __all__ = (
     "AccessRule",
@@ -76,11 +77,10 @@ __all__ = (
     "ConfigurationError",
     "Conflict",
     "Degraded",
-    "Event",
-    "EventPage",
     "ExportLocation",
     "FieldError",
     "Forbidden",
+    "GrantedAccess",
     "HasSnapshots",
     "InUse",
     "InternalError",
@@ -93,6 +93,7 @@ __all__ = (
     "NotFound",
     "NotSent",
     "OutcomeUnknown",
+    "OwnToken",
     "Pool",
     "PreconditionFailed",
     "ProblemError",
@@ -103,11 +104,12 @@ __all__ = (
     "Snapshot",
     "Source",
     "Stats",
-    "System",
     "TlsError",
     "TransportError",
     "Unavailable",
     "VolumeFile",
     "VolumeFileSpec",
     "WrongState",
+    "check_verify",
+    "parse_address",
 )

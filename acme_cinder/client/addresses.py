@@ -12,15 +12,23 @@
 
 """The management addresses of one appliance."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import ipaddress
+import threading
+import time
 import urllib.parse
 
+from oslo_log import log as logging
 import requests
 
 from acme_cinder.client import errors
 
+LOG = logging.getLogger(__name__)
+
 DEFAULT_PORT = 8443
+#: How long an address that failed is asked only after all others.
+SUSPECT_SECONDS = 60.0
 
 
 def normalise(address: str) -> str:
@@ -82,9 +90,19 @@ def _host_and_port(
     extra = parts.path.strip("/") or parts.query or parts.fragment
     if parts.scheme not in ("http", "https") or not host or extra:
         raise _bad(address)
-    if any(char.isspace() or char in "%\\" for char in host):
+    if any(char.isspace() or char in "%\\" for char in host) or port == 0:
         raise _bad(address)
-    return host, port if port is not None else DEFAULT_PORT
+    return _one_spelling(host, address), port or DEFAULT_PORT
+
+
+def _one_spelling(host: str, address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if parsed.is_unspecified or parsed.is_multicast:
+        raise _bad(address)
+    return str(parsed)
 
 
 def _is_loopback(host: str) -> bool:
@@ -103,12 +121,18 @@ def _bad(address: str) -> errors.ConfigurationError:
 
 
 class AddressBook:
-    """Where to send, the address that answered last first.
+    """The order in which to try the addresses; safe under threads.
 
-    Safe under threads: all there is to change is one integer.
+    The address that answered last comes first. One that failed comes last
+    for :data:`SUSPECT_SECONDS`. The operator is told once when an address
+    fails, and once when it answers again.
     """
 
-    def __init__(self, addresses: Sequence[str]):
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+    ):
         if not addresses:
             raise errors.ConfigurationError(
                 "at least one management address is needed"
@@ -116,13 +140,42 @@ class AddressBook:
         self.addresses = tuple(
             dict.fromkeys(normalise(address) for address in addresses)
         )
+        self._clock = clock
+        self._lock = threading.Lock()
         self._good = 0
+        self._failed_at: dict[str, float] = {}
 
     def in_order(self) -> tuple[str, ...]:
-        """All addresses, beginning with the good one."""
-        good = self._good
-        return self.addresses[good:] + self.addresses[:good]
+        """All addresses, the most promising first."""
+        with self._lock:
+            rotated = (
+                self.addresses[self._good :] + self.addresses[: self._good]
+            )
+            return tuple(sorted(rotated, key=self._is_suspect))
 
-    def remember(self, address: str) -> None:
-        """``address`` has answered: begin there from now on."""
-        self._good = self.addresses.index(address)
+    def _is_suspect(self, address: str) -> bool:
+        failed_at = self._failed_at.get(address)
+        return (
+            failed_at is not None
+            and self._clock() - failed_at < SUSPECT_SECONDS
+        )
+
+    def answered(self, address: str) -> None:
+        """Try this address first from now on."""
+        with self._lock:
+            self._good = self.addresses.index(address)
+            recovered = self._failed_at.pop(address, None) is not None
+        if recovered:
+            LOG.info("The appliance answers at %s again", address)
+
+    def failed(self, address: str, why: errors.ApiError) -> None:
+        """Try the other addresses first for a while."""
+        with self._lock:
+            known = address in self._failed_at
+            self._failed_at[address] = self._clock()
+        if not known and len(self.addresses) > 1:
+            LOG.warning(
+                "The appliance does not answer at its management address "
+                "%(address)s; its other addresses are used: %(why)s",
+                {"address": address, "why": why.message},
+            )

@@ -34,7 +34,9 @@ from acme_cinder.client import transport
 
 _T = TypeVar("_T")
 _Updated = TypeVar("_Updated", models.Share, models.Snapshot)
+#: Of a decoded body.
 Reader = Callable[[models.Json], _T]
+ReplyReader = Callable[[transport.Reply], _T]
 
 #: The most that a page may hold.
 PAGE_LIMIT = 1000
@@ -67,8 +69,7 @@ class Calls:
         )
 
     def read(self, request: transport.Request, reader: Reader[_T]) -> _T:
-        call = self.begin()
-        return decode(self.requester.perform(request, call), reader, call)
+        return self.requester.perform(request, self.begin(), _body(reader))
 
     def write(self, request: transport.Request, reader: Reader[_T]) -> _T:
         """Change the resource at the request's path, and what it is then.
@@ -76,11 +77,11 @@ class Calls:
         The reply has it; after a job it is read.
         """
         call = self.begin()
-        reply = self.requester.perform(request, call)
-        if reply.status == 202:
-            self._finish(reply, call)
-            reply = self._read_back(request.path, call)
-        return decode(reply, reader, call)
+        done = self.requester.perform(request, call, _or_job(_body(reader)))
+        if isinstance(done, models.Job):
+            self._finish(done, call)
+            return self._read_back(request.path, call, reader)
+        return done
 
     def update(
         self,
@@ -106,33 +107,41 @@ class Calls:
             return found
 
     def remove(
-        self,
-        resource: str,
-        gone: tuple[str, ...],
-        query: Mapping[str, str] | None = None,
+        self, resource: str, gone: tuple[str, ...], query: Mapping[str, str]
     ) -> None:
         """Delete; an answer that it is ``gone`` is as good as any."""
-        self.remove_from(resource, gone, lambda body: None, query)
+        self._remove(resource, gone, requester.nothing, query)
 
     def remove_from(
-        self,
-        resource: str,
-        gone: tuple[str, ...],
-        reader: Reader[_T],
-        query: Mapping[str, str] | None = None,
+        self, resource: str, gone: tuple[str, ...], reader: Reader[_T]
     ) -> _T | None:
         """As :meth:`remove`; gives what the reply says is left.
 
         None where it says nothing: after a job, or with a 204.
         """
+
+        def read(reply: transport.Reply) -> _T | None:
+            if reply.status == 200:
+                return reader(reply.json())
+            requester.nothing(reply)
+            return None
+
+        return self._remove(resource, gone, read, {})
+
+    def _remove(
+        self,
+        resource: str,
+        gone: tuple[str, ...],
+        reader: ReplyReader[_T],
+        query: Mapping[str, str],
+    ) -> _T | None:
         call = self.begin()
         request = messages.change("DELETE", resource, query=query)
         try:
-            reply = self.requester.perform(request, call)
-            if reply.status == 200:
-                return decode(reply, reader, call)
-            if reply.status == 202:
-                self._finish(reply, call)
+            left = self.requester.perform(request, call, _or_job(reader))
+            if not isinstance(left, models.Job):
+                return left
+            self._finish(left, call)
         except errors.NotFound as exc:
             if exc.code not in gone:
                 raise
@@ -142,34 +151,31 @@ class Calls:
         self, kind: str, filters: Mapping[str, str], reader: Reader[_T]
     ) -> Iterator[_T]:
         """All objects of ``/v1/<kind>``, each page a call of its own."""
-        read_all = models.list_of(kind, reader)
+        page = _page(models.list_of(kind, reader))
         query = {**filters, "limit": str(PAGE_LIMIT)}
         seen: set[str] = set()
         while True:
             call = self.begin()
             request = messages.get(messages.path(kind), query)
-            reply = self.requester.perform(request, call)
-            yield from decode(reply, read_all, call)
-            marker = _next_marker(reply)
+            items, marker = self.requester.perform(request, call, page)
+            yield from items
             if marker is None:
                 return
             if marker in seen:
                 raise errors.ProtocolError(
                     f"the pages of {request.path} go round in a circle",
-                    status=reply.status,
                     request_id=call.request_id,
                 )
             seen.add(marker)
             query["marker"] = marker
 
-    def _finish(self, reply: transport.Reply, call: timing.Call) -> None:
+    def _finish(self, job: models.Job, call: timing.Call) -> None:
         """Wait until the job of a 202 has succeeded.
 
         :raises errors.ProblemError: why it has not, typed as if the
             appliance had answered at once.
         :raises errors.JobUnfinished: the deadline came first.
         """
-        job = decode(reply, models.Job.from_json, call)
         backoff = self.new_backoff()
         while not job.finished:
             asked = self.clock()
@@ -192,8 +198,9 @@ class Calls:
         why: errors.ApiError | None = None
         if call.deadline.remaining() > _HELD_SECONDS:
             try:
-                reply = self.requester.perform(request, call)
-                return decode(reply, models.Job.from_json, call)
+                return self.requester.perform(
+                    request, call, _body(models.Job.from_json)
+                )
             except errors.ApiError as exc:
                 why = exc
         raise errors.JobUnfinished(
@@ -204,10 +211,14 @@ class Calls:
             request_id=call.request_id,
         ) from why
 
-    def _read_back(self, path: str, call: timing.Call) -> transport.Reply:
+    def _read_back(
+        self, path: str, call: timing.Call, reader: Reader[_T]
+    ) -> _T:
         """What a finished job has made of it."""
         try:
-            return self.requester.perform(messages.get(path), call)
+            return self.requester.perform(
+                messages.get(path), call, _body(reader)
+            )
         except errors.NotSent as exc:
             # It is the reading that was not sent.
             raise errors.OutcomeUnknown(
@@ -241,22 +252,28 @@ class Calls:
         return f"req-{uuid.uuid4()}"
 
 
-def decode(
-    reply: transport.Reply, reader: Reader[_T], call: timing.Call
-) -> _T:
-    """The reply's object.
+def _body(reader: Reader[_T]) -> ReplyReader[_T]:
+    return lambda reply: reader(reply.json())
 
-    :raises errors.ProtocolError: there is none in it.
-    """
-    try:
-        return reader(reply.json())
-    except (KeyError, TypeError, ValueError) as exc:
-        raise errors.ProtocolError(
-            f"the body of a reply with status {reply.status} is not what "
-            f"this API has there: {exc!r}",
-            status=reply.status,
-            request_id=call.request_id,
-        ) from exc
+
+def _or_job(
+    reader: ReplyReader[_T],
+) -> ReplyReader[_T | models.Job]:
+    """The job of a 202, else what the reader takes from the reply."""
+
+    def read(reply: transport.Reply) -> _T | models.Job:
+        if reply.status == 202:
+            return models.Job.from_json(reply.json())
+        return reader(reply)
+
+    return read
+
+
+def _page(
+    reader: Reader[_T],
+) -> ReplyReader[tuple[_T, str | None]]:
+    """A page's objects, and the marker of the next page."""
+    return lambda reply: (reader(reply.json()), _next_marker(reply))
 
 
 def _next_marker(reply: transport.Reply) -> str | None:
@@ -286,14 +303,16 @@ class StatsCache:
         request = messages.get("/v1/stats")
         if last is not None:
             request = request.with_headers(If_None_Match=last[0])
-        call = calls.begin()
-        reply = calls.requester.perform(request, call)
-        if reply.status == 304 and last is not None:
-            return last[1]
-        stats = decode(reply, models.Stats.from_json, call)
-        etag = reply.headers.get("ETag")
-        self._last = (etag, stats) if etag else None
-        return stats
+
+        def read(reply: transport.Reply) -> models.Stats:
+            if reply.status == 304 and last is not None:
+                return last[1]
+            stats = models.Stats.from_json(reply.json())
+            etag = reply.headers.get("ETag")
+            self._last = (etag, stats) if etag else None
+            return stats
+
+        return calls.requester.perform(request, calls.begin(), read)
 
 
 def is_as_wanted(

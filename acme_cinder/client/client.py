@@ -94,7 +94,7 @@ class Client:
             read_timeout_seconds=read_timeout_seconds,
             deadline_seconds=deadline_seconds,
         )
-        book = address_book.AddressBook(addresses)
+        book = address_book.AddressBook(addresses, clock)
         sender = transport.Transport(
             verify=verify,
             ca_option=ca_option,
@@ -151,23 +151,19 @@ class Client:
 
     # -- the appliance ---------------------------------------------------
 
-    def get_system(self) -> models.System:
+    def get_own_token(self) -> models.OwnToken:
+        """What the credential may do, and whose it is.
+
+        :raises BadRequest, NotFound: of status 404 or 405: the appliance
+            is older than this call.
+        """
         return self._calls.read(
-            messages.get("/v1/system"), models.System.from_json
+            messages.get("/v1/tokens/self"), models.OwnToken.from_json
         )
 
     def get_stats(self) -> models.Stats:
         """The figures; unchanged ones cost the appliance a 304 only."""
         return self._stats.refresh(self._calls)
-
-    def list_pools(self) -> tuple[models.Pool, ...]:
-        read = models.list_of("pools", models.Pool.from_json)
-        return self._calls.read(messages.get("/v1/pools"), read)
-
-    def get_pool(self, name: str) -> models.Pool:
-        """:raises NotFound: ``pool.not_found``."""
-        path = messages.path("pools", name)
-        return self._calls.read(messages.get(path), models.Pool.from_json)
 
     # -- shares ----------------------------------------------------------
 
@@ -286,7 +282,7 @@ class Client:
 
     def grant_access(
         self, share_id: str, holder: str, clients: Sequence[str], level: str
-    ) -> models.AccessRule:
+    ) -> models.GrantedAccess:
         """Let the holder's clients mount the share, from where it says.
 
         Sets this holder's rule as a whole and touches no other's.
@@ -297,14 +293,7 @@ class Client:
         path = messages.path("shares", share_id, "access", holder)
         body = {"clients": list(clients), "level": level}
         return self._calls.write(
-            messages.change("PUT", path, body), models.AccessRule.from_json
-        )
-
-    def get_access(self, share_id: str, holder: str) -> models.AccessRule:
-        """:raises NotFound: ``access.not_found`` or ``share.not_found``."""
-        path = messages.path("shares", share_id, "access", holder)
-        return self._calls.read(
-            messages.get(path), models.AccessRule.from_json
+            messages.change("PUT", path, body), models.GrantedAccess.from_json
         )
 
     def revoke_access(
@@ -349,72 +338,13 @@ class Client:
             messages.change("PUT", path, body), models.Snapshot.from_json
         )
 
-    def get_snapshot(self, snapshot_id: str) -> models.Snapshot:
-        """:raises NotFound: ``snapshot.not_found``."""
-        path = messages.path("snapshots", snapshot_id)
-        return self._calls.read(messages.get(path), models.Snapshot.from_json)
-
-    def find_snapshot(self, snapshot_id: str) -> models.Snapshot | None:
-        return _or_none("snapshot.not_found", self.get_snapshot, snapshot_id)
-
-    def list_snapshots(
-        self,
-        *,
-        share_id: str | None = None,
-        name: str | None = None,
-        state: str | None = None,
-    ) -> Iterator[models.Snapshot]:
-        """Snapshots by id, as :meth:`list_shares` gives shares."""
-        filters = messages.without_none(
-            share_id=share_id, name=name, state=state
-        )
-        return self._calls.pages(
-            "snapshots", filters, models.Snapshot.from_json
-        )
-
-    def update_snapshot(
-        self,
-        snapshot_id: str,
-        *,
-        name: str | None = None,
-        labels: Mapping[str, str | None] | None = None,
-        if_match: int | None = None,
-    ) -> models.Snapshot:
-        """As :meth:`update_share`."""
-        body = messages.without_none(
-            name=name, labels=None if labels is None else dict(labels)
-        )
-        path = messages.path("snapshots", snapshot_id)
-        return self._calls.update(
-            path, body, if_match, models.Snapshot.from_json
-        )
-
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Make sure that the snapshot is gone; absent is success."""
         self._calls.remove(
-            messages.path("snapshots", snapshot_id), ("snapshot.not_found",)
+            messages.path("snapshots", snapshot_id),
+            ("snapshot.not_found",),
+            {},
         )
-
-    # -- jobs and events -------------------------------------------------
-
-    def get_job(self, job_id: str, wait_seconds: int = 0) -> models.Job:
-        """The job, when it has ended or after the wait.
-
-        The wait is cut to what the read time-out and the deadline allow.
-        """
-        request = messages.held_get(
-            messages.path("jobs", job_id), wait_seconds
-        )
-        return self._calls.read(request, models.Job.from_json)
-
-    def list_events(
-        self, after: int = 0, wait_seconds: int = 0
-    ) -> models.EventPage:
-        """Changes after ``after``; with none, the empty page after a wait."""
-        request = messages.held_get(
-            "/v1/events", wait_seconds, after=str(after)
-        )
-        return self._calls.read(request, models.EventPage.from_json)
 
 
 def _or_none(code: str, get: Callable[[str], _T], id_: str) -> _T | None:

@@ -161,6 +161,11 @@ class ProblemError(ApiError):
         self.errors = errors
         self.job_id = job_id
 
+    @property
+    def is_gateways(self) -> bool:
+        """Something on the way answered, not the appliance."""
+        return self.code.startswith("http.")
+
     def __str__(self) -> str:
         fields = "; ".join(
             f"{error.pointer}: {error.detail}" for error in self.errors

@@ -34,6 +34,7 @@ Json = Mapping[str, Any]
 
 #: Also IPv4 addresses; nothing that a command takes for an option.
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
+_IPV4 = re.compile(r"[0-9.]+")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
 _NFS_VERSION = re.compile(r"[34](\.[0-9])?")
 
@@ -48,38 +49,35 @@ def _typed(body: Json, key: str, kind: type[_T]) -> _T:
 
 
 def _optional(body: Json, key: str, kind: type[_T]) -> _T | None:
-    return None if body.get(key) is None else _typed(body, key, kind)
+    """For what must be there and may be null."""
+    return None if body[key] is None else _typed(body, key, kind)
 
 
 def _texts(body: Json, key: str) -> tuple[str, ...]:
-    values = _optional(body, key, list) or []
+    values = _typed(body, key, list)
     if not all(isinstance(value, str) for value in values):
         raise TypeError(f"{key}: a list of strings expected")
     return tuple(values)
 
 
-def _mapping(body: Json, key: str) -> Json:
-    return _optional(body, key, dict) or {}
-
-
 def _labels(body: Json) -> Mapping[str, str]:
-    return {key: str(value) for key, value in _mapping(body, "labels").items()}
+    labels = _typed(body, "labels", dict)
+    return {key: _typed(labels, key, str) for key in labels}
 
 
-def _time(body: Json, key: str) -> datetime.datetime | None:
-    text = _optional(body, key, str)
-    if text is None:
-        return None
-    time = datetime.datetime.fromisoformat(text)
+def _time(body: Json, key: str) -> datetime.datetime:
+    time = datetime.datetime.fromisoformat(_typed(body, key, str))
     if time.tzinfo is None:
         raise ValueError(f"{key}: a time zone expected")
     return time
 
 
+def _time_or_none(body: Json, key: str) -> datetime.datetime | None:
+    return None if body[key] is None else _time(body, key)
+
+
 def _each(body: Json, key: str, read: Callable[[Json], _T]) -> tuple[_T, ...]:
-    return tuple(
-        read(_object(item)) for item in _optional(body, key, list) or []
-    )
+    return tuple(read(_object(item)) for item in _typed(body, key, list))
 
 
 def _object(value: object) -> Json:
@@ -89,38 +87,25 @@ def _object(value: object) -> Json:
 
 
 @dataclasses.dataclass(frozen=True)
-class System:
-    """The appliance as a whole.
+class OwnToken:
+    """What the client's credential may do.
 
-    ``health`` is ``ok``, ``starting`` or ``degraded``; ``portals`` are its
-    NFS addresses, the preferred one first.
+    ``scope`` is ``admin``, ``operator``, ``driver`` or ``metrics``; without
+    a ``namespace`` it sees all of them.
     """
 
-    id: str
     name: str
-    product: str
-    version: str
-    health: str
-    features: frozenset[str]
-    limits: Mapping[str, int]
-    portals: tuple[str, ...]
-    nfs_versions: tuple[str, ...]
+    scope: str
+    namespace: str | None
+    expires_at: datetime.datetime | None
 
     @classmethod
-    def from_json(cls, body: Json) -> "System":
+    def from_json(cls, body: Json) -> "OwnToken":
         return cls(
-            id=_typed(body, "id", str),
             name=_typed(body, "name", str),
-            product=_optional(body, "product", str) or "",
-            version=_optional(body, "version", str) or "",
-            health=_typed(body, "health", str),
-            features=frozenset(_texts(body, "features")),
-            limits={
-                key: _typed(_mapping(body, "limits"), key, int)
-                for key in _mapping(body, "limits")
-            },
-            portals=_texts(body, "portals"),
-            nfs_versions=_texts(body, "nfs_versions"),
+            scope=_typed(body, "scope", str),
+            namespace=_optional(body, "namespace", str),
+            expires_at=_time_or_none(body, "expires_at"),
         )
 
 
@@ -150,13 +135,13 @@ class Pool:
         return cls(
             name=_typed(body, "name", str),
             state=_typed(body, "state", str),
-            engine=_optional(body, "engine", str) or "",
+            engine=_typed(body, "engine", str),
             total_bytes=_typed(body, "total_bytes", int),
             free_bytes=_typed(body, "free_bytes", int),
             used_bytes=_typed(body, "used_bytes", int),
             provisioned_bytes=_typed(body, "provisioned_bytes", int),
             share_count=_typed(body, "share_count", int),
-            snapshot_count=_optional(body, "snapshot_count", int) or 0,
+            snapshot_count=_typed(body, "snapshot_count", int),
             features=frozenset(_texts(body, "features")),
             observed_at=_optional(body, "observed_at", str),
         )
@@ -248,11 +233,12 @@ class VolumeFile:
 
 def _address(body: Json, key: str) -> str:
     text = _typed(body, key, str)
-    if _HOST_NAME.fullmatch(text):
-        return text
-    if not _IPV6.fullmatch(text):
+    if not (_HOST_NAME.fullmatch(text) or _IPV6.fullmatch(text)):
         raise ValueError(f"{key}: an IP address or a host name expected")
-    ipaddress.IPv6Address(text)  # a ValueError where it is none
+    if ":" in text or _IPV4.fullmatch(text):
+        # A ValueError where it is none.
+        if ipaddress.ip_address(text).is_unspecified:
+            raise ValueError(f"{key}: {text} is the address of no host")
     return text
 
 
@@ -293,7 +279,7 @@ class ExportLocation:
         return cls(
             address=_address(body, "address"),
             path=_path(body, "path"),
-            preferred=body.get("preferred") is True,
+            preferred=_typed(body, "preferred", bool),
             nfs_versions=_nfs_versions(body, "nfs_versions"),
         )
 
@@ -302,20 +288,39 @@ class ExportLocation:
 class AccessRule:
     """The addresses that one holder may mount the share from.
 
-    ``level`` is ``rw`` or ``ro``. ``export_locations`` and ``access``, all
-    rules of the share, are filled in the replies about one rule. In a
-    share's ``access`` both are empty, the share has its own. ``access`` is
-    None also where an appliance does not send it.
+    ``level`` is ``rw`` or ``ro``.
     """
 
     holder: str
     clients: tuple[str, ...]
     level: str
-    export_locations: tuple[ExportLocation, ...] = ()
-    access: "Mapping[str, AccessRule] | None" = None
+
+
+def access_rules(body: Json) -> Mapping[str, AccessRule]:
+    """All access rules of a share, by holder, from the member ``access``."""
+    rules = _typed(body, "access", dict)
+    return {
+        holder: AccessRule(
+            holder, _texts(rule, "clients"), _typed(rule, "level", str)
+        )
+        for holder, rule in (
+            (holder, _object(rules[holder])) for holder in rules
+        )
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class GrantedAccess(AccessRule):
+    """A rule as the reply to a grant has it.
+
+    With where to mount the share, and all rules that the share has now.
+    """
+
+    export_locations: tuple[ExportLocation, ...]
+    access: Mapping[str, AccessRule]
 
     @classmethod
-    def from_json(cls, body: Json) -> "AccessRule":
+    def from_json(cls, body: Json) -> "GrantedAccess":
         return cls(
             holder=_typed(body, "holder", str),
             clients=_texts(body, "clients"),
@@ -323,16 +328,8 @@ class AccessRule:
             export_locations=_each(
                 body, "export_locations", ExportLocation.from_json
             ),
-            access=access_rules(body) if "access" in body else None,
+            access=access_rules(body),
         )
-
-
-def access_rules(body: Json) -> dict[str, AccessRule]:
-    """The ``access`` of a share, or of a reply about one of its rules."""
-    return {
-        holder: AccessRule.from_json({**_object(rule), "holder": holder})
-        for holder, rule in _mapping(body, "access").items()
-    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -353,8 +350,8 @@ class Share:
     export_locations: tuple[ExportLocation, ...]
     access: Mapping[str, AccessRule]
     labels: Mapping[str, str]
-    created_at: datetime.datetime | None
-    updated_at: datetime.datetime | None
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
     job_id: str | None
 
     @classmethod
@@ -364,7 +361,7 @@ class Share:
         return cls(
             id=_typed(body, "id", str),
             name=_typed(body, "name", str),
-            namespace=_optional(body, "namespace", str) or "",
+            namespace=_typed(body, "namespace", str),
             pool=_typed(body, "pool", str),
             state=_typed(body, "state", str),
             generation=_typed(body, "generation", int),
@@ -400,8 +397,8 @@ class Snapshot:
     generation: int
     size_bytes: int
     labels: Mapping[str, str]
-    created_at: datetime.datetime | None
-    updated_at: datetime.datetime | None
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
     job_id: str | None
 
     @classmethod
@@ -410,8 +407,8 @@ class Snapshot:
             id=_typed(body, "id", str),
             share_id=_typed(body, "share_id", str),
             name=_typed(body, "name", str),
-            namespace=_optional(body, "namespace", str) or "",
-            pool=_optional(body, "pool", str) or "",
+            namespace=_typed(body, "namespace", str),
+            pool=_typed(body, "pool", str),
             state=_typed(body, "state", str),
             generation=_typed(body, "generation", int),
             size_bytes=_typed(body, "size_bytes", int),
@@ -435,7 +432,7 @@ class Job:
     state: str
     share_id: str | None
     snapshot_id: str | None
-    request_id: str | None
+    request_id: str
     problem: Json | None
 
     @property
@@ -446,56 +443,12 @@ class Job:
     def from_json(cls, body: Json) -> "Job":
         return cls(
             id=_typed(body, "id", str),
-            kind=_optional(body, "kind", str) or "",
+            kind=_typed(body, "kind", str),
             state=_typed(body, "state", str),
             share_id=_optional(body, "share_id", str),
             snapshot_id=_optional(body, "snapshot_id", str),
-            request_id=_optional(body, "request_id", str),
+            request_id=_typed(body, "request_id", str),
             problem=_optional(body, "problem", dict),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """One entry of the appliance's change log."""
-
-    seq: int
-    type: str
-    time: datetime.datetime | None
-    share_id: str | None
-    snapshot_id: str | None
-    job_id: str | None
-    actor: str
-    request_id: str | None
-    data: Json
-
-    @classmethod
-    def from_json(cls, body: Json) -> "Event":
-        return cls(
-            seq=_typed(body, "seq", int),
-            type=_typed(body, "type", str),
-            time=_time(body, "time"),
-            share_id=_optional(body, "share_id", str),
-            snapshot_id=_optional(body, "snapshot_id", str),
-            job_id=_optional(body, "job_id", str),
-            actor=_optional(body, "actor", str) or "",
-            request_id=_optional(body, "request_id", str),
-            data=_mapping(body, "data"),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class EventPage:
-    """Events in order; ``next_after`` is what to ask for next."""
-
-    events: tuple[Event, ...]
-    next_after: int
-
-    @classmethod
-    def from_json(cls, body: Json) -> "EventPage":
-        return cls(
-            events=_each(body, "events", Event.from_json),
-            next_after=_typed(body, "next_after", int),
         )
 
 

@@ -18,11 +18,13 @@ the call's deadline:
 
 1. *address*: the one that answered last, then the others in turn;
 2. *send*: once, by :mod:`transport`;
-3. *classify*: answered, never sent, or possibly carried out;
+3. *classify*: answered, answered by something else, never sent, or
+   possibly carried out;
 4. *decide*: hand back, raise, or send again, after a pause or at once.
 
 Sent again is what was never sent, and what is repeatable: every GET, PUT,
-PATCH and DELETE of this API, and the log-in.
+PATCH and DELETE of this API, and the log-in. An address where something
+other than this API answers is not asked again within the call.
 """
 
 from collections.abc import Callable
@@ -30,6 +32,7 @@ import dataclasses
 import datetime
 import time
 from typing import Any
+from typing import TypeVar
 
 from oslo_log import log as logging
 
@@ -42,11 +45,17 @@ from acme_cinder.client import timing
 from acme_cinder.client import transport
 
 LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+#: Takes from a reply what it is for; KeyError, TypeError or ValueError where
+#: the reply is not of this API.
+Reader = Callable[[transport.Reply], _T]
 
 TOKENS_PATH = "/v1/tokens"
 #: The reply to a held request has this long to arrive after the hold, or a
 #: quarter of the time-out where that is short.
 _HOLD_MARGIN_SECONDS = 5.0
+#: A kept connection that the server has closed is noticed sooner than this.
+_AT_ONCE_SECONDS = 1.0
 
 
 def _now() -> datetime.datetime:
@@ -61,6 +70,7 @@ class _Round:
     call: timing.Call
     backoff: timing.Backoff
     order: tuple[str, ...]
+    sending: timing.Deadline
     ticket: authenticator.Ticket | None = None
     place: int = 0
     sendings: int = 0
@@ -108,15 +118,18 @@ class Requester:
         self._authenticator = self._make_authenticator(proof)
 
     def perform(
-        self, request: transport.Request, call: timing.Call
-    ) -> transport.Reply:
-        """The reply of 2xx or 304 to ``request``.
+        self,
+        request: transport.Request,
+        call: timing.Call,
+        reader: Reader[_T],
+    ) -> _T:
+        """What ``reader`` takes from the reply of 2xx or 304.
 
         :raises errors.ApiError: any of them, cleaned of secrets.
         """
         try:
             ticket = self._authenticator.ticket(call)
-            return self._perform(self._start(request, call, ticket))
+            return self._perform(self._start(request, call, ticket), reader)
         except errors.ApiError as exc:
             if exc.request_id is None:
                 exc.request_id = call.request_id
@@ -152,12 +165,13 @@ class Requester:
             call=call,
             backoff=self._new_backoff(),
             order=self._book.in_order(),
+            sending=call.deadline,
             ticket=ticket,
         )
 
-    def _perform(self, state: _Round) -> transport.Reply:
+    def _perform(self, state: _Round, reader: Reader[_T]) -> _T:
         try:
-            return self._go_round(state)
+            return self._go_round(state, reader)
         except errors.ApiError as exc:
             if state.lost_replies == 0:
                 raise
@@ -171,22 +185,42 @@ class Requester:
                 request_id=exc.request_id,
             ) from exc
 
-    def _go_round(self, state: _Round) -> transport.Reply:
+    def _go_round(self, state: _Round, reader: Reader[_T]) -> _T:
         while True:
             try:
                 reply = self._send(state)
-            except transport.Lost as lost:
-                decision = self._after_loss(state, lost)
-            else:
-                self._book.remember(state.address)
                 if reply.status < 400:
-                    return reply
+                    return self._read(state, reply, reader)
                 decision = self._after_problem(state, reply)
+            except (errors.ProtocolError, errors.TlsError) as error:
+                decision = self._after_foreign(state, error)
+            except errors.TransportError as error:
+                decision = self._after_loss(state, error)
             self._pause(state, decision)
 
+    def _read(
+        self, state: _Round, reply: transport.Reply, reader: Reader[_T]
+    ) -> _T:
+        """:raises errors.ProtocolError: the reply is not of this API."""
+        try:
+            value = reader(reply)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise errors.ProtocolError(
+                f"{state.address} answered {reply.status} with something "
+                f"other than this API has there: {exc!r}",
+                status=reply.status,
+            ) from exc
+        self._book.answered(state.address)
+        return value
+
     def _send(self, state: _Round) -> transport.Reply:
-        remaining = state.call.deadline.remaining()
-        silence = min(self._transport.read_timeout_seconds, remaining)
+        # An address that says nothing leaves time for those after it.
+        state.sending = state.call.deadline.share(
+            len(state.order) - state.place
+        )
+        silence = min(
+            self._transport.read_timeout_seconds, state.sending.remaining()
+        )
         request = state.request.held(
             silence - min(_HOLD_MARGIN_SECONDS, silence / 4)
         )
@@ -198,14 +232,9 @@ class Requester:
         started = time.monotonic()
         outcome = "no reply"
         try:
-            reply = self._transport.send(
-                state.address, request, state.call.deadline
-            )
+            reply = self._transport.send(state.address, request, state.sending)
             outcome = str(reply.status)
             return reply
-        except errors.ApiError as exc:
-            self._mask(exc)
-            raise
         finally:
             LOG.debug(
                 "%(what)s at %(address)s, sending %(number)d: %(outcome)s "
@@ -222,21 +251,44 @@ class Requester:
 
     # -- decisions -------------------------------------------------------
 
-    def _after_loss(self, state: _Round, lost: transport.Lost) -> _Again:
-        error = lost.error
-        self._mask(error)
-        error.request_id = state.call.request_id
-        error.__cause__ = lost.__cause__
+    def _after_loss(
+        self, state: _Round, error: errors.TransportError
+    ) -> _Again:
+        self._finish_error(state, error)
         if isinstance(error, errors.OutcomeUnknown):
             self._transport.drop_idle_connections()
-            state.lost_replies += 1
-            if not state.request.repeatable:
-                raise error
-            if state.lost_replies == 1:
+            self._count_as_applied(state, error)
+            at_once = state.sending.elapsed() < _AT_ONCE_SECONDS
+            if state.lost_replies == 1 and at_once:
                 # A pooled connection that the server closed meanwhile is
                 # the usual reason, and a new one is all it takes.
                 return self._elsewhere(state, error, pause_seconds=0.0)
+        self._book.failed(state.address, error)
         return self._elsewhere(state, error)
+
+    def _after_foreign(
+        self, state: _Round, error: errors.ProtocolError | errors.TlsError
+    ) -> _Again:
+        """Something else than the appliance is there: leave it out."""
+        self._finish_error(state, error)
+        self._book.failed(state.address, error)
+        if error.may_have_been_applied:
+            self._count_as_applied(state, error)
+        state.order = tuple(
+            address for address in state.order if address != state.address
+        )
+        if not state.order:
+            raise error
+        if state.place < len(state.order):
+            return _Again(0.0, error)
+        state.place = 0
+        return _Again(state.backoff.next(), error)
+
+    def _count_as_applied(self, state: _Round, error: errors.ApiError) -> None:
+        """:raises errors.ApiError: it, where sending again is not safe."""
+        state.lost_replies += 1
+        if not state.request.repeatable:
+            raise error
 
     def _after_problem(self, state: _Round, reply: transport.Reply) -> _Again:
         error = self._problem(state, reply)
@@ -244,7 +296,7 @@ class Requester:
             return _Again(0.0, error)
         if not (error.retryable and state.request.repeatable):
             raise error
-        if reply.status in (502, 503, 504):
+        if reply.status in (502, 503, 504) or error.is_gateways:
             return self._elsewhere(state, error)
         return _Again(state.backoff.next(error.retry_after_seconds), error)
 
@@ -303,9 +355,10 @@ class Requester:
                     f"{state.address} answered {reply.status} without a "
                     "problem of this API; is it the appliance?",
                     status=reply.status,
-                    request_id=request_id,
                 ) from exc
             error = errors.from_gateway(reply.status, request_id=request_id)
+        else:
+            self._book.answered(state.address)
         asked = timing.parse_retry_after(
             reply.headers.get("Retry-After"), self._now()
         )
@@ -315,8 +368,9 @@ class Requester:
             state.lost_replies += 1
         return error
 
-    def _mask(self, error: errors.ApiError) -> None:
-        """Take our secrets out of an error that is on its way up."""
+    def _finish_error(self, state: _Round, error: errors.ApiError) -> None:
+        """Name the call in an error, and take our secrets out of it."""
+        error.request_id = state.call.request_id
         error.message = self._redactor.clean(error.message)
         error.args = (error.message,)
 
@@ -350,15 +404,14 @@ class Requester:
             Authorization=self._proof.authorization
         )
         try:
-            reply = self._perform(self._start(request, call, None))
-            token = credentials.BearerToken(reply.json()["token"]).token
+            token = self._perform(
+                self._start(request, call, None), _session_token
+            )
         except errors.OutcomeUnknown as exc:
             raise errors.NotSent(f"not logged in: {exc.message}") from exc
         except (errors.ProblemError, errors.ProtocolError) as exc:
             exc.may_have_been_applied = False
             raise
-        except (KeyError, TypeError, ValueError) as exc:
-            raise _no_token() from exc
         self._redactor.replace(self._session_token, token)
         self._session_token = token
         return token
@@ -373,13 +426,20 @@ class Requester:
             return
         request = transport.Request("DELETE", f"{TOKENS_PATH}/self")
         try:
-            self._perform(self._start(request, call, ticket))
+            self._perform(self._start(request, call, ticket), nothing)
         except errors.ApiError as exc:
             # It expires by itself; closing must not fail for it.
             LOG.warning("The API session was not given back: %s", exc)
 
 
-def _no_token() -> errors.ProtocolError:
-    error = errors.ProtocolError("a log-in was answered without a token")
-    error.may_have_been_applied = False
-    return error
+def _session_token(reply: transport.Reply) -> str:
+    return credentials.BearerToken(reply.json()["token"]).token
+
+
+def nothing(reply: transport.Reply) -> None:
+    """For a request whose reply has no body.
+
+    :raises ValueError: it is a reply to something else.
+    """
+    if reply.status != 204:
+        raise ValueError("204 expected")

@@ -49,6 +49,18 @@ def check_verify(verify: bool | str, ca_option: str) -> None:
         ) from exc
 
 
+def system_cas() -> str:
+    """The file or directory with the CAs that this system trusts.
+
+    requests would take those of the package certifi instead, and the
+    environment could name others; an operator's own CA is in neither.
+    """
+    paths = ssl.get_default_verify_paths()
+    if os.path.isfile(paths.openssl_cafile):
+        return paths.openssl_cafile
+    return paths.openssl_capath
+
+
 def check_seconds(**values: float) -> None:
     """:raises ConfigurationError: one is not a positive, finite number."""
     for name, value in values.items():

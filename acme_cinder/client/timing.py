@@ -34,6 +34,14 @@ class Deadline:
         self._end = clock() + seconds
         self.seconds = seconds
 
+    def elapsed(self) -> float:
+        """Seconds since it was made."""
+        return self.seconds - self.remaining()
+
+    def share(self, count: int) -> "Deadline":
+        """A deadline after one of ``count`` equal parts of what is left."""
+        return Deadline(self._clock, self.remaining() / count)
+
     def remaining(self) -> float:
         """Seconds left, never below zero."""
         return max(0.0, self._end - self._clock())

@@ -32,9 +32,11 @@ import urllib3.exceptions
 
 from acme_cinder.client import bounded
 from acme_cinder.client import errors
+from acme_cinder.client import settings
 from acme_cinder.client import timing
 
 JSON = "application/json"
+PROBLEM = "application/problem+json"
 MERGE_PATCH = "application/merge-patch+json"
 _CHUNK_BYTES = 16 * 1024
 
@@ -110,10 +112,13 @@ class Reply:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The body, which must be one JSON object.
+        """The body, which must be one JSON object and declared as one.
 
         :raises ValueError: it is not.
         """
+        declared = self.headers.get("Content-Type", "")
+        if declared.partition(";")[0].strip().lower() not in (JSON, PROBLEM):
+            raise ValueError(f"its content type is {declared!r}")
         try:
             value = json.loads(self.body, parse_constant=_not_json)
         except RecursionError as exc:
@@ -125,14 +130,6 @@ class Reply:
 
 def _not_json(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
-
-
-class Lost(Exception):
-    """Internal: there was no reply; ``error`` says what that means."""
-
-    def __init__(self, error: errors.TransportError):
-        super().__init__()
-        self.error = error
 
 
 class _Session(requests.Session):
@@ -170,7 +167,8 @@ class Transport:
         adapter_factory: Callable[[], requests.adapters.BaseAdapter],
     ):
         self.read_timeout_seconds = read_timeout_seconds
-        self._verify = verify
+        self._names_cas = isinstance(verify, str)
+        self._verify = settings.system_cas() if verify is True else verify
         self._ca_option = ca_option
         self._connect_timeout_seconds = connect_timeout_seconds
         self._max_reply_bytes = max_reply_bytes
@@ -193,11 +191,12 @@ class Transport:
     ) -> Reply:
         """Send once and read the whole reply.
 
-        :param deadline: of the whole call; the own time-outs are cut to
-            what is left of it.
-        :raises Lost: no reply, or none that could be read to its end.
-        :raises errors.TlsError: no trusted connection.
-        :raises errors.ProtocolError: a reply that is none of this API.
+        :param deadline: of this sending; the time-outs are cut to what is
+            left of it.
+        :raises errors.TransportError: no reply, or none that could be read
+            to its end.
+        :raises errors.ProtocolError: a reply that is not of this API.
+        :raises errors.InvalidArgument: the request cannot be sent.
         """
         prepared = self._prepare(address, request)
         # A time-out of zero would be refused by requests.
@@ -276,31 +275,30 @@ class Transport:
 
     def _classify(
         self, exc: Exception, address: str, deadline: timing.Deadline
-    ) -> Lost | errors.TlsError:
+    ) -> errors.TransportError:
         causes = list(_causes(exc))
         tls = next((cause for cause in causes if _is_handshake(cause)), None)
         if tls is not None:
             return self._tls_error(tls, address)
         if any(isinstance(cause, _NEVER_SENT) for cause in causes):
-            return Lost(
-                errors.NotSent(f"{address} cannot be reached: {causes[-1]}")
-            )
+            return errors.NotSent(f"{address} cannot be reached: {causes[-1]}")
         if deadline.passed:
             return _too_slow(address, deadline)
-        return Lost(
-            errors.OutcomeUnknown(
-                f"the connection to {address} was lost before the reply "
-                f"had arrived: {causes[-1]}"
-            )
+        return errors.OutcomeUnknown(
+            f"the connection to {address} was lost before the reply "
+            f"had arrived: {causes[-1]}"
         )
 
     def _tls_error(
         self, cause: BaseException, address: str
     ) -> errors.TlsError:
-        if isinstance(self._verify, str):
+        if self._names_cas:
             trusted = f"the CA file {self._verify!r} that it names"
         else:
-            trusted = "the system's CAs, used because it names none"
+            trusted = (
+                f"the system's CAs in {self._verify}, used because it names "
+                "none"
+            )
         return errors.TlsError(
             f"no trusted TLS connection to {address}: {cause}. Check the "
             f"option {self._ca_option} ({trusted}), the host name in the "
@@ -308,12 +306,12 @@ class Transport:
         )
 
 
-def _too_slow(address: str, deadline: timing.Deadline) -> Lost:
-    return Lost(
-        errors.OutcomeUnknown(
-            f"the reply of {address} came too slowly to end within "
-            f"{deadline.seconds:.0f} s"
-        )
+def _too_slow(
+    address: str, deadline: timing.Deadline
+) -> errors.OutcomeUnknown:
+    return errors.OutcomeUnknown(
+        f"the reply of {address} came too slowly to end within "
+        f"{deadline.seconds:.0f} s"
     )
 
 

@@ -13,10 +13,12 @@
 """Logging in and out."""
 
 import datetime
+from typing import Any
 
 from acme_appliance import problems
 from acme_appliance.api.calls import Call
 from acme_appliance.api.calls import Reply
+from acme_appliance.service import tokens
 
 
 def create_token(call: Call) -> Reply:
@@ -29,17 +31,13 @@ def create_token(call: Call) -> Reply:
             datetime.timedelta(seconds=call.body["expires_in_seconds"]),
         )
     secret, session = call.tokens.start_session(credential, lifetime)
-    assert session.expires_at is not None  # noqa: S101 - sessions end
-    expires_at = session.expires_at.isoformat(timespec="seconds")
-    body = {
-        "token": secret,
-        "token_type": "bearer",
-        "name": session.name,
-        "scope": session.scope,
-        "namespace": session.namespace,
-        "expires_at": expires_at.replace("+00:00", "Z"),
-    }
+    body = {"token": secret, "token_type": "bearer", **_show(session)}
     return Reply(body, 201, {"Cache-Control": "no-store"})
+
+
+def get_own_token(call: Call) -> Reply:
+    assert call.credential is not None  # noqa: S101 - its security is not empty
+    return Reply(_show(call.credential), 200, {"Cache-Control": "no-store"})
 
 
 def delete_own_token(call: Call) -> Reply:
@@ -53,3 +51,14 @@ def delete_own_token(call: Call) -> Reply:
         )
     call.tokens.end_session(credential.id)
     return Reply(None, 204)
+
+
+def _show(credential: tokens.Credential) -> dict[str, Any]:
+    expires_at = credential.expires_at
+    return {
+        "name": credential.name,
+        "scope": credential.scope,
+        "namespace": credential.namespace,
+        "expires_at": expires_at
+        and expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }

@@ -76,6 +76,21 @@ POOL = {
     "features": ["share.volume_file"],
 }
 
+SNAPSHOT = {
+    "id": SNAPSHOT_ID,
+    "share_id": SHARE_ID,
+    "name": "snapshot-1",
+    "namespace": "cinder-a",
+    "pool": "gold",
+    "state": "available",
+    "generation": 1,
+    "size_bytes": 1 << 30,
+    "labels": {},
+    "created_at": "2026-11-20T10:00:00Z",
+    "updated_at": "2026-11-20T10:00:00Z",
+    "job_id": None,
+}
+
 STATS = {
     "system_id": JOB_ID,
     "system_name": "demo",
@@ -92,6 +107,8 @@ def job(state: str, **members: Any) -> dict[str, Any]:
         "kind": "share.create",
         "state": state,
         "share_id": SHARE_ID,
+        "snapshot_id": None,
+        "request_id": "req-1",
         "problem": None,
         **members,
     }

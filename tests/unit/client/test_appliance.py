@@ -20,6 +20,8 @@ import ddt
 from acme_appliance.engines import base as engines
 from acme_cinder import client
 from acme_cinder.client import calls
+from acme_cinder.client import messages
+from acme_cinder.client import requester
 from acme_cinder.client import transport
 from tests.fixtures import appliance
 from tests.fixtures import transports
@@ -70,13 +72,13 @@ class ApplianceTestCase(base.ClientTestCase):
 class LifeTest(ApplianceTestCase):
     """Every call, and the number of requests that it takes."""
 
-    def test_system(self):
-        system = self.api.get_system()
-        self.assertEqual("test-appliance", system.name)
-        self.assertEqual("ok", system.health)
-        self.assertEqual((appliance.PORTAL,), system.portals)
-        self.assertIn("share.volume_file", system.features)
-        self.assertEqual({"GET /v1/system": 1}, self.counted())
+    def test_own_token(self):
+        token = self.api.get_own_token()
+        self.assertEqual(
+            ("driver", "cinder-a"), (token.scope, token.namespace)
+        )
+        self.assertIsNone(token.expires_at)
+        self.assertEqual({"GET /v1/tokens/self": 1}, self.counted())
 
     def test_stats_and_pools(self):
         stats = self.api.get_stats()
@@ -89,11 +91,6 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual(1, pool.share_count)
         self.assertEqual(GIB, pool.provisioned_bytes)
         self.assertEqual((pool.name,), ("gold",))
-        self.assertEqual(pool, self.api.get_pool("gold"))
-        self.assertEqual((pool,), self.api.list_pools())
-        with self.assertRaises(client.NotFound) as caught:
-            self.api.get_pool("tin")
-        self.assertEqual("pool.not_found", caught.exception.code)
 
     def test_share(self):
         share_id = new_id()
@@ -155,7 +152,6 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual("cmp-1", rule.holder)
         self.assertEqual(("192.0.2.51",), rule.clients)
         self.assertEqual(share.export_locations, rule.export_locations)
-        self.assertEqual(rule, self.api.get_access(share.id, "cmp-1"))
         self.assertEqual(self.api.get_share(share.id).access, rule.access)
         listed = rule.access["cmp-1"]
         self.assertEqual(rule.clients, listed.clients)
@@ -172,8 +168,6 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual("ro", left["cmp-2"].level)
         self.assertEqual(left, self.api.revoke_access(share.id, "cmp-1"))
         self.assertEqual({}, self.api.revoke_access(share.id, "cmp-2"))
-        with self.assertRaises(client.NotFound):
-            self.api.get_access(share.id, "cmp-1")
         self.api.delete_share(share.id)
         self.assertIsNone(self.api.revoke_access(share.id, "cmp-1"))
 
@@ -186,12 +180,8 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual(
             (share.id, GIB, "s"), (made.share_id, made.size_bytes, made.name)
         )
-        self.assertEqual(made, self.api.find_snapshot(snapshot_id))
-        renamed = self.api.update_snapshot(snapshot_id, name="t")
-        self.assertEqual("t", renamed.name)
-        self.assertEqual(
-            [renamed], list(self.api.list_snapshots(share_id=share.id))
-        )
+        again = self.api.create_snapshot(snapshot_id, share.id, name="s")
+        self.assertEqual(made, again)
         with self.assertRaises(client.HasSnapshots):
             self.api.delete_share(share.id)
         self.counted()
@@ -203,10 +193,10 @@ class LifeTest(ApplianceTestCase):
             self.assertEqual({"PUT /v1/shares/{id}": 1}, self.counted())
             self.assertEqual(source, clone.origin)
             self.assertEqual(3 * GIB, clone.size_bytes)
-        self.api.delete_share(share.id, cascade=True)
-        self.assertEqual({"DELETE /v1/shares/{id}": 1}, self.counted())
-        self.assertIsNone(self.api.find_snapshot(snapshot_id))
         self.api.delete_snapshot(snapshot_id)
+        self.assertEqual({"DELETE /v1/snapshots/{id}": 1}, self.counted())
+        self.api.delete_snapshot(snapshot_id)
+        self.api.delete_share(share.id)
         with self.assertRaises(client.NotFound) as caught:
             self.api.create_snapshot(new_id(), share.id)
         self.assertEqual("share.not_found", caught.exception.code)
@@ -238,21 +228,11 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual(shares, set(listed))
         self.assertEqual(5, len(listed))
 
-    def test_events(self):
-        start = self.api.list_events().next_after
-        share = self.share()
-        page = self.api.list_events(start)
-        self.assertIn(share.id, {event.share_id for event in page.events})
-        self.assertGreater(page.next_after, start)
-        self.assertEqual((), self.api.list_events(page.next_after).events)
-
     def test_request_id_arrives(self):
         api = self.connect(request_id=lambda: "req-of-cinder")
-        start = api.list_events().next_after
-        share_id = new_id()
-        api.create_share(share_id, name="n", size_bytes=GIB)
-        page = api.list_events(start)
-        self.assertEqual("req-of-cinder", page.events[-1].request_id)
+        api.create_share(new_id(), name="n", size_bytes=GIB)
+        events = api._calls.read(messages.get("/v1/events"), dict)["events"]
+        self.assertEqual("req-of-cinder", events[-1]["request_id"])
         with self.assertRaises(client.NotFound) as caught:
             api.get_share(new_id())
         self.assertEqual("req-of-cinder", caught.exception.request_id)
@@ -282,7 +262,7 @@ class LifeTest(ApplianceTestCase):
             metrics.get_share(share.id)
         nobody = self.connect(credentials=client.BearerToken("acme_x"))
         with self.assertRaises(client.AuthenticationFailed):
-            nobody.get_system()
+            nobody.get_stats()
 
 
 class MinimalVendorTest(ApplianceTestCase):
@@ -408,6 +388,7 @@ class LoginTest(ApplianceTestCase):
         other._calls.requester.perform(
             transport.Request("DELETE", "/v1/tokens/self"),
             other._calls.begin(),
+            requester.nothing,
         )
         self.api.get_share(share.id)
         self.counted()
@@ -481,10 +462,7 @@ class JobsTest(ApplianceTestCase):
             self.share(share_id=share_id)
         self.assertEqual("creating", self.api.get_share(share_id).state)
         release.set()
-        job = self.api.with_deadline(60).get_job(
-            caught.exception.job_id, wait_seconds=10
-        )
-        self.assertEqual("succeeded", job.state)
+        self.assertRegex(caught.exception.job_id, "^[0-9a-f-]{36}$")
         self.assertEqual("available", self.share(share_id=share_id).state)
 
 

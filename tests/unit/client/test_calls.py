@@ -382,6 +382,5 @@ class ArgumentsTest(base.ClientTestCase):
         api.delete_share(base.SHARE_ID)
         api.revoke_access(base.SHARE_ID, "cmp-1")
         self.assertIsNone(api.find_share(base.SHARE_ID))
-        for call in (api.find_snapshot, api.delete_snapshot):
-            with self.assertRaises(client.NotFound):
-                call(base.SNAPSHOT_ID)
+        with self.assertRaises(client.NotFound):
+            api.delete_snapshot(base.SNAPSHOT_ID)

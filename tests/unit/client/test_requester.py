@@ -14,6 +14,8 @@
 
 import datetime
 import email.utils
+import json
+import time
 
 import ddt
 
@@ -90,6 +92,127 @@ class FailoverTest(base.ClientTestCase):
         api.get_share(base.SHARE_ID)
         self.assertEqual([0.2, 0.4], self.clock.sleeps)
         self.assertEqual(1, len(server.seen))
+
+
+_HTML = (("Content-Type", "text/html"),)
+_JSON = (("Content-Type", "application/json"),)
+_FOREIGN = {
+    "a page": wire.Reply(200, b"<html>It works!</html>", _HTML),
+    "an endless page": wire.Trickle(headers=(("Content-Type", "text/html"),)),
+    "a share of no type": wire.Reply(200, json.dumps(base.SHARE).encode()),
+    "a share as a page": wire.Reply(
+        200, json.dumps(base.SHARE).encode(), _HTML
+    ),
+    "json that is none": wire.Reply(200, b'{"id": "trunca', _JSON),
+    "json of others": wire.reply({"status": "UP"}),
+    "nothing": wire.Reply(204),
+    "not modified": wire.Reply(304),
+    "a packed body": wire.Reply(
+        200, b"x", (*_JSON, ("Content-Encoding", "gzip"))
+    ),
+    "a redirect": wire.Reply(302, b"", (("Location", "/login"),)),
+    "a permanent redirect": wire.Reply(308, b"", (("Location", "/x/"),)),
+    "a log-in of a proxy": wire.Reply(401, b"Who are you?", _HTML),
+    "a proxy's log-in": wire.Reply(407, b"Who are you?", _HTML),
+    "no such page": wire.Reply(404, b"<html>Not found</html>", _HTML),
+    "a 404 of another API": wire.reply({"error": "not found"}, 404),
+    "a 400": wire.Reply(400, b"Bad request", _HTML),
+    "a 500": wire.Reply(500, b"Oops", _HTML),
+    "a proxy that limits": wire.Reply(429, b"Slow down", _HTML),
+    "a proxy without a server": wire.Reply(502, b"", _HTML),
+}
+
+
+@ddt.ddt
+class ForeignAnswerTest(base.ClientTestCase):
+    """Something else than the appliance answers at one address."""
+
+    def setUp(self):
+        super().setUp()
+        self.good = self.serve(lambda seen: wire.reply(base.SHARE))
+
+    @ddt.data(*_FOREIGN)
+    def test_next_address_is_asked_at_once(self, name):
+        foreign = self.serve(lambda seen: _FOREIGN[name])
+        api = self.client(
+            foreign.address, self.good.address, max_reply_bytes=1 << 20
+        )
+        for number in range(3):
+            made = api.create_share(base.SHARE_ID, name="n", size_bytes=1)
+            self.assertEqual(base.SHARE_ID, made.id)
+            self.assertEqual(1, len(foreign.seen))
+            self.assertEqual(number + 1, len(self.good.seen))
+        self.assertEqual([], self.clock.sleeps)
+
+    @ddt.data("a page", "no such page", "a redirect", "json of others")
+    def test_a_delete_succeeds_only_by_the_appliances_word(self, name):
+        foreign = self.serve(lambda seen: _FOREIGN[name])
+        gone = self.serve(lambda seen: wire.Reply(204))
+        self.client(foreign.address, gone.address).delete_share(base.SHARE_ID)
+        self.assertEqual(1, len(gone.seen))
+        with self.assertRaises(client.ProtocolError):
+            self.client(foreign.address).delete_share(base.SHARE_ID)
+
+    def test_the_operator_is_told_once_by_name(self):
+        foreign = self.serve(lambda seen: _FOREIGN["no such page"])
+        api = self.client(foreign.address, self.good.address)
+        with self.assertLogs("acme_cinder.client", "WARNING") as logs:
+            for _ in range(3):
+                api.get_share(base.SHARE_ID)
+        (record,) = logs.records
+        self.assertIn(foreign.address, record.getMessage())
+        self.assertIn("404", record.getMessage())
+
+    def test_it_is_not_asked_again_within_the_call(self):
+        foreign = self.serve(lambda seen: _FOREIGN["a page"])
+        api = self.client(foreign.address, dead_address(), deadline_seconds=1)
+        with self.assertRaises(client.OutcomeUnknown):
+            api.get_share(base.SHARE_ID)
+        self.assertEqual(1, len(foreign.seen))
+        self.assertEqual([0.2, 0.4], self.clock.sleeps)
+
+    def test_foreign_answers_everywhere(self):
+        page = self.serve(lambda seen: _FOREIGN["a page"])
+        redirect = self.serve(lambda seen: _FOREIGN["a redirect"])
+        api = self.client(page.address, redirect.address)
+        with self.assertRaises(client.ProtocolError) as caught:
+            api.get_share(base.SHARE_ID)
+        self.assertEqual(302, caught.exception.status)
+        self.assertEqual(2, self.log.total)
+        self.assertEqual([], self.clock.sleeps)
+
+    def test_what_may_not_be_repeated_is_not(self):
+        foreign = self.serve(lambda seen: _FOREIGN["a page"])
+        api = self.client(foreign.address, self.good.address)
+        request = transport.Request("POST", "/v1/x", repeatable=False)
+        with self.assertRaises(client.ProtocolError):
+            api._calls.read(request, dict)
+        self.assertEqual((), self.good.seen)
+
+    def test_a_log_in_fails_over_too(self):
+        foreign = self.serve(lambda seen: _FOREIGN["no such page"])
+        good = self.serve_in_turn(
+            wire.reply({"token": base.TOKEN}, 201), wire.reply(base.SHARE)
+        )
+        api = self.client(
+            foreign.address,
+            good.address,
+            credentials=client.BasicLogin("cinder", base.TOKEN),
+        )
+        self.assertEqual(base.SHARE_ID, api.get_share(base.SHARE_ID).id)
+
+    def test_silent_address_leaves_time_for_the_next(self):
+        """With real time: what is bounded is a wait of the system."""
+        silent = self.serve(lambda seen: wire.Stall())
+        api = self.client(
+            silent.address,
+            self.good.address,
+            deadline_seconds=4,
+            clock=time.monotonic,
+        )
+        for _ in range(2):
+            self.assertEqual(base.SHARE_ID, api.get_share(base.SHARE_ID).id)
+        self.assertEqual(1, len(silent.seen))
 
 
 @ddt.ddt
@@ -209,7 +332,7 @@ class RetryTest(base.ClientTestCase):
         }
         server = self.serve(lambda seen: wire.reply(problem, 400))
         with self.assertRaises(client.BadRequest) as caught:
-            self.client(server.address).get_system()
+            self.client(server.address).get_stats()
         self.assertEqual("/name", caught.exception.errors[0].pointer)
         self.assertIn("/name: too long", str(caught.exception))
         self.assertEqual("req-of-theirs", caught.exception.request_id)

@@ -71,8 +71,25 @@ class AddressesTest(base.ClientTestCase):
         book = addresses.AddressBook(["a", "b", "c", "b"])
         a, b, c = (f"https://{name}:8443" for name in "abc")
         self.assertEqual((a, b, c), book.in_order())
-        book.remember(b)
+        book.answered(b)
         self.assertEqual((b, c, a), book.in_order())
+
+    def test_failed_one_goes_last_for_a_while(self):
+        book = addresses.AddressBook(["a", "b", "c"], self.clock)
+        a, b, c = (f"https://{name}:8443" for name in "abc")
+        with self.assertLogs("acme_cinder.client", "INFO") as logs:
+            for _ in range(3):
+                book.failed(a, client.NotSent("nobody listens"))
+            self.assertEqual((b, c, a), book.in_order())
+            self.clock.now += addresses.SUSPECT_SECONDS
+            self.assertEqual((a, b, c), book.in_order())
+            book.answered(a)
+            book.answered(a)
+        told = [record.getMessage() for record in logs.records]
+        self.assertEqual(2, len(told), told)
+        self.assertIn(a, told[0])
+        self.assertIn("nobody listens", told[0])
+        self.assertIn("again", told[1])
 
 
 @ddt.ddt

@@ -14,10 +14,13 @@
 
 import os
 import pathlib
+import ssl
+from unittest import mock
 
 import ddt
 
 from acme_cinder import client
+from acme_cinder.client import settings
 from tests.unit.client import base
 from tests.unit.client import wire
 
@@ -53,6 +56,18 @@ class TlsTest(base.ClientTestCase):
         error = self.tls_error(self.server().address)
         self.assertIn("system's CAs", str(error))
 
+    def test_the_systems_cas_are_those_of_openssl(self):
+        paths = ssl.get_default_verify_paths()._replace(
+            openssl_cafile=self.certificate.cert_file,
+            openssl_capath="/no/such",
+        )
+        with mock.patch("ssl.get_default_verify_paths", lambda: paths):
+            api = self.client(self.server().address)
+        self.assertEqual(base.SHARE_ID, api.get_share(base.SHARE_ID).id)
+        paths = paths._replace(openssl_cafile="/no/such")
+        with mock.patch("ssl.get_default_verify_paths", lambda: paths):
+            self.assertEqual("/no/such", settings.system_cas())
+
     def test_another_ca(self):
         other = wire.Certificate(self.directory())
         error = self.tls_error(self.server().address, verify=other.cert_file)
@@ -70,14 +85,30 @@ class TlsTest(base.ClientTestCase):
         error = self.tls_error(f"https://127.0.0.1:{server.port}")
         self.assertIn("speaks TLS", str(error))
 
-    def test_tls_errors_do_not_fail_over(self):
+    def test_foreign_certificate_is_left_for_another_address(self):
         server = self.server()
         other = wire.Certificate(self.directory())
         good = self.server(tls=other)
         api = self.client(server.address, good.address, verify=other.cert_file)
-        with self.assertRaises(client.TlsError):
+        with self.assertLogs("acme_cinder.client", "WARNING") as logs:
+            for _ in range(3):
+                api.create_share(base.SHARE_ID, name="n", size_bytes=1)
+        self.assertEqual((), server.seen)
+        self.assertEqual(3, len(good.seen))
+        self.assertEqual(1, len(logs.records))
+        self.assertIn(server.address, logs.records[0].getMessage())
+
+    def test_foreign_certificates_everywhere(self):
+        servers = [self.server(), self.server()]
+        other = wire.Certificate(self.directory())
+        api = self.client(
+            *(server.address for server in servers), verify=other.cert_file
+        )
+        with self.assertRaises(client.TlsError) as caught:
             api.get_share(base.SHARE_ID)
-        self.assertEqual((), good.seen)
+        self.assertFalse(caught.exception.may_have_been_applied)
+        self.assertEqual(2, self.log.total)
+        self.assertEqual([], self.clock.sleeps)
 
     def test_ca_file_that_vanishes(self):
         api = self.client(

@@ -208,7 +208,7 @@ class ForeignReplyTest(base.ClientTestCase):
     def test_foreign_404_is_not_an_absent_share(self):
         server = self.serve(lambda seen: wire.Reply(404, b"no such page"))
         api = self.client(server.address)
-        for call in (api.find_share, api.delete_share, api.find_snapshot):
+        for call in (api.find_share, api.delete_share, api.delete_snapshot):
             with self.assertRaises(client.ProtocolError):
                 call(base.SHARE_ID)
 

@@ -98,10 +98,11 @@ Respond = Callable[["Seen"], Behaviour]
 
 def reply(body: Any, status: int = 200, **headers: str) -> Reply:
     """A JSON reply; ``_`` in a header's name stands for ``-``."""
+    named = {"Content_Type": "application/json", **headers}
     return Reply(
         status,
         json.dumps(body).encode(),
-        tuple((name.replace("_", "-"), v) for name, v in headers.items()),
+        tuple((name.replace("_", "-"), v) for name, v in named.items()),
     )
 
 

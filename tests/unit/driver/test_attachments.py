@@ -372,8 +372,11 @@ class EnsureExportTest(base.DriverTestCase):
     def test_the_share_is_gone(self):
         self.driver.terminate_connection(self.volume, None)
         self.driver._api.delete_share(self.volume.name_id)
-        with self.assertRaises(exception.VolumeNotFound):
+        with self.assertLogs("acme_cinder", "ERROR") as logs:
             self.ensure()
+            self.ensure()
+        self.assertEqual(1, len(logs.records), logs.output)
+        self.assertIn(self.volume.id, logs.output[0])
 
 
 class SelfAttachmentCase(base.DriverTestCase):

@@ -15,17 +15,22 @@
 import contextlib
 import os
 import socket
+import tempfile
 import unittest
 
 from cinder import exception
+from cinder.volume import driver as cinder_driver
 from cinder.volume.drivers import nfs
 from cinder.volume.drivers import remotefs
 import ddt
 
+from acme_appliance.exporters import base as exporters
 from acme_cinder import addresses
 from acme_cinder import client
 from acme_cinder import opts
 from acme_cinder import settings
+from tests.fixtures import transports
+from tests.unit.client import wire
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 
@@ -34,6 +39,7 @@ GOOD = {
     "acme_api_token": "acme_" + "x" * 43,
     "nfs_mount_point_base": "/var/lib/cinder/mnt",
 }
+UNSPECIFIED = "0.0.0.0"  # noqa: S104 - bound by nobody
 _count = iter(range(10**6))
 
 
@@ -98,6 +104,66 @@ class SettingsTest(unittest.TestCase):
             "cmp-1=cmp-1",
         ),
         ({"acme_fixed_clients": ["*"]}, "acme_fixed_clients", "\\*"),
+        ({"acme_fixed_clients": ["0.0.0.0/0"]}, "acme_fixed_clients", "wide"),
+        ({"acme_fixed_clients": ["10.0.0.0/7"]}, "acme_fixed_clients", "wide"),
+        ({"acme_fixed_clients": ["8.0.0.0/5"]}, "acme_fixed_clients", "wide"),
+        ({"acme_fixed_clients": ["2000::/16"]}, "acme_fixed_clients", "wide"),
+        ({"acme_fixed_clients": ["::/0"]}, "acme_fixed_clients", "wide"),
+        (
+            {"acme_fixed_clients": ["::ffff:0.0.0.0/96"]},
+            "acme_fixed_clients",
+            "wide",
+        ),
+        (
+            {"acme_fixed_clients": [UNSPECIFIED]},
+            "acme_fixed_clients",
+            "one host",
+        ),
+        ({"acme_fixed_clients": ["::"]}, "acme_fixed_clients", "one host"),
+        ({"acme_fixed_clients": ["224.0.0.1"]}, "acme_fixed_clients", "one"),
+        (
+            {"acme_fixed_clients": ["192.0.2.1/24"]},
+            "acme_fixed_clients",
+            "host bits",
+        ),
+        (
+            {"acme_fixed_clients": ["fe80::1%eth0"]},
+            "acme_fixed_clients",
+            "zone",
+        ),
+        (
+            {"acme_fixed_clients": [f"192.0.2.{n}" for n in range(1, 64)]},
+            "acme_fixed_clients",
+            "64",
+        ),
+        ({"acme_nfs_portal": UNSPECIFIED}, "acme_nfs_portal", UNSPECIFIED),
+        ({"acme_nfs_portal": "192.0.2.300"}, "acme_nfs_portal", "192.0.2.300"),
+        (
+            {"acme_client_networks": ["cmp-1=0.0.0.0"]},
+            "acme_client_networks",
+            "one host",
+        ),
+        (
+            {"acme_client_networks": ["cmp-1=fe80::1%eth0"]},
+            "acme_client_networks",
+            "zone",
+        ),
+        (
+            {"acme_client_networks": ["192.0.2.1/24=198.51.100.0/24"]},
+            "acme_client_networks",
+            "host bits",
+        ),
+        (
+            {"acme_api_addresses": ["https://0.0.0.0:8443"]},
+            "acme_api_addresses",
+            UNSPECIFIED,
+        ),
+        (
+            {"acme_api_addresses": ["http://192.0.2.10:8080"]},
+            "acme_api_addresses",
+            "https",
+        ),
+        ({"driver_ssl_cert_path": "/no/such"}, "driver_ssl_cert_path", "such"),
         ({"nfs_mount_point_base": "mnt"}, "nfs_mount_point_base", "absolute"),
         ({"nfs_mount_options": "a b"}, "nfs_mount_options", "white space"),
         ({"nas_mount_options": "a\tb"}, "nas_mount_options", "white space"),
@@ -126,6 +192,122 @@ class SettingsTest(unittest.TestCase):
             )
         for name in ("acme_api_addresses", "acme_api_token", "acme_pools"):
             self.assertIn(name, str(caught.exception))
+
+    def test_values_that_oslo_config_refuses(self):
+        """It raises when one is read, and that would hide all others."""
+        made = cinderworld.new_driver(
+            f"settings-{next(_count)}",
+            {**GOOD, "acme_pools": ["a", "a"], "acme_api_addresses": []},
+        )
+        group = made.configuration.config_group
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/cinder.conf"
+        with open(path, "w") as conf:
+            conf.write(
+                f"[{group}]\n"
+                "acme_api_read_timeout_seconds = 0\n"
+                "acme_api_deadline_seconds = soon\n"
+                "acme_file_uid = -1\n"
+                "nfs_mount_attempts = many\n"
+            )
+        self.reload(path)
+        with self.assertRaises(exception.InvalidConfigurationValue) as caught:
+            settings.read(made.configuration)
+        for name in (
+            "acme_api_read_timeout_seconds",
+            "acme_api_deadline_seconds",
+            "acme_file_uid",
+            "nfs_mount_attempts",
+            "acme_pools",
+            "acme_api_addresses",
+        ):
+            self.assertIn(name, str(caught.exception))
+
+    def reload(self, *paths):
+        """Have Cinder's configuration read from these files."""
+        conf = cinderworld.CONF
+        before = conf._namespace
+        conf._namespace = None
+        conf.default_config_files = list(paths)
+        self.addCleanup(setattr, conf, "default_config_files", [])
+        self.addCleanup(setattr, conf, "_namespace", before)
+        conf.set_override("config_file", list(paths))
+        self.addCleanup(conf.clear_override, "config_file")
+        conf.reload_config_files()
+
+    @ddt.data(
+        ({}, True),
+        ({"driver_ssl_cert_verify": False}, False),
+        ({"driver_ssl_cert_verify": True}, True),
+        (
+            {"driver_ssl_cert_verify": False, "acme_api_verify": True},
+            True,
+        ),
+        ({"acme_api_verify": False, "driver_ssl_cert_verify": True}, False),
+    )
+    @ddt.unpack
+    def test_verify(self, options, expected):
+        self.assertIs(expected, read(**options).verify)
+
+    def test_ca_of_every_driver(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        theirs = wire.Certificate(folder.name).cert_file
+        ours = wire.Certificate(folder.name, host="127.0.0.2").cert_file
+        self.assertEqual(theirs, read(driver_ssl_cert_path=theirs).verify)
+        both = read(driver_ssl_cert_path=theirs, acme_api_ca_file=ours)
+        self.assertEqual(ours, both.verify)
+
+    @ddt.data(
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("[2001:DB8::A]", "2001:db8::a"),
+        ("::ffff:192.0.2.10", "192.0.2.10"),
+        ("NFS.Example.org", "nfs.example.org"),
+    )
+    @ddt.unpack
+    def test_one_spelling_of_a_portal(self, given, expected):
+        self.assertEqual(expected, read(acme_nfs_portal=given).portal)
+
+    @ddt.data(
+        "nas_host",
+        "nas_share_path",
+        "nfs_qcow2_volumes",
+        "nfs_shares_config",
+        "nfs_snapshot_support",
+        "san_ip",
+        "ssh_conn_timeout",
+    )
+    def test_options_without_an_effect(self, name):
+        value = True if name.endswith(("volumes", "support")) else "30"
+        made = cinderworld.new_driver(f"settings-{next(_count)}", GOOD)
+        with self.assertNoLogs("acme_cinder.settings", "WARNING"):
+            settings.warn_of_unused(made.configuration)
+        group = made.configuration.config_group
+        cinderworld.CONF.set_override(name, value, group)
+        with self.assertLogs("acme_cinder.settings", "WARNING") as logs:
+            settings.warn_of_unused(made.configuration)
+        self.assertEqual(1, len(logs.records))
+        self.assertIn(name, logs.output[0])
+
+    def test_options_that_nobody_knows(self):
+        made = cinderworld.new_driver(f"settings-{next(_count)}", GOOD)
+        group = made.configuration.config_group
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/cinder.conf"
+        with open(path, "w") as conf:
+            conf.write(
+                f"[{group}]\nacme_pool = gold\nacme_pools = gold\n"
+                "nas_host = 192.0.2.10\nvolume_backend_name = gold\n"
+            )
+        self.reload(path)
+        with self.assertLogs("acme_cinder.settings", "WARNING") as logs:
+            settings.warn_of_unused(made.configuration)
+        self.assertIn("acme_pool (", logs.output[0])
+        self.assertIn("nas_host (", logs.output[0])
+        self.assertNotIn("acme_pools (", logs.output[0])
+        self.assertNotIn("volume_backend_name", logs.output[0])
 
     @ddt.data("disk", "vol/%s", "%s/../x", "%d", "a b %s")
     def test_volume_name_template(self, template):
@@ -167,7 +349,11 @@ class SettingsTest(unittest.TestCase):
         self.assertEqual(expected, found.mount_options_for(versions))
 
     def test_existing_options_are_cinders(self):
-        theirs = [*nfs.nfs_opts, *remotefs.nas_opts]
+        theirs = [
+            *nfs.nfs_opts,
+            *remotefs.nas_opts,
+            *cinder_driver.volume_opts,
+        ]
         for opt in opts.CINDER_OPTS:
             self.assertTrue(any(opt is other for other in theirs))
         self.assertNotIn("nas_user", [other.name for other in theirs])
@@ -181,6 +367,8 @@ class AddressesTest(unittest.TestCase):
             "2001:db8::/64=2001:db8:1::/64",
             "cmp-7 = 203.0.113.7 | 203.0.113.8",
             "192.0.2.9=203.0.113.9",
+            "2001:DB8:9:0::=203.0.113.10",
+            "NODE-1 = ::ffff:203.0.113.11",
         ]
     )
 
@@ -192,6 +380,13 @@ class AddressesTest(unittest.TestCase):
         ("cmp-7", "192.0.2.51", ("203.0.113.7", "203.0.113.8")),
         ("cmp-7.example.org", "", ("203.0.113.7", "203.0.113.8")),
         ("cmp-1", "192.0.2.9", ("203.0.113.9",)),
+        ("CMP-7.Example.ORG", "", ("203.0.113.7", "203.0.113.8")),
+        ("cmp-1", "::ffff:192.0.2.9", ("203.0.113.9",)),
+        ("cmp-1", "::ffff:192.0.2.51", ("198.51.100.51",)),
+        ("cmp-1", "[2001:db8:0:0::A]", ("2001:db8:1::a",)),
+        ("cmp-1", " 10.0.0.1 ", ("10.0.0.1",)),
+        ("cmp-1", "2001:0db8:9::0", ("203.0.113.10",)),
+        ("Node-1", "", ("203.0.113.11",)),
     )
     @ddt.unpack
     def test_of(self, host, ip, expected):
@@ -199,6 +394,42 @@ class AddressesTest(unittest.TestCase):
         self.assertEqual(expected, known.of(host, ip))
         fixed = addresses.ClientAddresses(self.MAPPED, ("192.0.2.250",))
         self.assertEqual((*expected, "192.0.2.250"), fixed.of(host, ip))
+
+    @ddt.data(UNSPECIFIED, "::", "fe80::1%eth0", "cmp-1", "", "224.0.0.1")
+    def test_addresses_that_no_rule_can_have(self, ip):
+        known = addresses.ClientAddresses(self.MAPPED)
+        self.assertFalse(addresses.usable({"host": "cmp-1", "ip": ip}, known))
+
+    @ddt.data(
+        "192.0.2.51",
+        "192.0.2.0/24",
+        "192.0.2.51/32",
+        "10.0.0.0/8",
+        "2001:DB8::/32",
+        "2001:db8:0:0:0::1",
+        "::ffff:192.0.2.51",
+        "::ffff:192.0.2.0/120",
+        "0.0.0.0/0",
+        "0.0.0.0/8",
+        UNSPECIFIED,
+        "::",
+        "::/32",
+        "192.0.2.1/24",
+        "10.0.0.0/7",
+        "fe80::1%1",
+        "cmp-1",
+        "*",
+        "",
+    )
+    def test_as_the_appliance_takes_them(self, text):
+        """What is taken here is taken there, and as the same client."""
+        try:
+            client = addresses.parse_client(text)
+        except ValueError:
+            with self.assertRaises(ValueError):
+                exporters.canonical_client(text)
+        else:
+            self.assertEqual(client, exporters.canonical_client(client))
 
     def test_this_host(self):
         known = addresses.ClientAddresses(self.MAPPED)
@@ -237,6 +468,48 @@ class StartTest(base.DriverTestCase):
             exception.InvalidConfigurationValue, "acme_api_token"
         ):
             self.check(acme_api_token="acme_" + "x" * 43)
+
+    def test_a_token_that_may_change_nothing(self):
+        token = self.appliance.make_token("metrics")
+        with self.assertRaisesRegex(
+            exception.InvalidConfigurationValue,
+            "acme_api_token.*driver:NAMESPACE.*metrics",
+        ):
+            self.check(acme_api_token=token)
+
+    def test_a_token_of_every_namespace(self):
+        with self.assertLogs("acme_cinder.startup", "WARNING") as logs:
+            self.check(acme_api_token=self.appliance.admin_token)
+        self.assertIn("admin", logs.output[0])
+
+    def test_an_appliance_that_cannot_tell(self):
+        made = self.new_driver(
+            [transports.problem(405, "request.method_not_allowed")],
+            matches=lambda request: request.url.endswith("/tokens/self"),
+        )
+        self.assertEqual("up", made.get_volume_stats(True)["backend_state"])
+
+    def test_all_that_does_not_fit_at_once(self):
+        with self.assertRaises(exception.InvalidConfigurationValue) as caught:
+            self.check(
+                acme_api_token=self.appliance.make_token("metrics"),
+                acme_pools=["lead"],
+                acme_nfs_portal="192.0.2.77",
+            )
+        for name in ("acme_api_token", "acme_pools", "acme_nfs_portal"):
+            self.assertIn(name, str(caught.exception))
+
+    def test_requests_of_the_start(self):
+        self.driver = self.new_driver()
+        self.assertEqual(
+            {"GET /v1/tokens/self": 1, "GET /v1/stats": 1},
+            dict(self.log.counts),
+        )
+        self.driver.get_volume_stats(True)
+        self.assertEqual(304, self.appliance.requests[-1].status)
+
+    def test_a_portal_spelled_otherwise(self):
+        self.check(acme_nfs_portal="[::ffff:127.0.0.1]")
 
     def test_a_pool_that_is_not_there(self):
         with self.assertRaisesRegex(

@@ -147,6 +147,28 @@ class SessionTest(base.ApiCase):
         reply = client.call("GET", "/v1/shares")
         self.assertEqual("auth.invalid", reply.json()["code"])
 
+    def test_what_a_token_may_do(self):
+        session = self.log_in().json()
+        reply = self.client_of(session["token"]).call("GET", "/v1/tokens/self")
+        self.assertEqual("no-store", reply.headers["Cache-Control"])
+        self.assertEqual(
+            {
+                name: session[name]
+                for name in ("name", "scope", "namespace", "expires_at")
+            },
+            reply.json(),
+        )
+        reply = self.client_of(self.secret).call("GET", "/v1/tokens/self")
+        self.assertEqual(
+            {
+                "name": "cinder-s",
+                "scope": "driver",
+                "namespace": "cinder-a",
+                "expires_at": None,
+            },
+            reply.json(),
+        )
+
     def test_a_session_ends_when_it_is_asked_to_and_not_later(self):
         body = {"expires_in_seconds": 60}
         for asked, seconds in ((body, 60), (None, 3600)):

@@ -192,6 +192,7 @@ class ContractTest(unittest.TestCase):
                 "get_stats",
                 "list_pools",
                 "get_pool",
+                "get_own_token",
                 "delete_own_token",
             },
             allowed,

@@ -1,0 +1,256 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The check of attached volumes when the service starts.
+
+Cinder's manager hands over every attached volume, one after another, before
+the service takes any request (volume/manager.py, ``init_host``). An error
+would put the volume in error, so there is none here. All volumes together
+have a time budget: what is left is checked later, from the periodic report
+of the driver's statistics.
+
+The appliance may know none of the volumes: the credential belongs to another
+namespace, or the appliance was replaced. That is one error in the log, and
+the back end is reported down until it is mended. Nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from collections.abc import Mapping
+import threading
+import time
+
+from cinder import context as cinder_context
+from cinder import exception
+from cinder import objects
+from oslo_log import log as logging
+
+from acme_cinder import attachments
+from acme_cinder import client
+from acme_cinder import errors
+
+LOG = logging.getLogger(__name__)
+
+#: How long the start of the service, and each later pass, may be kept.
+BUDGET_SECONDS = 30.0
+#: One call of the API among all those of a pass.
+_CALL_SECONDS = 15.0
+#: So many volumes are named in one message.
+_NAMED = 5
+
+Rules = Mapping[str, client.AccessRule]
+
+
+class _OutOfTime(Exception):
+    """The budget is used up; the rest is done in the next pass."""
+
+
+#: These would meet every other volume, too.
+_PUT_OFF = (
+    _OutOfTime,
+    client.TransportError,
+    client.ProtocolError,
+    client.AuthenticationFailed,
+    client.Unavailable,
+    client.RateLimited,
+)
+_FAULTS = (*errors.BELOW, exception.CinderException, ValueError)
+
+
+class ExportCheck:
+    """Checks attached volumes, within a budget at a time.
+
+    Safe under threads: one pass at a time.
+    """
+
+    def __init__(
+        self,
+        api: client.Client,
+        volume_attachments: attachments.Attachments,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api.with_deadline(_CALL_SECONDS)
+        self._attachments = volume_attachments
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until = clock() + BUDGET_SECONDS
+        self._waiting: collections.deque[str] = collections.deque()
+        self._absent: set[str] = set()
+        self._told: frozenset[str] = frozenset()
+        self._known: set[str] = set()
+        self._can_list = True
+        self._listing: dict[str, Rules] | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the appliance knows none of the attached volumes."""
+        return bool(self._absent) and not self._known
+
+    # -- at the start
+
+    def begin(self) -> None:
+        """The service starts: the budget counts from now."""
+        self._until = self._clock() + BUDGET_SECONDS
+
+    def ensure_at_start(self, volume: objects.Volume) -> None:
+        """Check a volume, or leave it for later. Never raises."""
+        if self._waiting and self._clock() >= self._until:
+            self._waiting.append(volume.id)
+            return
+        try:
+            self._check(volume)
+        except _PUT_OFF as error:
+            self._waiting.append(volume.id)
+            self._until = self._clock()
+            LOG.warning(
+                "The access rules of attached volumes are checked later, "
+                "%(volume)s the first: %(error)s",
+                {"volume": volume.name, "error": error},
+            )
+        except _FAULTS as error:
+            self._waiting.append(volume.id)
+            _warn(volume, error)
+
+    def ensure(self, volume: objects.Volume) -> None:
+        """Check a volume at any other time.
+
+        Never raises for a fault that may pass, or for an absent share.
+        """
+        try:
+            self._attachments.ensure(volume)
+        except client.NotFound:
+            self._absent.add(volume.id)
+            self._tell_of_absent()
+
+    # -- later
+
+    def run(self) -> None:
+        """One pass over what is left. Never raises."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._until = self._clock() + BUDGET_SECONDS
+            # What was absent may be there by now.
+            self._waiting.extend(self._absent.difference(self._waiting))
+            self._run()
+        except _PUT_OFF as error:
+            LOG.warning(
+                "%(count)d attached volumes are still to be checked: "
+                "%(error)s",
+                {"count": len(self._waiting), "error": error},
+            )
+        finally:
+            self._listing = None
+            self._tell_of_absent()
+            self._lock.release()
+
+    def _run(self) -> None:
+        """:raises: what puts the rest off."""
+        for _ in range(len(self._waiting)):
+            volume = _find_attached(self._waiting[0])
+            if volume is None:
+                self._absent.discard(self._waiting.popleft())
+                continue
+            try:
+                self._check(volume)
+                self._waiting.popleft()
+            except _PUT_OFF:
+                raise
+            except _FAULTS as error:
+                _warn(volume, error)
+                self._waiting.rotate(-1)
+
+    def _check(self, volume: objects.Volume) -> None:
+        if self._clock() >= self._until:
+            raise _OutOfTime("the time for them is used up")
+        rules = self._rules_of(volume)
+        if rules is None:
+            self._absent.add(volume.id)
+            return
+        self._absent.discard(volume.id)
+        self._known.add(volume.id)
+        self._attachments.repair(self._api, volume, rules)
+
+    def _rules_of(self, volume: objects.Volume) -> Rules | None:
+        """The access rules of a volume's share; None: there is no share.
+
+        All shares are listed, a thousand with each request, so that
+        thousands of volumes do not take thousands of requests.
+        """
+        if self._can_list and self._listing is None:
+            self._listing = self._list()
+        if self._listing is not None:
+            return self._listing.get(volume.name_id)
+        share = self._api.find_share(volume.name_id)
+        return None if share is None else share.access
+
+    def _list(self) -> dict[str, Rules]:
+        found: dict[str, Rules] = {}
+        for share in self._api.list_shares():
+            found[share.id] = share.access
+            if self._clock() >= self._until:
+                # Or every pass would end here.
+                self._can_list = False
+                raise _OutOfTime("it takes too long to list all shares")
+        return found
+
+    def _tell_of_absent(self) -> None:
+        """Once for all of them, and again when there are others."""
+        absent = frozenset(self._absent)
+        if absent <= self._told:
+            self._told = absent
+            return
+        self._told = absent
+        named = ", ".join(sorted(absent)[:_NAMED])
+        if len(absent) > _NAMED:
+            named += ", ..."
+        LOG.error(
+            "The appliance has no shares of %(absent)d attached volumes, "
+            "while it has those of %(known)d others: %(named)s. %(advice)s",
+            {
+                "absent": len(absent),
+                "known": len(self._known),
+                "named": named,
+                "advice": _FOREIGN if self.is_foreign else _LOST,
+            },
+        )
+
+
+_FOREIGN = (
+    "The credential (acme_api_token, or nas_user and nas_password) belongs "
+    "to another namespace, or acme_api_addresses leads to another appliance "
+    "than the one that the volumes were made on. The back end is reported "
+    "down until this is mended; no volume is changed"
+)
+_LOST = "Look for them on the appliance; no volume is changed"
+
+
+def _warn(volume: objects.Volume, error: Exception) -> None:
+    LOG.warning(
+        "Could not check the access rules of %(volume)s, share %(share)s: "
+        "%(error)s",
+        {"volume": volume.name, "share": volume.name_id, "error": error},
+    )
+
+
+def _find_attached(volume_id: str) -> objects.Volume | None:
+    """A volume as it is now; None where nothing is attached any more."""
+    try:
+        found = objects.Volume.get_by_id(
+            cinder_context.get_admin_context(), volume_id
+        )
+    except exception.VolumeNotFound:
+        return None
+    return found if found.status == "in-use" else None
