@@ -114,8 +114,8 @@ class Pool:
     """Capacity and features of one pool.
 
     ``state`` is ``up``, ``down`` or ``unavailable``: such a pool did not
-    answer, and its figures are those of ``observed_at`` (RFC 3339), or zero
-    where that is None.
+    answer, and its figures are those of ``observed_at``, or zero where that
+    is None.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Pool:
     share_count: int
     snapshot_count: int
     features: frozenset[str]
-    observed_at: str | None = None
+    observed_at: datetime.datetime | None
 
     @classmethod
     def from_json(cls, body: Json) -> "Pool":
@@ -143,7 +143,7 @@ class Pool:
             share_count=_typed(body, "share_count", int),
             snapshot_count=_typed(body, "snapshot_count", int),
             features=frozenset(_texts(body, "features")),
-            observed_at=_optional(body, "observed_at", str),
+            observed_at=_time_or_none(body, "observed_at"),
         )
 
 

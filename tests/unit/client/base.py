@@ -74,6 +74,7 @@ POOL = {
     "share_count": 3,
     "snapshot_count": 1,
     "features": ["share.volume_file"],
+    "observed_at": None,
 }
 
 SNAPSHOT = {
