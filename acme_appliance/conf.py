@@ -75,16 +75,16 @@ DEFAULT_OPTS: Final = [
     ),
     cfg.IntOpt(
         "threads",
-        default=64,
+        default=320,
         min=8,
-        max=512,
+        max=1024,
         help="Threads that serve the API. At most five eighths of them are"
         " with changes and a quarter with long polls at a time; the others"
         " stay free for reads.",
     ),
     cfg.IntOpt(
         "workers",
-        default=16,
+        default=32,
         min=1,
         max=256,
         help="Changes of one pool that are worked on at the same time. Further"

@@ -38,8 +38,8 @@ class ApiSettings:
     max_body_bytes: int = 65_536
     default_wait_seconds: int = 20
     max_wait_seconds: int = 60
-    changes: int = 40
-    long_polls: int = 16
+    changes: int = 200
+    long_polls: int = 80
     session_lifetime: datetime.timedelta = datetime.timedelta(hours=1)
     max_failed_logins: int = 20
     failed_login_window_seconds: int = 60

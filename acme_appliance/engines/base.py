@@ -140,6 +140,8 @@ class Engine(abc.ABC):
     def check(self) -> list[str]:
         """Why the pool cannot be written, one sentence each; empty: it can.
 
+        Asks the disk, and not only what the kernel remembers of it; so it
+        may hang, as changes would, and is never called by who must not wait.
         Must notice that the pool is not mounted: an empty directory where
         shares should be is a reason, not an empty pool.
         """

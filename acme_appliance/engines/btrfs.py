@@ -17,6 +17,7 @@ A pool is a directory on btrfs::
     POOL/shares/ID      a share, a subvolume
     POOL/snapshots/ID   a snapshot, a read-only subvolume
     POOL/commit         an empty subvolume, see btrfsutil.commit
+    POOL/probe          a small file, read to see whether the disk answers
 
 Making, cloning and deleting a subvolume take the same few milliseconds
 whatever is in it, and none depends on another afterwards. There are no
@@ -36,6 +37,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from typing import ClassVar
 
 from acme_appliance.engines import base
@@ -47,6 +49,8 @@ _FOLDERS = {base.Kind.SHARE: "shares", base.Kind.SNAPSHOT: "snapshots"}
 #: pass, and not look around. Snapshots are not walked to.
 _MODES = {base.Kind.SHARE: 0o711, base.Kind.SNAPSHOT: 0o700}
 _COMMIT = "commit"
+_PROBE = "probe"
+_TOUCH_SECONDS = 1.0
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -59,6 +63,8 @@ class BtrfsEngine(base.Engine):
     def __init__(self, directory: str) -> None:
         self.root = os.path.realpath(directory)
         self._committing = threading.Lock()
+        #: When the disk last answered, by the monotonic clock.
+        self._touched = float("-inf")
 
     def check(self) -> list[str]:
         missing = btrfsutil.available()
@@ -74,9 +80,22 @@ class BtrfsEngine(base.Engine):
                 ]
             for folder in (*_FOLDERS.values(), _COMMIT):
                 os.stat(os.path.join(self.root, folder))
+            self._touch_disk()
         except OSError as error:
-            return [f"{error.filename}: {error.strerror}"]
+            return [f"{error.filename or self.root}: {error.strerror}"]
         return []
+
+    def _touch_disk(self) -> None:
+        """Hangs where the disk, or a frozen file system, would hang a
+        change: all else that is asked here the kernel has in memory.
+
+        Once a second at most: it is a read of the disk.
+        """
+        now = time.monotonic()
+        if now - self._touched < _TOUCH_SECONDS:
+            return
+        filesystem.touch_disk(os.path.join(self.root, _PROBE))
+        self._touched = now
 
     def warnings(self) -> list[str]:
         try:

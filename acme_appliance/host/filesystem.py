@@ -182,6 +182,38 @@ def sync_filesystem(path: pathlib.Path) -> None:
         os.close(fd)
 
 
+#: Not less than a sector, and more than btrfs keeps in its metadata
+#: (max_inline, 2048): what is read has to be on the disk.
+_PROBE_BYTES = 4096
+
+
+def touch_disk(path: str) -> None:
+    """Return once the disk has answered, and changes are let in.
+
+    Setting times waits while the file system is frozen (FIFREEZE,
+    fsfreeze(8)); reading a file that the page cache was told to forget
+    (posix_fadvise(2), POSIX_FADV_DONTNEED) waits for the disk. A full disk
+    answers, too.
+
+    :param path: of a small file, made where it is not there.
+    :raises OSError: the disk answered with an error.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            os.utime(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            if len(os.pread(fd, _PROBE_BYTES, 0)) < _PROBE_BYTES:
+                # Random: what compresses would be kept in the metadata.
+                os.pwrite(fd, os.urandom(_PROBE_BYTES), 0)
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if not is_no_space(error):
+            raise
+
+
 # -- making a pool
 
 

@@ -101,6 +101,11 @@ class ConfigurationTest(Case):
             self.assertGreater(api.long_polls, 0)
             self.assertLess(api.changes + api.long_polls, threads)
 
+    def test_burst_of_attaches_is_not_refused(self):
+        """An evacuated rack: 200 changes at once wait their turn."""
+        api = composition.build_api_settings(self.load(""))
+        self.assertGreaterEqual(api.changes, 200)
+
     @ddt.data(
         ("[DEFAULT]\nport = 0\n", "port"),
         ("[DEFAULT]\nport = x\n", "port"),

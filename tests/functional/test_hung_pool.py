@@ -1,0 +1,189 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""A pool whose disk really hangs: btrfs that is frozen, or has no disk."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+import unittest
+import uuid
+
+from acme_appliance import problems
+from acme_appliance.db.session import Database
+from acme_appliance.engines import btrfs
+from acme_appliance.engines.memory import MemoryEngine
+from acme_appliance.exporters.memory import MemoryExporter
+from acme_appliance.host import filesystem
+from acme_appliance.service import Portal
+from acme_appliance.service import Service
+from acme_appliance.service import Settings
+from tests.functional import machine
+from tests.unit.appliance import world as worlds
+
+LIMIT_SECONDS = 2
+#: For what must not wait for the disk; a hang is no time at all.
+BOUND_SECONDS = 60
+
+
+def run(*command):
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
+
+
+class HungPoolSuite(worlds.Calls):
+    """What goes on while the pool ``gold`` hangs. ``directory`` is a btrfs;
+    ``hang`` and ``answer`` take its disk away, and bring it back."""
+
+    def setUp(self):
+        super().setUp()
+        machine.require_btrfs()
+        self.folder = pathlib.Path(f"/tmp/hung-{uuid.uuid4()}")
+        self.folder.mkdir()
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.directory = self.folder / "pool"
+        self.directory.mkdir()
+        self.make_pool()
+        btrfs.prepare(str(self.directory))
+        database = Database(f"sqlite:///{self.folder}/service.db")
+        self.addCleanup(database.close)
+        database.upgrade()
+        self.service = Service(
+            database,
+            {
+                "gold": btrfs.BtrfsEngine(str(self.directory)),
+                "silver": MemoryEngine(),
+            },
+            MemoryExporter("/"),
+            Settings(
+                system_id=worlds.SYSTEM_ID,
+                system_name="test",
+                portals=(Portal("192.0.2.10"),),
+                answer_seconds=LIMIT_SECONDS,
+            ),
+        )
+        self.service.start()
+        self.addCleanup(self.service.stop)
+
+    def make_image(self):
+        image = self.folder / "pool.img"
+        filesystem.create_image(str(image), 256 << 20)
+        return str(image)
+
+    @contextlib.contextmanager
+    def hanging(self):
+        # The engine asks the disk once a second.
+        time.sleep(1.1)
+        self.hang()
+        try:
+            yield
+        finally:
+            self.answer()
+
+    def states(self):
+        stats = self.service.stats()
+        return {pool["name"]: pool["state"] for pool in stats["pools"]}
+
+    def check_unavailable(self, request):
+        with self.assertRaises(problems.Problem) as caught:
+            request()
+        self.assertEqual("engine.unavailable", caught.exception.code)
+
+    def test_only_this_pool_is_gone_and_it_comes_back(self):
+        gold = self.put_share(pool="gold").body["id"]
+        silver = self.put_share(pool="silver").body["id"]
+        self.assertEqual({"gold": "up", "silver": "up"}, self.states())
+        before = self.service.get_pool("gold")
+        with self.hanging():
+            began = time.monotonic()
+            self.assertEqual(
+                {"gold": "unavailable", "silver": "up"}, self.states()
+            )
+            after = self.service.get_pool("gold")
+            self.assertEqual(before["total_bytes"], after["total_bytes"])
+            self.assertIsNotNone(after["observed_at"])
+            self.assertEqual(
+                ["pool gold: it does not answer"], self.service.readiness()
+            )
+            page = self.service.list_shares(worlds.ADMIN, {}, 10, None)
+            self.assertEqual(
+                {gold: None, silver: 0},
+                {body["id"]: body["used_bytes"] for body in page.items},
+            )
+            for _ in range(20):
+                self.check_unavailable(lambda: self.put_share(pool="gold"))
+                self.check_unavailable(lambda: self.put_access(gold))
+            self.put_snapshot(self.put_share(pool="silver").body["id"])
+            self.assertLess(time.monotonic() - began, BOUND_SECONDS)
+        end = time.monotonic() + BOUND_SECONDS
+        while self.states()["gold"] != "up":
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.1)
+        self.assertEqual([], self.service.readiness())
+        self.assertEqual(
+            0, self.service.get_share(worlds.ADMIN, gold)["used_bytes"]
+        )
+        self.put_snapshot(gold)
+
+
+class TestFrozen(HungPoolSuite, unittest.TestCase):
+    """Reads are answered, changes are not: as for a backup of the disk."""
+
+    def make_pool(self):
+        image = self.make_image()
+        filesystem.make_btrfs(image, "acme-test")
+        filesystem.mount(image, str(self.directory), loop=True)
+        self.addCleanup(filesystem.unmount, str(self.directory))
+
+    def hang(self):
+        run("fsfreeze", "--freeze", str(self.directory))
+
+    def answer(self):
+        run("fsfreeze", "--unfreeze", str(self.directory))
+
+
+class TestDiskThatHangs(HungPoolSuite, unittest.TestCase):
+    """What the kernel has in memory is answered, and nothing else."""
+
+    def make_pool(self):
+        if shutil.which("dmsetup") is None:
+            self.skipTest("dmsetup is not installed")
+        subprocess.run(["modprobe", "-q", "dm-mod"], check=False)
+        if not os.path.exists("/dev/mapper/control"):
+            self.skipTest("this kernel has no device mapper")
+        loop = run("losetup", "--find", "--show", self.make_image())
+        self.addCleanup(run, "losetup", "--detach", loop)
+        self.name = f"acme-{uuid.uuid4()}"
+        sectors = run("blockdev", "--getsz", loop)
+        self.dmsetup(
+            "create", self.name, "--table", f"0 {sectors} linear {loop} 0"
+        )
+        self.addCleanup(self.dmsetup, "remove", self.name)
+        self.dmsetup("mknodes", self.name)
+        device = f"/dev/mapper/{self.name}"
+        filesystem.make_btrfs(device, "acme-test")
+        filesystem.mount(device, str(self.directory))
+        self.addCleanup(filesystem.unmount, str(self.directory))
+
+    @staticmethod
+    def dmsetup(*arguments):
+        """Nobody in a sandbox makes its nodes, or says that they are made."""
+        run("dmsetup", "--noudevsync", "--noudevrules", *arguments)
+
+    def hang(self):
+        self.dmsetup("suspend", "--nolockfs", "--noflush", self.name)
+
+    def answer(self):
+        self.dmsetup("resume", self.name)
