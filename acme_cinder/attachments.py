@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import contextlib
 import time
 from typing import Any
 from typing import TypeVar
@@ -38,10 +39,8 @@ from acme_cinder import shares
 LOG = logging.getLogger(__name__)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-#: Marks in a volume's admin metadata, which any service can see. While a
-#: client may have cut the volume's file off; see Attachments.
-_UNSURE = "acme_size_unsure"
-#: While a host may have kept its access for no reason.
+#: A mark in a volume's admin metadata, which any service can see: a host
+#: may have kept its access for no reason.
 _KEPT = "acme_access_kept"
 _LOCK_PREFIX = "acme-access-"
 #: One call for one of maybe thousands of volumes at the service's start.
@@ -67,15 +66,7 @@ def _one_at_a_time(method: _Method) -> _Method:
 
 
 class Attachments:
-    """Access rules and connection information.
-
-    cinder-backup's restore opens the file for writing, which cuts it off
-    at nothing, and writes only what is not zero: the file comes back too
-    small. And so does the dd with which Cinder reverts, when it fails. So
-    at the end of either it is grown to the volume's size again. Should
-    that end never come (a service dies), the volume keeps a mark in its
-    admin metadata, and the next attachment grows the file.
-    """
+    """Access rules and connection information."""
 
     def __init__(
         self,
@@ -116,18 +107,15 @@ class Attachments:
     def _connect(
         self, volume: objects.Volume, connector: Mapping[str, Any]
     ) -> dict[str, Any]:
-        self._ensure_size_before(volume)
         host = str(connector["host"])
+        self._shares.ensure_size_before_attach(volume)
         everywhere = holders.attachments(volume)
         present = holders.on_host(everywhere, host)
         mode = holders.requested_mode(volume, connector)
         try:
-            export = self._grant(
-                self._api, volume, connector, holders.level(present, mode)
-            )
-            if host == holders.this_host():
-                self._mounts.hold(
-                    volume.name_id, export.location, holders.of_host(host)
+            with self._unchanged_mounts(volume, host):
+                export = self._grant(
+                    self._api, volume, connector, holders.level(present, mode)
                 )
         except errors.BELOW as error:
             if _others_pending(everywhere):
@@ -161,16 +149,6 @@ class Attachments:
         if connector is None:
             self._disconnect_all(volume)
             return False
-        try:
-            if _is_restoring(volume):
-                self._ensure_size_after(volume)
-        finally:
-            shared = self._keep_out(volume, connector)
-        return shared
-
-    def _keep_out(
-        self, volume: objects.Volume, connector: Mapping[str, Any]
-    ) -> bool:
         host = str(connector["host"])
         staying = holders.remaining(volume, connector)
         if staying or holders.pending(volume):
@@ -223,8 +201,6 @@ class Attachments:
 
     def _disconnect_all(self, volume: objects.Volume) -> None:
         share = self._api.find_share(volume.name_id)
-        if _is_restoring(volume):
-            self._ensure_size_after(volume)
         self._release(volume, holders.this_host())
         for holder in share.access if share else ():
             if holders.is_hosts(holder):
@@ -341,28 +317,15 @@ class Attachments:
     def _release(self, volume: objects.Volume, host: str) -> None:
         """Unmount, before the rule goes: what is unwritten needs it."""
         if host == holders.this_host() and volume.provider_location:
-            self._mounts.release(
-                volume.name_id,
-                volume.provider_location,
-                holders.of_host(host),
-            )
+            self._mounts.detach(volume.name_id, volume.provider_location)
 
-    def forget(self, volume: objects.Volume) -> None:
-        """Leave no idle mount of a volume behind on this host."""
-        if volume.provider_location:
-            self._mounts.drop_idle(volume.name_id, volume.provider_location)
-
-    # -- the size after a restore
-
-    def _ensure_size_before(self, volume: objects.Volume) -> None:
-        if _is_restoring(volume):
-            _mark(volume, _UNSURE)
-        elif _is_marked(volume, _UNSURE):
-            self._ensure_size_after(volume)
-
-    def _ensure_size_after(self, volume: objects.Volume) -> None:
-        self._shares.ensure_size(volume)
-        _unmark(volume, _UNSURE)
+    def _unchanged_mounts(
+        self, volume: objects.Volume, host: str
+    ) -> contextlib.AbstractContextManager[None]:
+        """The clean-up must not judge a mount that is about to be needed."""
+        if host == holders.this_host():
+            return self._mounts.changing(volume.name_id)
+        return contextlib.nullcontext()
 
 
 def remove_lock(volume_id: str) -> None:
@@ -386,19 +349,6 @@ def _unmark(volume: objects.Volume, mark: str) -> None:
         metadata = dict(volume.admin_metadata or {})
         if metadata.pop(mark, None):
             volume.admin_metadata_update(metadata, True)
-
-
-def _is_restoring(volume: objects.Volume) -> bool:
-    """Whether Cinder is writing a whole volume: a backup, or a snapshot that
-    it reverts to by copying (volume/manager.py, ``_copy_volume_data``).
-
-    A backup into a new one, too, but not into the clone of an encrypted
-    volume, which Cinder attaches for a look
-    (flows/manager/create_volume.py, ``_rekey_volume``).
-    """
-    if volume.status == "creating":
-        return not (volume.encryption_key_id and volume.source_volid)
-    return volume.status in ("restoring-backup", "reverting")
 
 
 def _missing(

@@ -204,12 +204,12 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
                 ) from error
 
     def local_path(self, volume: objects.Volume) -> str:
-        """The file's path; it is there only while the share is mounted."""
+        """The file's path while the volume is attached to this host."""
         if not volume.provider_location:
             raise exception.InvalidVolume(
                 reason=f"{volume.name} has no provider_location yet"
             )
-        folder = self._mounts.path(volume.provider_location)
+        folder = self._mounts.attached_path(volume.provider_location)
         return f"{folder}/{volume.name}"
 
     @volume_utils.trace
@@ -370,8 +370,9 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     @volume_utils.trace
     def remove_export(self, context: Any, volume: objects.Volume) -> None:
-        with errors.translated(volume=volume):
-            self._attachments.forget(volume)
+        """Leave no mount behind on this host that nobody needs."""
+        if volume.provider_location:
+            self._reaper.look_at(volume.name_id, volume.provider_location)
 
     @volume_utils.trace
     def initialize_connection(

@@ -161,7 +161,7 @@ class Images:
             source = self._shares.mounted(volume)
         with source as path:
             # Before Cinder opens it without any limit of time.
-            self._shares.files.get_size(path)
+            self._shares.grow_if_short(volume, path)
             volume_utils.upload_volume(
                 context,
                 image_service,

@@ -10,12 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Mounts of shares on this host; the only way to get at a path.
+"""Mounts of shares on this host.
 
-os-brick's own client mounts, at the mount point that its connector uses
-too, so that a share has one mount point on a host. What is added here: a
-mount lives as long as somebody uses it, every command has a time limit,
-and a stale mount is replaced.
+The driver mounts a share only for the length of one operation, with
+os-brick's client. Its mount points are in a folder of their own, one for
+each back end, and are named after the share::
+
+    BASE/.acme/mounts/BACKEND/SHARE    mounted by the driver
+    BASE/HASH                          mounted by os-brick, for an attachment
+
+So who has to unmount what is clear from the mount table alone. A mount
+point of the driver is made before the share's access rule and removed after
+it: what a killed service leaves can be found, and everything that can be
+found is undone.
 
 Commands run as root by os-brick's privileged daemon, the one that its
 connectors mount with. ``umount`` as well, and not by
@@ -26,12 +33,10 @@ of Cinder's own daemon for ever. os-brick's kills the command; then
 server. What was written is on the server by then: everything that the
 driver writes through a mount is flushed when the file is closed.
 
-Back ends may share a mount point base, and do by default. Each judges only
-what its own appliance knows.
+Nothing here calls stat(2) on a mount point: with a dead server that hangs.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import dataclasses
@@ -40,6 +45,7 @@ import pathlib
 import re
 import time
 from typing import Any
+import urllib.parse
 import uuid
 
 from os_brick import exception as brick_exception
@@ -56,8 +62,13 @@ LOG = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 #: Asking after a mount that is there already must not take long.
 _PROBE_SECONDS = 10.0
+#: An attachment waits so long for another process to (un)mount its share:
+#: it has to end before Cinder's own RPC time-out.
+_ATTACH_SECONDS = 20.0
+_FOLDER = ".acme"
 _MOUNT_TABLE = pathlib.Path("/proc/self/mounts")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
+_REFUSED = re.compile("Stale file handle|Permission denied")
 
 
 def mount_table() -> dict[str, str]:
@@ -76,13 +87,21 @@ def _unescaped(text: str) -> str:
 
 
 class _Client(remotefs.RemoteFsClient):
-    """os-brick's, with the mount table as a parameter."""
+    """os-brick's client, for one mount point and with our mount table."""
 
     def __init__(
-        self, *args: Any, table: Callable[[], dict[str, str]], **kwargs: Any
+        self,
+        *args: Any,
+        mount_point: str,
+        table: Callable[[], dict[str, str]],
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self._mount_point = mount_point
         self._table = table
+
+    def get_mount_point(self, device_name: str) -> str:
+        return self._mount_point
 
     def _read_mounts(self) -> dict[str, str]:
         return self._table()
@@ -90,7 +109,7 @@ class _Client(remotefs.RemoteFsClient):
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """How the driver gets itself let in to a share.
+    """How the driver gives itself access to a share.
 
     :ivar grant: makes the access rule; returns the export and the mount
         options. May be called again.
@@ -101,18 +120,15 @@ class Access:
     revoke: Callable[[], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Leftover:
-    """A mount below our base that no process of this host uses.
+@dataclasses.dataclass(frozen=True, order=True)
+class Attached:
+    """A mount that os-brick made, or somebody like it.
 
-    :ivar known: the driver has a file about it.
-    :ivar own: this very back end has.
+    :ivar export: its source, which ends in the share's id.
     """
 
     share_id: str
-    state: hostlock.State
-    known: bool
-    own: bool
+    export: str
 
 
 class Mounts:
@@ -120,7 +136,7 @@ class Mounts:
 
     :param base: absolute and without symbolic links, since the kernel's
         mount table shows it so.
-    :param owner: the name of the back end, for those that share the base.
+    :param backend: the name of the back end: several may have one base.
     :param attempts: how often to try to mount, a second apart.
     :param execute: for tests: what runs the commands, as os-brick's
         ``execute`` does.
@@ -132,7 +148,7 @@ class Mounts:
         *,
         base: str,
         root_helper: str,
-        owner: str = "",
+        backend: str = "default",
         attempts: int = 3,
         timeout_seconds: float = 60,
         execute: commands.Execute = commands.execute,
@@ -143,152 +159,116 @@ class Mounts:
         self.commands = commands.Commands(
             root_helper, timeout_seconds, execute
         )
-        self._owner = owner
+        self._folder = os.path.join(
+            base, _FOLDER, "mounts", urllib.parse.quote(backend, safe="")
+        )
         self._attempts = attempts
         self._table = mount_table
         self._sleep = sleep
         self._locks = hostlock.HostLocks(
-            base, timeout_seconds * (attempts + 2), sleep=sleep
+            os.path.join(base, _FOLDER, "locks"),
+            timeout_seconds * (attempts + 2),
+            sleep=sleep,
         )
 
-    def path(self, export: str) -> str:
-        """The mount point of an export, mounted or not."""
-        path: str = self._client("vers=4").get_mount_point(export)
-        return path
+    # -- the driver's own mounts
 
-    def is_mounted(self, export: str) -> bool:
-        return self.path(export) in self._table()
+    def path(self, share_id: str) -> str:
+        """The driver's mount point of a share, mounted or not."""
+        return os.path.join(self._folder, share_id)
 
     @contextlib.contextmanager
     def mounted(self, share_id: str, access: Access) -> Iterator[str]:
         """Have a share mounted; gives the mount point.
 
-        Unmounts, and removes the access rule, when the last user on this
-        host leaves, whether it leaves with an error or not. What somebody
-        else had mounted stays mounted.
+        The last user on this host unmounts, and removes the access rule,
+        whether it leaves with an error or not. If that fails it is logged:
+        the operation itself is done, and :meth:`reap` finishes the rest.
 
         :raises MountError: it cannot be mounted.
         :raises ApiError: from ``access``.
         """
-        with self._locks.gate(share_id) as gate:
-            user = gate.enter()
+        user = self._enter(share_id, access)
+        try:
+            yield self.path(share_id)
+        finally:
+            os.close(user)
+            self._leave(share_id, access)
+
+    def _enter(self, share_id: str, access: Access) -> int:
+        with self._locks.changing(share_id):
+            user = self._locks.use(share_id)
             try:
-                path = self._ensure_mounted(gate, access)
+                self._ensure_mounted(share_id, access)
             except BaseException:
                 os.close(user)
                 with _logged_only(share_id):
-                    self._leave(gate, access)
+                    self._undo_if_unused(share_id, access.revoke)
                 raise
+        return user
+
+    def _leave(self, share_id: str, access: Access) -> None:
+        with _logged_only(share_id), self._locks.changing(share_id):
+            self._undo_if_unused(share_id, access.revoke)
+
+    def leftovers(self) -> list[str]:
+        """The shares for which this back end has mount points here, among
+        them those in use."""
         try:
-            yield path
-        except BaseException:
-            with _logged_only(share_id):
-                self._close(share_id, user, access)
-            raise
-        self._close(share_id, user, access)
+            return sorted(filter(_is_id, os.listdir(self._folder)))
+        except FileNotFoundError:
+            return []
 
-    def hold(self, share_id: str, export: str, holder: str) -> None:
-        """Cinder attaches for itself: leave the mount to os-brick."""
-        with self._locks.gate(share_id) as gate:
-            holders = dict.fromkeys([*gate.state.holders, holder])
-            self._note(
-                gate,
-                export=gate.state.export or export,
-                holders=tuple(holders),
-            )
+    def reap(self, share_id: str, revoke: Callable[[], None]) -> bool:
+        """Undo a mount of the driver that nobody uses; whether it is gone.
 
-    def release(self, share_id: str, export: str, holder: str) -> None:
-        """Cinder has detached; unmount unless there are others.
-
-        os-brick's disconnect_volume leaves the mount where it is.
+        Does not wait for a process that is at work on it.
         """
-        with self._locks.gate(share_id) as gate:
-            self._note(
-                gate,
-                export=gate.state.export or export,
-                holders=tuple(
-                    other for other in gate.state.holders if other != holder
-                ),
-            )
-            self._drop(gate)
+        with self._locks.changing_if_free(share_id) as free:
+            return free and self._undo_if_unused(share_id, revoke)
 
-    def drop_idle(self, share_id: str, export: str) -> None:
-        """Unmount a share that nobody uses or holds; cheap if it is not
-        mounted. What is busy stays, with a warning."""
-        if not self.is_mounted(export):
-            return
-        with self._locks.gate(share_id) as gate:
-            if not gate.state.export:
-                self._note(gate, export=export)
-            self._drop(gate)
+    def _undo_if_unused(
+        self, share_id: str, revoke: Callable[[], None]
+    ) -> bool:
+        """Unmount and revoke; the caller has the lock.
 
-    def leftovers(self) -> list[Leftover]:
-        """What no process uses, held or not: of all back ends, and what
-        os-brick, or another driver, has mounted without us."""
-        known = self._locks.share_ids()
-        return [*self._unused(known), *self._foreign(known)]
-
-    def _unused(self, share_ids: Iterable[str]) -> Iterator[Leftover]:
-        for share_id in share_ids:
-            with self._locks.gate_if_free(share_id) as gate:
-                if gate is not None and not gate.in_use():
-                    own = gate.state.owner == self._owner
-                    yield Leftover(share_id, gate.state, True, own)
-
-    def _foreign(self, known: Iterable[str]) -> Iterator[Leftover]:
-        """Only what may be a share: an export that ends in an id."""
-        prefix, others = self.base + os.sep, set(known)
-        for path, export in self._table().items():
-            share_id = export.rpartition("/")[2]
-            if (
-                path.startswith(prefix)
-                and share_id not in others
-                and _is_id(share_id)
-            ):
-                state = hostlock.State(export=export)
-                yield Leftover(share_id, state, known=False, own=False)
-
-    def reap(self, leftover: Leftover, revoke: Callable[[], None]) -> bool:
-        """Unmount, and take our access to, a leftover; whether it is done.
-
-        Nothing is done if anybody has worked with it in the meantime.
+        The rule goes even where unmounting fails. The mount point goes
+        last, since it is what tells that there is something to undo.
         """
-        before = leftover.state if leftover.known else hostlock.State()
-        with self._locks.gate_if_free(leftover.share_id) as gate:
-            if gate is None or gate.in_use() or gate.state != before:
-                return False
-            gate.state = dataclasses.replace(leftover.state, holders=())
-            if not self._unmount_idle(gate):
-                return False
+        if self._locks.in_use(share_id):
+            return False
+        path = self.path(share_id)
+        try:
+            unmounted = self._unmount(path)
+        finally:
             revoke()
-            gate.forget()
-            return True
+        return unmounted and self._remove_mount_point(path)
 
-    # -- below, the gate is in hand
-
-    def _ensure_mounted(self, gate: hostlock.Gate, access: Access) -> str:
+    def _ensure_mounted(self, share_id: str, access: Access) -> None:
+        path = self.path(share_id)
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
         export, options = access.grant()
-        client = self._client(options)
-        path: str = client.get_mount_point(export)
+        if self._table().get(path) == export and self._answers(path):
+            return
         if path in self._table():
-            if self._answers(path):
-                self._note(gate, export=export)
-                return path
             LOG.warning("The mount %s is stale or dead; mounting anew", path)
             self._unmount_lazily(path)
-        # Before the mount: what dies in the middle of it leaves a trace.
-        self._note(gate, export=export, ours=True)
-        self._mount(client, export, path, access)
-        return path
-
-    def _note(self, gate: hostlock.Gate, **changes: Any) -> None:
-        gate.state = dataclasses.replace(
-            gate.state, owner=self._owner, **changes
-        )
+        self._mount(path, export, options, access)
 
     def _mount(
-        self, client: _Client, export: str, path: str, access: Access
+        self, path: str, export: str, options: str, access: Access
     ) -> None:
+        client = _Client(
+            "nfs",
+            self.commands.root_helper,
+            execute=self.commands.for_brick,
+            mount_point=path,
+            table=self._table,
+            nfs_mount_point_base=self.base,
+            nfs_mount_options=options,
+        )
         for attempt in range(1, self._attempts + 1):
             try:
                 self._mount_once(client, export, path)
@@ -298,7 +278,6 @@ class Mounts:
                 processutils.ProcessExecutionError,
                 OSError,
             ) as error:
-                self._remove_mount_point(path)
                 LOG.warning(
                     "Mounting %(export)s at %(path)s failed, attempt "
                     "%(attempt)s of %(attempts)s: %(error)s",
@@ -325,102 +304,124 @@ class Mounts:
                 cmd="mount", stderr="no error, but nothing is mounted"
             )
 
-    def _close(self, share_id: str, user: int, access: Access) -> None:
-        with self._locks.gate(share_id) as gate:
-            os.close(user)
-            self._leave(gate, access)
+    # -- the mounts of attachments, which os-brick makes
 
-    def _leave(self, gate: hostlock.Gate, access: Access) -> None:
-        """The last one unmounts, and always takes the rule away.
-
-        What is known is forgotten last: the reaper finishes what dies here.
-        """
-        if gate.in_use():
-            return
-        try:
-            done = self._is_free(gate) or (
-                gate.state.ours and self._unmount_idle(gate)
-            )
-        finally:
-            access.revoke()
-        if done:
-            gate.forget()
-
-    def _drop(self, gate: hostlock.Gate) -> None:
-        """Unmount what nobody uses or holds, and forget it."""
-        if self._unmount_idle(gate):
-            gate.forget()
-
-    def _unmount_idle(self, gate: hostlock.Gate) -> bool:
-        """Unmount what nobody uses or holds; whether nothing is left."""
-        if gate.state.holders or gate.in_use():
-            return False
-        export = gate.state.export
-        return not export or self._unmount(self.path(export))
-
-    def _is_free(self, gate: hostlock.Gate) -> bool:
-        """Whether nothing is mounted, and nobody holds it."""
-        export = gate.state.export
-        return not gate.state.holders and not (
-            export and self.is_mounted(export)
+    def attached_path(self, export: str) -> str:
+        """Where os-brick mounts an export."""
+        client = remotefs.RemoteFsClient(
+            "nfs", self.commands.root_helper, nfs_mount_point_base=self.base
         )
+        path: str = client.get_mount_point(export)
+        return path
+
+    def is_attached(self, export: str) -> bool:
+        return self.attached_path(export) in self._table()
+
+    def attached(self) -> list[Attached]:
+        """All that is mounted directly below the base and may be a share:
+        its export ends in an id. It may belong to anybody."""
+        return sorted(
+            Attached(share_id, export)
+            for path, export in self._table().items()
+            if os.path.dirname(path) == self.base
+            and _is_id(share_id := export.rpartition("/")[2])
+        )
+
+    def changing(
+        self, share_id: str
+    ) -> contextlib.AbstractContextManager[None]:
+        """Let nobody on this host mount or unmount the share meanwhile.
+
+        :raises MountError: another process is at it for too long.
+        """
+        return self._locks.changing(share_id, _ATTACH_SECONDS)
+
+    def detach(self, share_id: str, export: str) -> bool:
+        """Unmount what os-brick has mounted, and never unmounts itself.
+
+        The caller knows that nobody needs it. Never raises, so that what
+        comes after it is always done; returns whether the mount is gone.
+        What stays is logged, and looked at again by the clean-up.
+        """
+        with _logged_only(share_id), self.changing(share_id):
+            return self.detach_locked(export)
+        return False
+
+    def detach_locked(self, export: str) -> bool:
+        """As :meth:`detach`, where the caller has :meth:`changing`."""
+        path = self.attached_path(export)
+        return self._unmount(path) and self._remove_mount_point(path)
+
+    def is_refused(self, export: str) -> bool:
+        """Whether the server refuses an attached export to this host.
+
+        ESTALE and EACCES are what nfsd answers when an export is gone.
+        Silence is no answer: the server may be down for a moment.
+        """
+        try:
+            self._probe(self.attached_path(export))
+        except processutils.ProcessExecutionError as error:
+            return bool(_REFUSED.search(str(error.stderr)))
+        return False
 
     # -- one mount point
-
-    def _client(self, options: str) -> _Client:
-        return _Client(
-            "nfs",
-            self.commands.root_helper,
-            execute=self.commands.for_brick,
-            table=self._table,
-            nfs_mount_point_base=self.base,
-            nfs_mount_options=options,
-        )
 
     def _answers(self, path: str) -> bool:
         """Whether a mount works: ESTALE, ENOTCONN and silence are a no."""
         try:
-            self.commands.run(
-                "stat", "-c", "%i", path, timeout_seconds=_PROBE_SECONDS
-            )
+            self._probe(path)
         except processutils.ProcessExecutionError as error:
             LOG.info("No answer from the mount %s: %s", path, error.stderr)
             return False
         return True
 
+    def _probe(self, path: str) -> None:
+        # statfs(2) asks the server; stat(2) may answer from a cache.
+        self.commands.run(
+            "env",
+            "LC_ALL=C",
+            "stat",
+            "--file-system",
+            "--format=%t",
+            path,
+            timeout_seconds=_PROBE_SECONDS,
+        )
+
     def _unmount(self, path: str) -> bool:
         """Returns whether the mount is gone; a busy one is left alone."""
-        if path in self._table():
-            try:
-                self.commands.run("umount", path, root=True)
-            except brick_exception.ExecutionTimeout:
-                self._unmount_lazily(path)
-            except processutils.ProcessExecutionError as error:
-                if path in self._table():
-                    LOG.warning(
-                        "Leaving %s mounted: %s", path, error.stderr.strip()
-                    )
-                    return False
-        self._remove_mount_point(path)
+        if path not in self._table():
+            return True
+        try:
+            self.commands.run("umount", path, root=True)
+        except brick_exception.ExecutionTimeout:
+            self._unmount_lazily(path)
+        except processutils.ProcessExecutionError as error:
+            if path in self._table():
+                LOG.warning(
+                    "Leaving %s mounted: %s", path, error.stderr.strip()
+                )
+                return False
         return True
 
     def _unmount_lazily(self, path: str) -> None:
         LOG.warning("Unmounting %s lazily: its server does not answer", path)
         self.commands.run("umount", "-l", path, root=True)
 
-    def _remove_mount_point(self, path: str) -> None:
+    def _remove_mount_point(self, path: str) -> bool:
         """Only ever an empty directory."""
         try:
             os.rmdir(path)
         except FileNotFoundError:
-            return
+            return True
         except OSError as error:
             LOG.warning("Leaving the mount point %s: %s", path, error)
+            return False
+        return True
 
 
 @contextlib.contextmanager
 def _logged_only(share_id: str) -> Iterator[None]:
-    """For cleaning up while another error is on its way to the caller."""
+    """For cleaning up: the periodic clean-up tries again."""
     try:
         yield
     except errors.BELOW:

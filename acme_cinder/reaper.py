@@ -10,16 +10,24 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Unmounts what nobody needs any more.
+"""The clean-up of mounts that nobody needs any more.
 
-A service that is killed leaves mounts behind, and os-brick never unmounts.
-Whether a mount is still needed, the appliance knows best: an attachment on
-this host has an access rule there, whichever process made it. Of a share
-that this appliance does not have, only the back end that mounted it may
-conclude that it is gone.
+A service that is killed leaves mounts and access rules behind, and os-brick
+never unmounts. Two kinds of mounts are looked at:
+
+* the driver's own: nobody uses it, so it goes, with its access rule;
+* those of attachments: an attachment on this host has an access rule on the
+  appliance, whichever process or host made it. Without the rule the mount
+  is of no use. If the appliance does not have the share, the mount goes only
+  if the appliance is its server and refuses it to this host: it may
+  otherwise be a share of another namespace.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+import functools
+import random
 import time
 
 from cinder import exception
@@ -34,9 +42,12 @@ from acme_cinder import mount
 LOG = logging.getLogger(__name__)
 
 #: One pass never keeps its caller for longer than this and one share.
-_PASS_SECONDS = 30.0
+PASS_SECONDS = 30.0
 #: An appliance that is slow now is asked again in the next pass.
 _CALL_SECONDS = 15.0
+
+#: A share's id, and the export where it is a mount of an attachment.
+_Candidate = tuple[str, str]
 
 
 class Reaper:
@@ -58,66 +69,104 @@ class Reaper:
         self._interval_seconds = interval_seconds
         self._clock = clock
         self._due_at = float("-inf")
+        # A pass that has no time left goes on here the next time. After a
+        # start, anywhere: services that keep dying get to all of them, too.
+        self._last: _Candidate = (f"{random.getrandbits(64):016x}", "")  # noqa: S311
 
     def run_if_due(self) -> None:
         if self._clock() >= self._due_at:
             self._due_at = self._clock() + self._interval_seconds
             self.run()
 
-    def run(self) -> None:
-        """One pass. Never raises: what cannot be done now is logged."""
-        deadline = self._clock() + _PASS_SECONDS
-        try:
-            leftovers = self._mounts.leftovers()
-        except errors.BELOW:
-            LOG.exception("Could not look for mounts that are left over")
-            return
-        for leftover in leftovers:
+    def run(self, limit_seconds: float = PASS_SECONDS) -> bool:
+        """One pass; whether nothing is left for another one.
+
+        Never raises: what cannot be done now is logged, and tried again in
+        the next pass.
+        """
+        deadline = self._clock() + limit_seconds
+        complete = True
+        for candidate in _rotated(self._candidates(), self._last):
+            self._last = candidate
+            complete = self._consider(*candidate) and complete
             if self._clock() >= deadline:
                 self._due_at = self._clock()
-                return
-            self._consider(leftover)
+                return False
+        return complete
 
-    def _consider(self, leftover: mount.Leftover) -> None:
+    def look_at(self, share_id: str, export: str) -> None:
+        """Unmount one attachment's export here, unless it is needed.
+
+        Asks the appliance only if the export is mounted. Never raises.
+        """
+        if self._mounts.is_attached(export):
+            self._consider(share_id, export)
+
+    def _candidates(self) -> list[_Candidate]:
         try:
-            share = self._api.find_share(leftover.share_id)
-            if not self._is_needed(leftover, share):
-                self._reap(leftover, share)
-        except (*errors.BELOW, exception.CinderException):
-            LOG.exception(
-                "Could not clean up the mount of share %s",
-                leftover.share_id,
-            )
+            return [
+                *((share_id, "") for share_id in self._mounts.leftovers()),
+                *(
+                    (each.share_id, each.export)
+                    for each in self._mounts.attached()
+                ),
+            ]
+        except OSError:
+            LOG.exception("Could not look for mounts that are left over")
+            return []
 
-    def _is_needed(
-        self, leftover: mount.Leftover, share: client.Share | None
-    ) -> bool:
+    def _consider(self, share_id: str, export: str) -> bool:
+        """Whether that was possible; a mount that is needed is no fault."""
+        try:
+            if export:
+                done = self._detach_if_unneeded(share_id, export)
+            else:
+                done = self._mounts.reap(
+                    share_id, functools.partial(self._revoke, share_id)
+                )
+        except (*errors.BELOW, exception.CinderException):
+            LOG.exception("Could not clean up the mount of share %s", share_id)
+            return
+        if done:
+            LOG.info(
+                "Unmounted share %(share)s, which nobody needs here: %(of)s",
+                {"share": share_id, "of": export or "a mount of the driver"},
+            )
+        return True
+
+    def _detach_if_unneeded(self, share_id: str, export: str) -> bool:
+        # The driver gives this host access while it has the same lock: no
+        # attachment begins between the question and the unmount.
+        with self._mounts.changing(share_id):
+            if self._is_needed(share_id, export):
+                return False
+            return self._mounts.detach_locked(export)
+
+    def _is_needed(self, share_id: str, export: str) -> bool:
+        share = self._api.find_share(share_id)
         if share is None:
-            # Deleted, if it was ours; another back end's may be anywhere.
-            return not leftover.own
+            return not (
+                exports.address_of(export) in self._api.get_system().portals
+                and self._mounts.is_refused(export)
+            )
         locations = [
             exports.choose([location]).location
             for location in share.export_locations
         ]
-        if not leftover.known and leftover.state.export not in locations:
+        if export not in locations:
             return True
         return holders.of_host(holders.this_host()) in share.access
 
-    def _reap(
-        self, leftover: mount.Leftover, share: client.Share | None
-    ) -> None:
-        own = holders.of_mounts(holders.this_host())
+    def _revoke(self, share_id: str) -> None:
+        self._api.revoke_access(
+            share_id, holders.of_mounts(holders.this_host())
+        )
 
-        def revoke() -> None:
-            if share is not None and own in share.access:
-                self._api.revoke_access(share.id, own)
 
-        if self._mounts.reap(leftover, revoke):
-            LOG.info(
-                "Cleaned up the mount of share %(share)s, %(export)s, that "
-                "nobody needs",
-                {
-                    "share": leftover.share_id,
-                    "export": leftover.state.export or "already gone",
-                },
-            )
+def _rotated(
+    candidates: Iterable[_Candidate], last: _Candidate
+) -> Iterator[_Candidate]:
+    """In order, beginning behind the last one that was looked at."""
+    ordered = sorted(candidates)
+    yield from (each for each in ordered if each > last)
+    yield from (each for each in ordered if each <= last)

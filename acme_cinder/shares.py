@@ -250,20 +250,38 @@ class Shares:
             with self.mounted(volume) as path:
                 self.files.ensure_size(path, size_bytes)
 
-    def ensure_size(self, volume: objects.Volume) -> None:
-        """Grow a file that a client has cut off, as a restore does."""
+    def ensure_size_before_attach(self, volume: objects.Volume) -> None:
+        """Have a file as large as its volume, before anybody attaches it.
+
+        Clients cut files off: cinder-backup's restore opens the file with
+        ``wb`` and writes only what is not zero (Cinder,
+        backup/chunkeddriver.py), a copy by dd fails in the middle. An
+        appliance that knows about volume files sees to it whenever it
+        gives access; here this is done for the others.
+        """
+        if self.features.has(pool_of(volume), VOLUME_FILE):
+            return
         with self.mounted(volume) as path:
-            grown = self.files.ensure_size(path, bytes_of(volume.size))
-        if grown:
-            LOG.info(
-                "The file of %(volume)s, share %(share)s, was too small "
-                "and has its size of %(size)s GiB again",
-                {
-                    "volume": volume.name,
-                    "share": volume.name_id,
-                    "size": volume.size,
-                },
-            )
+            self.grow_if_short(volume, path)
+
+    def grow_if_short(self, volume: objects.Volume, path: str) -> None:
+        """Give a mounted volume file the size of its volume.
+
+        :raises FileError: it is not there.
+        """
+        size_bytes = bytes_of(volume.size)
+        if self.files.get_size(path) >= size_bytes:
+            return
+        self.files.ensure_size(path, size_bytes)
+        LOG.info(
+            "The file of %(volume)s, share %(share)s, was too small and "
+            "has its size of %(size)s GiB again",
+            {
+                "volume": volume.name,
+                "share": volume.name_id,
+                "size": volume.size,
+            },
+        )
 
     def delete(self, volume: objects.Volume) -> None:
         """Delete a volume's share, never its snapshots; gone is fine.

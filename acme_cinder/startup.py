@@ -56,10 +56,10 @@ def new_client(
         ) from error
 
 
-def new_mounts(settings: options.Settings, owner: str) -> mount.Mounts:
-    """:param owner: the back end's section in cinder.conf."""
+def new_mounts(settings: options.Settings, backend: str) -> mount.Mounts:
+    """:param backend: the back end's section in cinder.conf."""
     return mount.Mounts(
-        owner=owner,
+        backend=backend,
         base=settings.mount_point_base,
         root_helper=utils.get_root_helper(),
         attempts=settings.mount_attempts,

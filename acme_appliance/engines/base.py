@@ -229,7 +229,7 @@ class Engine(abc.ABC):
     def grow_file(
         self, share_id: str, name: str, size_bytes: int, allocation: str
     ) -> None:
-        """Grow a volume file to a size; a larger one is left alone.
+        """Grow a volume file to a size; one that has it is left alone.
 
         With allocation ``full`` the space is taken first: where there is
         not enough, the size stays.

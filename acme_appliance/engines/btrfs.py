@@ -179,7 +179,8 @@ class BtrfsEngine(base.Engine):
             self._share(share_id) as share,
             _opened_file(share, name) as fd,
         ):
-            _grow(fd, size_bytes, allocation)
+            if os.fstat(fd).st_size < size_bytes:
+                _grow(fd, size_bytes, allocation)
 
     def drop_excess(self, share_id: str, name: str, size_bytes: int) -> None:
         with _translated(share_id), self._share(share_id) as share:

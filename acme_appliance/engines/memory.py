@@ -195,7 +195,8 @@ class MemoryEngine(base.Engine):
     ) -> None:
         with self._changing():
             entry = _regular(self._share(share_id).entries.get(name), name)
-            self._grow(entry, size_bytes, allocation)
+            if entry.size_bytes < size_bytes:
+                self._grow(entry, size_bytes, allocation)
 
     def drop_excess(self, share_id: str, name: str, size_bytes: int) -> None:
         with self._changing():

@@ -13,6 +13,7 @@
 """Access rules: which clients may mount a share, one rule per holder."""
 
 from collections.abc import Iterable
+import logging
 from typing import ClassVar
 
 import sqlalchemy as sa
@@ -29,6 +30,8 @@ from acme_appliance.service import rows
 from acme_appliance.service import share_operations
 from acme_appliance.service import types
 from acme_appliance.service import views
+
+LOG = logging.getLogger(__name__)
 
 
 def rules_of(rows: Iterable[models.AccessRule]) -> exporters.Rules:
@@ -95,6 +98,26 @@ class ChangeAccess(share_operations.ShareOperation):
             return False
 
 
+def ensure_file_size(shared: core.Core, row: models.Share) -> None:
+    """Grow a volume file that a client has cut off.
+
+    cinder-backup's restore opens the file with ``wb`` and writes only what
+    is not zero; whoever attaches the volume next must find all of it.
+    A file that is missing stops no grant: who has access can put it back.
+    """
+    if row.file is None:
+        return
+    try:
+        shared.engine(row.pool).grow_file(
+            row.id,
+            row.file["name"],
+            row.size_bytes,
+            row.file["allocation"],
+        )
+    except engines.FileChanged as error:
+        LOG.warning("Access to share %s without its file: %s", row.id, error)
+
+
 class PutAccess(ChangeAccess):
     kind: ClassVar[str] = "access.put"
 
@@ -104,10 +127,16 @@ class PutAccess(ChangeAccess):
         rule = exporters.Rule(tuple(given["clients"]), given["level"])
         # Undone, exports are as the database has them, without the grant.
         return [
+            operation.Step("ensure file size", self._ensure_file_size),
             operation.Step(
                 "export", lambda: self._grant(holder, rule), self.narrow
-            )
+            ),
         ]
+
+    def _ensure_file_size(self) -> None:
+        with self.core.database.read() as session:
+            row = self.row(session)
+        ensure_file_size(self.core, row)
 
     def _grant(self, holder: str, rule: exporters.Rule) -> None:
         with self.core.database.read() as session:
@@ -261,8 +290,9 @@ class Access:
         self.core.check_pool(pool)
         if grant is not None:
             return grant
-        # Nothing changes, unless somebody took the export away behind our
-        # back: asking again is how a client has it repaired.
+        # Nothing changes, unless somebody removed the export, or cut the
+        # file off, behind our back: asking again repairs that.
+        ensure_file_size(self.core, row)
         self.core.exporter.apply(
             share, self.core.clients_to_export(share.id, share.rules)
         )

@@ -16,6 +16,7 @@ one that does not, with kernel NFS in between. Run by tools/sandbox.sh.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -216,9 +217,9 @@ class LifeCase(NfsCase):
 
         self.execute.commands.clear()
         self.driver.extend_volume(cinderworld.reloaded(volume), 2)
-        if not self.volume_file:
-            # Attached on this very machine: there is a mount already.
-            self.assertEqual(0, self.execute.count("mount"))
+        self.assertEqual(
+            0 if self.volume_file else 1, self.execute.count("mount")
+        )
         volume.size = 2
         volume.save()
         self.assertEqual(2 * GIB, _size(path))
@@ -348,33 +349,90 @@ class LifeCase(NfsCase):
         while _is_readable(path) and time.monotonic() < deadline:
             time.sleep(0.2)
         self.assertFalse(_is_readable(path), "the mount is not stale")
-        self.driver._shares.ensure_size(cinderworld.reloaded(volume))
-        self.driver._mounts.drop_idle(volume.name_id, volume.provider_location)
+        self.assertTrue(self.driver._mounts.is_refused(volume.provider_location))
+        self.driver.remove_export(self.context, volume)
         self.assert_nothing_mounted()
 
     def test_left_over_after_a_crash(self) -> None:
+        """A service is killed with a share mounted."""
         volume = self.create()
-        program = (
-            f"import sys; sys.path.insert(0, {os.getcwd()!r})\n"
-            "from acme_cinder import hostlock\n"
-            f"locks = hostlock.HostLocks({self.base!r}, 5)\n"
-            f"with locks.gate({volume.name_id!r}) as gate:\n"
-            "    gate.enter()\n"
-            f"    export = {volume.provider_location!r}\n"
-            "    gate.state = hostlock.State(export, True)\n"
-            "import os; os.kill(os.getpid(), 9)\n"
+        with self.driver._shares.mounted(volume) as path:
+            folder = os.path.dirname(path)
+            self.assertEqual([folder], list(self.mounts()))
+            twin = self.new_driver()
+            twin._reaper.run()
+            self.assertEqual([folder], list(self.mounts()))
+            # What the kernel does when the process dies.
+            _drop_locks(f"{self.base}/.acme/locks")
+            twin._reaper.run()
+            self.assertEqual({}, self.mounts())
+        self.assert_nothing_mounted()
+        self.assertEqual({}, self.share(volume).access)
+
+    def test_attached_here_and_never_detached(self) -> None:
+        """As os-brick leaves it on a host of cinder-backup."""
+        volume = self.create()
+        where = base.connector(socket.gethostname(), PORTAL)
+        path = self.mounted_by_brick(self.connection(volume, where))
+        self.driver._reaper.run()
+        self.assertTrue(os.path.exists(path))
+        self.driver._api.revoke_access(
+            volume.name_id, f"cinder:{socket.gethostname()}"
         )
-        path = self.attached(volume)
-        subprocess.run([sys.executable, "-W", "ignore", "-c", program])
-        self.driver.terminate_connection(volume, self.compute())
-        self.assertEqual(1, len(self.mounts()))
         self.driver._reaper.run()
         self.assert_nothing_mounted()
-        self.assertFalse(os.path.exists(path))
 
 
 class LifeTest(LifeCase):
-    pass
+    def test_the_command_on_a_host_without_cinder_volume(self) -> None:
+        """os-brick's mounts go, and nobody else's."""
+        kept, left = self.create(), self.create()
+        where = base.connector(socket.gethostname(), PORTAL)
+        paths = [
+            self.mounted_by_brick(self.connection(volume, where))
+            for volume in (kept, left)
+        ]
+        other = f"{self.base}/other"
+        os.mkdir(other)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", f"none/{left.id}", other], check=True
+        )
+        self.addCleanup(self.unmount_all)
+        self.addCleanup(subprocess.run, ["umount", other], check=True)
+        self.driver._api.revoke_access(
+            left.name_id, f"cinder:{socket.gethostname()}"
+        )
+        done = self.run_reap()
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertTrue(os.path.exists(paths[0]))
+        self.assertFalse(os.path.exists(paths[1]))
+        self.assertEqual([kept.provider_location], [*self.mounts().values()])
+        self.assertTrue(os.path.ismount(other))
+
+    def run_reap(self) -> subprocess.CompletedProcess[str]:
+        path = f"{self.directory}/cinder.conf"
+        helper = f"{os.path.dirname(sys.executable)}/privsep-helper"
+        pathlib.Path(path).write_text(
+            "[DEFAULT]\nenabled_backends = acme\n"
+            f"state_path = {self.directory}\n"
+            f"[privsep_osbrick]\nhelper_command = {helper}"
+            f" --config-file {path}\n"
+            "[acme]\n"
+            "volume_driver = acme_cinder.driver.acmeNfsDriver\n"
+            f"acme_api_addresses = {self.appliance.url}\n"
+            f"acme_api_token = {self.appliance.token}\n"
+            f"acme_api_ca_file = {self.appliance.ca_file}\n"
+            f"nfs_mount_point_base = {self.base}\n"
+        )
+        return subprocess.run(
+            [
+                sys.executable, "-W", "ignore", "-m", "acme_cinder.cmd.main",
+                "reap", "--config-file", path,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )  # fmt: skip
 
 
 class MinimalVendorLifeTest(base.WithoutVolumeFile, LifeCase):
@@ -410,6 +468,15 @@ def _size(path: str) -> int:
     """Past the client's cache of attributes."""
     with open(path, "rb") as file:
         return os.fstat(file.fileno()).st_size
+
+
+def _drop_locks(path: str) -> None:
+    """The numbers stay taken: their owner closes them later."""
+    with open(os.devnull) as other:
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(f"/proc/self/fd/{name}") == path:
+                    os.dup2(other.fileno(), int(name))
 
 
 def _is_readable(path: str) -> bool:

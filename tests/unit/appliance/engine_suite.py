@@ -255,6 +255,14 @@ class EngineSuite:
         self.engine.sync()
         self.assertEqual(2 * SIZE, self.engine.used_bytes(id_, "volume"))
 
+    def test_grow_takes_nothing_where_the_size_is_there(self):
+        """Whoever attaches a volume asks for its size again and again."""
+        id_ = self.make_share()
+        used = self.engine.used_bytes(id_, "volume")
+        self.engine.grow_file(id_, "volume", SIZE, "full")
+        self.engine.sync()
+        self.assertEqual(used, self.engine.used_bytes(id_, "volume"))
+
     def test_grow_beyond_pool(self):
         id_ = self.make_share()
         used = self.engine.used_bytes(id_, "volume")

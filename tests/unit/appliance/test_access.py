@@ -75,6 +75,17 @@ class TestAccess(case.ServiceCase):
         self.assertEqual(changes, self.world.exporter.change_count)
         self.assertEqual(1, self.world.events().count("access.granted"))
 
+    def test_a_file_that_was_cut_off_has_its_size_before_anybody_mounts(self):
+        entry = self.world.engine.entries(worlds.share(ID))["volume"]
+        size = entry.size_bytes
+        for clients, cut in (((ONE,), 0), ((ONE,), 4096), ((TWO,), 8192)):
+            entry.size_bytes = cut
+            self.world.put_access(ID, clients=clients)
+            self.assertEqual(size, entry.size_bytes)
+        entry.size_bytes = size + 4096
+        self.world.put_access(ID, "other")
+        self.assertEqual(size + 4096, entry.size_bytes)
+
     def test_replaced_rule(self):
         self.world.put_access(ID, "cmp-1", (ONE,), "rw")
         generation = self.share(ID)["generation"]

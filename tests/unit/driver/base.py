@@ -117,7 +117,7 @@ class DriverTestCase(unittest.TestCase):
         faults: Sequence[transports.Fault] = (),
         *,
         matches: Any = lambda request: True,
-        owner: str = "acme-1",
+        backend: str = "acme-1",
         **changes: Any,
     ) -> driver.acmeNfsDriver:
         made = self.unready_driver(**changes)
@@ -136,7 +136,7 @@ class DriverTestCase(unittest.TestCase):
         self.addCleanup(api.close)
         mounts = mount.Mounts(
             base=settings.mount_point_base,
-            owner=owner,
+            backend=backend,
             root_helper="sudo",
             attempts=settings.mount_attempts,
             timeout_seconds=30,
@@ -229,16 +229,11 @@ class DriverTestCase(unittest.TestCase):
         return entry
 
     def assert_unmounted(self) -> None:
-        """Nothing mounted, no mount point, no lock file, no own rule."""
+        """Nothing mounted, no mount point."""
         self.assertEqual({}, self.host.table())
         left = [name for name in os.listdir(self.base) if name != ".acme"]
         self.assertEqual([], left)
-        self.assertEqual(
-            [],
-            os.listdir(f"{self.base}/.acme")
-            if os.path.isdir(f"{self.base}/.acme")
-            else [],
-        )
+        self.assertEqual([], self.driver._mounts.leftovers())
 
     def exported(self, volume: objects.Volume) -> dict[str, str]:
         return self.appliance.exporter.exported().get(volume.name_id, {})

@@ -75,6 +75,10 @@ class FakeHost:
         if command[0] == "umount":
             self.umount(command[-1])
             return "", ""
+        if "stat" in command and self._is_stale(command[-1]):
+            raise processutils.ProcessExecutionError(
+                exit_code=1, stderr="cannot stat: Stale file handle"
+            )
         return processutils.execute(*command)
 
     # -- also what os-brick's connector does behind the driver's back
@@ -110,6 +114,10 @@ class FakeHost:
             if self._engine(share_id) is not None:
                 self._write(share_id, folder)
             shutil.rmtree(folder)
+
+    def _is_stale(self, path: str) -> bool:
+        share_id = self._mounted.get(path, "").rpartition("/")[2]
+        return bool(share_id) and self._engine(share_id) is None
 
     def _shares(self) -> set[str]:
         return {export.rpartition("/")[2] for export in self._mounted.values()}

@@ -10,8 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Mounts of one host: users, holders, stale ones, leftovers."""
+"""Mounts of one host: users, stale ones, leftovers, attachments."""
 
+import errno
 import os
 import pathlib
 import subprocess
@@ -54,7 +55,7 @@ class Host:
                 raise processutils.ProcessExecutionError(exit_code=32)
             del self.table[command[-1]]
             self.stale.discard(command[-1])
-        elif command[0] == "stat" and command[-1] in self.stale:
+        elif "stat" in command and command[-1] in self.stale:
             raise processutils.ProcessExecutionError(
                 exit_code=1, stderr="Stale file handle"
             )
@@ -74,7 +75,8 @@ class MountTestCase(unittest.TestCase):
         self.mounts = self.new_mounts()
         self.share_id = str(uuid.uuid4())
         self.export = f"192.0.2.10:/shares/{self.share_id}"
-        self.path = self.mounts.path(self.export)
+        self.path = self.mounts.path(self.share_id)
+        self.attached_path = self.mounts.attached_path(self.export)
         self.rules = []
         self.access = mount.Access(self.grant, self.revoke)
 
@@ -103,7 +105,13 @@ class MountTestCase(unittest.TestCase):
     def assert_gone(self):
         self.assertEqual({}, self.host.table)
         self.assertFalse(os.path.exists(self.path))
-        self.assertEqual([], os.listdir(f"{self.base}/.acme"))
+        self.assertEqual([], self.mounts.leftovers())
+        self.assertEqual(0, os.path.getsize(f"{self.base}/.acme/locks"))
+
+    def attach(self):
+        """As os-brick does."""
+        self.host.table[self.attached_path] = self.export
+        os.mkdir(self.attached_path)
 
 
 class MountedTest(MountTestCase):
@@ -259,25 +267,91 @@ class MountedTest(MountTestCase):
         self.assertEqual(("umount", "-l", self.path), self.host.commands[-1])
         self.assert_gone()
 
+    def leave_mounted(self, export=None):
+        os.makedirs(self.path)
+        self.host.table[self.path] = export or self.export
+
     def test_a_stale_mount_is_replaced(self):
-        self.host.table[self.path] = self.export
+        self.leave_mounted()
         self.host.stale.add(self.path)
-        os.mkdir(self.path)
         with self.mounted():
             self.assertEqual(
-                ["stat", "umount", "mount"],
+                ["env", "umount", "mount"],
                 [command[0] for command in self.host.commands],
             )
         self.assert_gone()
 
-    def test_what_somebody_else_mounted_stays(self):
-        self.host.table[self.path] = self.export
-        os.mkdir(self.path)
+    def test_a_mount_that_was_left_is_used_and_undone(self):
+        self.leave_mounted()
         with self.mounted():
-            pass
-        self.assertEqual({self.path: self.export}, self.host.table)
-        self.assertEqual(0, self.host.count("umount"))
+            self.assertEqual(0, self.host.count("mount"))
+        self.assert_gone()
+
+    def test_a_mount_from_another_address_is_replaced(self):
+        self.leave_mounted(f"192.0.2.99:/shares/{self.share_id}")
+        with self.mounted():
+            self.assertEqual({self.path: self.export}, self.host.table)
+        self.assert_gone()
+
+    def test_what_os_brick_mounted_stays(self):
+        self.attach()
+        with self.mounted() as path:
+            self.assertNotEqual(self.attached_path, path)
+        self.assertEqual({self.attached_path: self.export}, self.host.table)
         self.assertEqual("revoked", self.rules[-1])
+
+    def test_back_ends_do_not_share_mount_points(self):
+        other = self.new_mounts(backend="a/b ..")
+        self.assertTrue(other.path("x").startswith(f"{self.base}/.acme/"))
+        with self.mounted():
+            self.assertEqual([], other.leftovers())
+
+    def test_a_lock_that_others_keep_at_the_end(self):
+        """The operation is done; nothing stays that nobody finds."""
+        mounts = self.new_mounts(timeout_seconds=0.01)
+        before = set(os.listdir("/proc/self/fd"))
+        with mounts.mounted(self.share_id, self.access):
+            holding = self.mounts._locks.changing(self.share_id)
+            holding.__enter__()
+        self.assertEqual({self.path: self.export}, self.host.table)
+        self.assertEqual([self.share_id], self.mounts.leftovers())
+        holding.__exit__(None, None, None)
+        self.assertEqual(before, set(os.listdir("/proc/self/fd")))
+        self.assertTrue(self.mounts.reap(self.share_id, self.revoke))
+        self.assertEqual("revoked", self.rules[-1])
+        self.assert_gone()
+
+    def test_a_revoke_that_fails_leaves_something_to_be_found(self):
+        def fail():
+            raise errors.MountError("no")
+
+        with self.mounts.mounted(
+            self.share_id, mount.Access(self.grant, fail)
+        ):
+            pass
+        self.assertEqual({}, self.host.table)
+        self.assertTrue(self.mounts.reap(self.share_id, self.revoke))
+        self.assert_gone()
+
+    def test_a_grant_that_was_made_and_a_service_that_died(self):
+        """Killed before it could mount: the rule is found all the same."""
+
+        class Killed(BaseException):
+            pass
+
+        def die():
+            self.rules.append("granted")
+            raise Killed
+
+        with self.mounts._locks.changing(self.share_id):
+            with self.assertRaises(Killed):
+                self.mounts._ensure_mounted(
+                    self.share_id, mount.Access(die, self.revoke)
+                )
+        self.assertEqual([self.share_id], self.mounts.leftovers())
+        self.assertTrue(self.mounts.reap(self.share_id, self.revoke))
+        self.assertEqual(["granted", "revoked"], self.rules)
+        self.assert_gone()
 
     def test_a_mount_point_with_data_in_it_is_not_removed(self):
         with self.mounted():
@@ -286,106 +360,94 @@ class MountedTest(MountTestCase):
         self.assertTrue(os.path.exists(f"{self.path}/data"))
 
 
-class HolderTest(MountTestCase):
-    def test_held(self):
-        self.mounts.hold(self.share_id, self.export, "cinder:ctl-1")
-        with self.mounted():
-            pass
-        self.mounts.drop_idle(self.share_id, self.export)
-        self.assertEqual({self.path: self.export}, self.host.table)
-        self.mounts.release(self.share_id, self.export, "cinder:ctl-1")
+class AttachedTest(MountTestCase):
+    def test_detach(self):
+        self.attach()
+        self.assertTrue(self.mounts.detach(self.share_id, self.export))
+        self.assertFalse(os.path.exists(self.attached_path))
         self.assert_gone()
 
-    def test_held_twice_and_released(self):
-        self.host.table[self.path] = self.export
-        os.mkdir(self.path)
-        for _ in range(2):
-            self.mounts.hold(self.share_id, self.export, "a")
-        self.mounts.hold(self.share_id, self.export, "b")
-        self.mounts.release(self.share_id, self.export, "a")
-        self.assertEqual({self.path: self.export}, self.host.table)
-        self.mounts.release(self.share_id, self.export, "b")
-        self.assert_gone()
-
-    def test_released_while_in_use(self):
-        self.mounts.hold(self.share_id, self.export, "a")
-        with self.mounted():
-            self.mounts.release(self.share_id, self.export, "a")
-            self.assertEqual({self.path: self.export}, self.host.table)
-        self.assert_gone()
-
-    def test_drop_idle_of_what_is_not_mounted(self):
-        self.mounts.drop_idle(self.share_id, self.export)
+    def test_what_is_not_mounted(self):
+        self.assertTrue(self.mounts.detach(self.share_id, self.export))
         self.assertEqual([], self.host.commands)
-        self.assertFalse(os.path.exists(f"{self.base}/.acme"))
 
-    def test_drop_idle(self):
-        self.host.table[self.path] = self.export
-        os.mkdir(self.path)
-        self.mounts.drop_idle(self.share_id, self.export)
-        self.assert_gone()
+    def test_what_is_busy_stays(self):
+        self.attach()
+        self.host.failures["umount"] = [FAILED]
+        self.assertFalse(self.mounts.detach(self.share_id, self.export))
+        self.assertEqual({self.attached_path: self.export}, self.host.table)
+
+    def test_no_lock_can_be_had(self):
+        """Whatever the local disk does: the rule must go after this."""
+        self.attach()
+        with open(f"{self.base}/.acme", "w"):
+            pass
+        self.assertFalse(self.mounts.detach(self.share_id, self.export))
+
+    def test_the_list(self):
+        self.attach()
+        table = self.host.table
+        table[f"{self.base}/other"] = "192.0.2.9:/exports/data"
+        table["/mnt/x"] = f"192.0.2.9:/{uuid.uuid4()}"
+        with self.mounted():
+            self.assertEqual(
+                [mount.Attached(self.share_id, self.export)],
+                self.mounts.attached(),
+            )
+
+    def test_refused(self):
+        self.attach()
+        self.assertFalse(self.mounts.is_refused(self.export))
+        self.host.stale.add(self.attached_path)
+        self.assertTrue(self.mounts.is_refused(self.export))
+
+    def test_silence_is_no_refusal(self):
+        self.attach()
+        self.host.failures["env"] = [
+            brick_exception.ExecutionTimeout(stderr="killed after 10 s")
+        ]
+        self.assertFalse(self.mounts.is_refused(self.export))
 
 
 class LeftoverTest(MountTestCase):
-    def leftover(self):
-        (leftover,) = self.mounts.leftovers()
-        return leftover
-
     def leave(self):
-        """A mount that is known and not used."""
+        """A mount of the driver's that could not be undone."""
         self.host.failures["umount"] = [FAILED]
         with self.mounted():
             pass
         self.rules.clear()
 
-    def reap(self, leftover, mounts=None):
-        return (mounts or self.mounts).reap(leftover, self.revoke)
+    def reap(self, mounts=None):
+        return (mounts or self.mounts).reap(self.share_id, self.revoke)
 
     def test_reaped(self):
         self.leave()
-        leftover = self.leftover()
-        self.assertEqual((True, True), (leftover.known, leftover.own))
-        self.assertTrue(self.reap(leftover))
+        self.assertEqual([self.share_id], self.mounts.leftovers())
+        self.assertTrue(self.reap())
         self.assertEqual(["revoked"], self.rules)
         self.assert_gone()
 
-    def test_what_is_in_use_is_none(self):
-        with self.mounted():
-            self.assertEqual([], self.mounts.leftovers())
-
-    def test_what_somebody_works_on_is_none_and_not_waited_for(self):
+    def test_what_is_in_use_keeps_its_rule(self):
         self.leave()
-        leftover = self.leftover()
-        waits = []
-        mounts = self.new_mounts(sleep=waits.append)
-        with self.mounts._locks.gate(self.share_id):
-            self.assertEqual([], mounts.leftovers())
-            self.assertFalse(self.reap(leftover, mounts))
-        self.assertEqual(([], []), (waits, self.rules))
-
-    def test_one_that_is_used_again_keeps_its_rule(self):
-        self.leave()
-        leftover = self.leftover()
         with self.mounted():
-            self.assertFalse(self.reap(leftover))
+            self.assertFalse(self.reap())
             self.assertEqual(["granted"], self.rules)
 
-    def test_one_that_is_held_by_now(self):
-        self.host.table[self.path] = self.export
-        os.mkdir(self.path)
-        leftover = self.leftover()
-        self.assertEqual((False, False), (leftover.known, leftover.own))
-        self.mounts.hold(self.share_id, self.export, "cinder:ctl-1")
-        self.assertFalse(self.reap(leftover))
-        self.assertEqual({self.path: self.export}, self.host.table)
+    def test_what_somebody_works_on_is_not_waited_for(self):
+        self.leave()
+        waits = []
+        mounts = self.new_mounts(sleep=waits.append)
+        with self.mounts._locks.changing(self.share_id):
+            self.assertFalse(self.reap(mounts))
+        self.assertEqual(([], []), (waits, self.rules))
 
     def test_one_that_is_busy(self):
         self.leave()
-        leftover = self.leftover()
         self.host.failures["umount"] = [FAILED]
-        self.assertFalse(self.reap(leftover))
-        self.assertEqual([], self.rules)
-        self.assertTrue(self.reap(self.leftover()))
+        self.assertFalse(self.reap())
+        self.assertEqual([self.share_id], self.mounts.leftovers())
+        self.assertTrue(self.reap())
+        self.assert_gone()
 
     def test_a_revoke_that_fails_is_done_the_next_time(self):
         self.leave()
@@ -394,15 +456,10 @@ class LeftoverTest(MountTestCase):
             raise errors.MountError("no")
 
         with self.assertRaises(errors.MountError):
-            self.mounts.reap(self.leftover(), fail)
-        self.assertTrue(self.reap(self.leftover()))
+            self.mounts.reap(self.share_id, fail)
+        self.assertTrue(self.reap())
         self.assertEqual(["revoked"], self.rules)
         self.assert_gone()
-
-    def test_another_back_ends(self):
-        self.leave()
-        (leftover,) = self.new_mounts(owner="other").leftovers()
-        self.assertEqual((True, False), (leftover.known, leftover.own))
 
     def test_what_dies_in_the_middle_of_a_mount(self):
         """The kernel mounts, and the service is gone before it knows."""
@@ -416,12 +473,11 @@ class LeftoverTest(MountTestCase):
             raise Killed
 
         mounts = self.new_mounts(execute=killing)
-        with self.mounts._locks.gate(self.share_id) as gate:
+        with mounts._locks.changing(self.share_id):
             with self.assertRaises(Killed):
-                mounts._ensure_mounted(gate, self.access)
-        leftover = self.leftover()
-        self.assertEqual(self.export, leftover.state.export)
-        self.assertTrue(self.reap(leftover))
+                mounts._ensure_mounted(self.share_id, self.access)
+        self.assertEqual({self.path: self.export}, self.host.table)
+        self.assertTrue(self.reap())
         self.assert_gone()
 
 
@@ -448,10 +504,10 @@ class OtherProcessTest(MountTestCase):
 import sys
 from acme_cinder import hostlock
 locks = hostlock.HostLocks(sys.argv[1], 5)
-with locks.gate(sys.argv[2]) as gate:
-    user = gate.enter()
+with locks.changing(sys.argv[2]):
+    user = locks.use(sys.argv[2])
     print("in", flush=True)
-    if sys.argv[3] == "gate":
+    if sys.argv[3] == "changing":
         sys.stdin.read()
 sys.stdin.read()
 """
@@ -460,7 +516,7 @@ sys.stdin.read()
         process = subprocess.Popen(
             [
                 sys.executable, "-W", "ignore", "-c", self.PROGRAM,
-                self.base, self.share_id, what,
+                f"{self.base}/.acme/locks", self.share_id, what,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -478,49 +534,46 @@ sys.stdin.read()
             pass
         self.assertEqual({self.path: self.export}, self.host.table)
         self.assertNotIn("revoked", self.rules)
+        self.assertFalse(self.mounts.reap(self.share_id, self.revoke))
         process.kill()
         process.wait()
-        with self.mounted():
-            pass
+        self.assertTrue(self.mounts.reap(self.share_id, self.revoke))
         self.assert_gone()
 
-    def test_a_gate_that_is_kept_elsewhere(self):
-        process = self.start("gate")
-        locks = hostlock.HostLocks(self.base, 0.1)
-        with self.assertRaises(errors.MountError):
-            with locks.gate(self.share_id):
-                self.fail("two have the gate")
+    def test_a_lock_that_is_kept_elsewhere(self):
+        process = self.start("changing")
+        locks = hostlock.HostLocks(f"{self.base}/.acme/locks", 0.1)
+        with self.assertRaisesRegex(errors.MountError, self.share_id):
+            with locks.changing(self.share_id):
+                self.fail("two have the lock")
+        with locks.changing(str(uuid.uuid4())):
+            pass
         process.kill()
         process.wait()
-        with locks.gate(self.share_id):
+        with locks.changing(self.share_id):
             pass
 
 
-class GateTest(MountTestCase):
-    def test_a_state_that_was_cut_off(self):
-        os.mkdir(f"{self.base}/.acme")
-        for text in ("", "{", "[]", '{"export": 1}', "\xff"):
-            path = f"{self.base}/.acme/{self.share_id}.gate"
-            with open(path, "w", encoding="latin-1") as file:
-                file.write(text)
-            with self.mounts._locks.gate(self.share_id) as gate:
-                self.assertEqual(hostlock.State(), gate.state)
+class FullDiskTest(MountTestCase):
+    """The mount point base is on a disk that is full."""
 
-    def test_a_forgotten_gate_is_not_one(self):
-        """Who waited for it while it was removed gets the new one."""
-        locks = self.mounts._locks
-        entered = threading.Event()
-        seen = []
+    def setUp(self):
+        super().setUp()
+        with self.mounted():
+            pass
+        self.rules.clear()
+        self.attach()
+        full = OSError(errno.ENOSPC, "No space left on device")
+        for name in ("mkdir", "makedirs", "truncate", "ftruncate", "pwrite"):
+            patcher = unittest.mock.patch.object(os, name, side_effect=full)
+            patcher.start()
+            self.addCleanup(patcher.stop)
 
-        def wait():
-            entered.set()
-            with locks.gate(self.share_id):
-                seen.append(os.listdir(f"{self.base}/.acme"))
+    def test_an_attachment_ends(self):
+        self.assertTrue(self.mounts.detach(self.share_id, self.export))
+        self.assertEqual({}, self.host.table)
 
-        with locks.gate(self.share_id) as gate:
-            thread = threading.Thread(target=wait)
-            thread.start()
-            entered.wait(10)
-            gate.forget()
-        thread.join(10)
-        self.assertEqual([[f"{self.share_id}.gate"]], seen)
+    def test_a_mount_is_refused_before_access_is_given(self):
+        with self.assertRaises(OSError), self.mounted():
+            self.fail("mounted")
+        self.assertNotIn("granted", self.rules)

@@ -16,6 +16,8 @@ import os
 import socket
 import uuid
 
+from oslo_concurrency import processutils
+
 from acme_cinder import holders
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
@@ -40,7 +42,7 @@ class ReaperTest(base.DriverTestCase):
         opened = [
             int(name)
             for name in os.listdir("/proc/self/fd")
-            if _target(name).endswith(f"{self.volume.id}.use")
+            if _target(name) == f"{self.base}/.acme/locks"
         ]
         self.assertEqual(1, len(opened))
         # The lock goes with the file that had it. The number stays taken, or
@@ -56,14 +58,15 @@ class ReaperTest(base.DriverTestCase):
         user.__exit__(RuntimeError, error, None)
 
     def brick_mount(self, export):
-        path = self.driver._mounts.path(export)
+        path = self.driver._mounts.attached_path(export)
         os.mkdir(path)
         self.host.mount(export, path)
 
     def grant(self, holder):
-        self.driver._api.grant_access(
-            self.volume.id, holder, ["127.0.0.1"], "rw"
-        )
+        self.grant_to(self.volume, holder)
+
+    def grant_to(self, volume, holder):
+        self.driver._api.grant_access(volume.id, holder, ["127.0.0.1"], "rw")
 
     def test_after_a_crash(self):
         self.crash()
@@ -117,6 +120,44 @@ class ReaperTest(base.DriverTestCase):
         self.reap()
         self.assert_unmounted()
 
+    def test_of_a_share_that_a_peer_attached_here_and_deleted(self):
+        """A temporary volume: this service has never heard of it."""
+        self.grant(self.local)
+        self.brick_mount(self.volume.provider_location)
+        self.driver._api.revoke_access(self.volume.id, self.local)
+        self.driver._api.delete_share(self.volume.id)
+        self.reap()
+        self.assert_unmounted()
+
+    def test_a_share_of_another_namespace_stays(self):
+        """It cannot be told from a deleted one but by its server."""
+        self.grant(self.local)
+        self.brick_mount(self.volume.provider_location)
+        token = self.appliance.make_token("driver", "cinder-b")
+        self.new_driver(backend="acme-2", acme_api_token=token)
+        self.assertEqual(1, len(self.host.table()))
+
+    def test_a_pass_without_time_goes_on_where_it_stopped(self):
+        volumes = [self.volume, *(self.create() for _ in range(4))]
+        for volume in volumes:
+            self.grant_to(volume, self.local)
+            self.brick_mount(volume.provider_location)
+            self.driver._api.revoke_access(volume.id, self.local)
+        self.host.failures["umount"] = [
+            processutils.ProcessExecutionError(exit_code=32, stderr="busy")
+        ] * 5
+        for _ in volumes:
+            self.assertFalse(self.driver._reaper.run(0))
+        looked_at = [
+            command[-1]
+            for command in self.host.commands
+            if command[0] == "umount"
+        ]
+        self.assertEqual(5, len(set(looked_at)))
+        for _ in volumes:
+            self.driver._reaper.run(0)
+        self.assert_unmounted()
+
     def test_what_another_back_end_uses_stays(self):
         """It has another appliance, and the same mount point base."""
         volume = cinderworld.reloaded(self.volume)
@@ -136,7 +177,7 @@ class ReaperTest(base.DriverTestCase):
         """It reaps at its start."""
         other = self.start_appliance()
         return self.new_driver(
-            owner="acme-2",
+            backend="acme-2",
             acme_api_addresses=[other.url],
             acme_api_token=other.token,
             acme_api_ca_file=other.ca_file,
@@ -149,7 +190,7 @@ class ReaperTest(base.DriverTestCase):
             f"192.0.2.77:/other/{self.volume.id}",
         ]
         for export in others:
-            path = self.driver._mounts.path(export)
+            path = self.driver._mounts.attached_path(export)
             os.mkdir(path)
             self.host._mounted[path] = export
         self.reap()
@@ -159,7 +200,9 @@ class ReaperTest(base.DriverTestCase):
         self.crash()
         self.appliance.stop()
         self.reap()
-        self.assertEqual(1, len(self.host.table()))
+        self.assertEqual({}, self.host.table())
+        # Its rule could not be removed: that is tried again.
+        self.assertEqual([self.volume.id], self.driver._mounts.leftovers())
 
     def test_nothing_to_do_costs_nothing(self):
         self.reap()
