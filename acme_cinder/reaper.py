@@ -126,7 +126,7 @@ class Reaper:
                 )
         except (*errors.BELOW, exception.CinderException):
             LOG.exception("Could not clean up the mount of share %s", share_id)
-            return
+            return False
         if done:
             LOG.info(
                 "Unmounted share %(share)s, which nobody needs here: %(of)s",
@@ -146,7 +146,7 @@ class Reaper:
         share = self._api.find_share(share_id)
         if share is None:
             return not (
-                exports.address_of(export) in self._api.get_system().portals
+                exports.address_of(export) in self._api.get_stats().portals
                 and self._mounts.is_refused(export)
             )
         locations = [

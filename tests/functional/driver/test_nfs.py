@@ -349,7 +349,9 @@ class LifeCase(NfsCase):
         while _is_readable(path) and time.monotonic() < deadline:
             time.sleep(0.2)
         self.assertFalse(_is_readable(path), "the mount is not stale")
-        self.assertTrue(self.driver._mounts.is_refused(volume.provider_location))
+        self.assertTrue(
+            self.driver._mounts.is_refused(volume.provider_location)
+        )
         self.driver.remove_export(self.context, volume)
         self.assert_nothing_mounted()
 
