@@ -24,7 +24,6 @@ from acme_appliance.service import inspection
 from acme_appliance.service import journal
 from acme_appliance.service import operation
 from acme_appliance.service import queue
-from acme_appliance.service import retention
 from acme_appliance.service import types
 
 Claims = Mapping[str, queue.Claim]
@@ -70,7 +69,6 @@ class Changer:
         self.core = shared
         self.journal = log
         self.inspector = inspection.Inspector(shared)
-        self.retention = retention.Retention(shared)
         #: Set by the facade when recovery is done, and unset at its stop.
         self.started = False
 
@@ -102,7 +100,6 @@ class Changer:
                 except OpenJob as stray:
                     self._take_up(stray.share_id, deadline)
                 else:
-                    self.retention.count()
                     return outcome
         except Exception as error:
             raise failures.to_problem(error) from error

@@ -38,6 +38,7 @@ from acme_appliance.service import operation
 from acme_appliance.service import owners
 from acme_appliance.service import pools as pool_views
 from acme_appliance.service import recovery
+from acme_appliance.service import retention
 from acme_appliance.service import share_creation
 from acme_appliance.service import share_operations
 from acme_appliance.service import shares
@@ -110,12 +111,16 @@ class Service:
         self._access = access.Access(self._changer)
         self._jobs = history.Jobs(self.core, self._journal)
         self._events = history.Events(self.core)
+        self._retention = retention.Retention(self.core)
         self._background = background.Background(
             background.Task(
                 "open jobs",
                 openjobs.LOOK_SECONDS,
                 self._recovery.open_jobs.take_up_due,
-            )
+            ),
+            background.Task(
+                "retention", retention.INTERVAL_SECONDS, self._retention.prune
+            ),
         )
         self._pools = pool_views.Pools(self.core)
 
@@ -128,13 +133,12 @@ class Service:
             report = self._recovery.start()
         except Exception as error:
             raise failures.to_problem(error) from error
-        self._changer.retention.prune()
         self._changer.started = True
-        self._background.start()
         for line in report.lines():
             LOG.warning("Comparison at start: %s", line)
         for line in self.warnings():
             LOG.warning("At start: %s", line)
+        self._background.start()
         return report
 
     def stop(self) -> None:

@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from concurrent import futures
 import logging
 import threading
+from typing import Final
 
 from acme_appliance import problems
 from acme_appliance.service import core
@@ -44,6 +45,9 @@ from acme_appliance.service.operation import Operation
 from acme_appliance.service.workers import Workers
 
 LOG = logging.getLogger(__name__)
+
+#: A stop waits so long for changes that are at work.
+STOP_SECONDS: Final = 60.0
 
 
 class _Run:
@@ -131,9 +135,13 @@ class Journal:
         return True
 
     def stop(self) -> None:
-        """Wait for what is being done; nothing can be submitted then."""
+        """Wait for what is being done; nothing can be submitted then.
+
+        What takes too long ends with the process, and is taken up by the
+        next one.
+        """
         self._stopped.set()
-        self._workers.stop()
+        self._workers.stop(STOP_SECONDS)
 
     # -- the work itself, in a worker's thread
 

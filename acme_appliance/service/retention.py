@@ -13,51 +13,44 @@
 """What is old is forgotten: ended jobs, and events."""
 
 import datetime
-import itertools
-import logging
 from typing import Any
+from typing import Final
 
 import sqlalchemy as sa
 
 from acme_appliance.db import models
 from acme_appliance.service import core
 
-LOG = logging.getLogger(__name__)
-
-#: Look for old rows once in so many changes.
-EVERY = 256
+#: Old rows are looked for so often.
+INTERVAL_SECONDS: Final = 60.0
 #: Forget at most so many rows of a table at a time.
-BATCH = 1_000
+BATCH: Final = 1_000
 
 
 class Retention:
-    """Prunes now and then, in the thread of a change that is done."""
+    """A background task."""
 
     def __init__(self, shared: core.Core) -> None:
         self.core = shared
-        self._count = itertools.count(1)
 
-    def count(self) -> None:
-        """Note one change, which is on disk: nothing may spoil its
-        answer. What could not be forgotten is another time."""
-        if next(self._count) % EVERY == 0:
-            try:
-                self.prune()
-            except sa.exc.SQLAlchemyError as error:
-                LOG.warning("Old jobs and events stay for now: %s", error)
-
-    def prune(self) -> int:
-        """Forget a batch of old rows; returns how many."""
+    def prune(self) -> None:
+        """Forget all rows that are too old, a batch at a time: changes
+        wait while one is being deleted."""
         settings = self.core.settings
-        return self._delete(
-            models.Job.id,
-            models.Job.finished_at,
-            settings.job_retention_days,
-        ) + self._delete(
-            models.Event.seq,
-            models.Event.time,
-            settings.event_retention_days,
-        )
+        for key, time, days in (
+            (
+                models.Job.id,
+                models.Job.finished_at,
+                settings.job_retention_days,
+            ),
+            (
+                models.Event.seq,
+                models.Event.time,
+                settings.event_retention_days,
+            ),
+        ):
+            while self._delete(key, time, days) == BATCH:
+                pass
 
     def _delete(self, key: Any, time: Any, days: int) -> int:
         oldest = self.core.clock() - datetime.timedelta(days=days)

@@ -53,6 +53,6 @@ def check_usable(row: models.Share) -> None:
     if row.state not in _USABLE:
         raise problems.Problem(
             "share.wrong_state",
-            f"The share {row.id} is in state {row.state}; it can only be"
-            " deleted.",
+            f"The share {row.id} is in state {row.state}: its data is not in"
+            " the pool, or is only a part. It can only be deleted.",
         )

@@ -378,6 +378,6 @@ def _check_available(row: models.Snapshot) -> None:
     if row.state != types.State.AVAILABLE:
         raise problems.Problem(
             "snapshot.wrong_state",
-            f"The snapshot {row.id} is in state {row.state}; it can only be"
-            " deleted.",
+            f"The snapshot {row.id} is in state {row.state}: its data is not"
+            " in the pool, or is only a part. It can only be deleted.",
         )

@@ -13,47 +13,98 @@
 """Threads that make changes, some for each pool.
 
 A pool whose disk hangs holds its own threads and none of another pool's.
+They are daemons, which concurrent.futures does not offer: what hangs must
+not keep the process from ending. The journal is made for such an end.
 """
 
 from collections.abc import Callable
 from concurrent import futures
+import logging
+import queue
 import threading
+import time
 from typing import Any
 from typing import TypeVar
 
 from acme_appliance import problems
 
+LOG = logging.getLogger(__name__)
+
 _Result = TypeVar("_Result")
+#: A call to make, and the future that gets its result; None: the end.
+_Item = tuple["futures.Future[Any]", Callable[[], Any]] | None
+
+
+class _PoolWorkers:
+    """One pool's threads. They start when they are needed."""
+
+    def __init__(self, pool: str, most: int) -> None:
+        self._pool = pool
+        self._most = most
+        self._items = queue.SimpleQueue[_Item]()
+        self._threads: list[threading.Thread] = []
+        #: Idle threads, less what waits for one.
+        self._idle = threading.Semaphore(0)
+
+    def put(self, item: _Item) -> None:
+        self._items.put(item)
+        if self._idle.acquire(blocking=False):
+            return
+        if len(self._threads) < self._most:
+            thread = threading.Thread(
+                target=self._run, name=f"change {self._pool}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self, end: float) -> bool:
+        """Wait for what was put, until a time of the monotonic clock."""
+        for _ in self._threads:
+            self._items.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        while (item := self._items.get()) is not None:
+            future, call = item
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                # Also what is no Exception: whoever waits must be told.
+                future.set_exception(error)
+            self._idle.release()
 
 
 class Workers:
-    """:param count: the threads of each pool; they start when needed."""
+    """:param most: the threads of each pool."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._lock = threading.Lock()
         self._stopped = False
-        self._pools: dict[str, futures.ThreadPoolExecutor] = {}
+        self._pools: dict[str, _PoolWorkers] = {}
 
     def submit(
         self, pool: str, work: Callable[..., _Result], *arguments: Any
-    ) -> futures.Future[_Result]:
+    ) -> "futures.Future[_Result]":
         """:raises problems.Problem: ``system.starting`` after a stop."""
+        future: futures.Future[_Result] = futures.Future()
         with self._lock:
             if self._stopped:
                 raise problems.Problem(
                     "system.starting", "The appliance is stopping."
                 )
-            executor = self._pools.get(pool)
-            if executor is None:
-                executor = self._pools[pool] = futures.ThreadPoolExecutor(
-                    self._count, thread_name_prefix=f"change-{pool}"
-                )
-            return executor.submit(work, *arguments)
+            if pool not in self._pools:
+                self._pools[pool] = _PoolWorkers(pool, self._most)
+            self._pools[pool].put((future, lambda: work(*arguments)))
+        return future
 
-    def stop(self) -> None:
-        """Wait for what was submitted."""
+    def stop(self, wait_seconds: float) -> None:
+        """Wait for what was submitted, so long."""
         with self._lock:
             self._stopped = True
-        for executor in self._pools.values():
-            executor.shutdown(wait=True)
+        end = time.monotonic() + wait_seconds
+        for name, pool in self._pools.items():
+            if not pool.stop(end):
+                LOG.warning("Changes of the pool %s go on after a stop", name)
