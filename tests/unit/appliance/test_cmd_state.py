@@ -13,6 +13,8 @@
 """The commands that look at what a server works on."""
 
 import contextlib
+import dataclasses
+import datetime
 import json
 import os
 import sqlite3
@@ -23,6 +25,9 @@ from acme_appliance import composition
 from acme_appliance import conf as options
 from acme_appliance import locks
 from acme_appliance import problems
+from acme_appliance.db import models
+from acme_appliance.db.session import Database
+from acme_appliance.service import recovery
 from acme_appliance.service import Service
 from tests.unit.appliance import test_cmd
 
@@ -139,21 +144,13 @@ class StatusTest(Case):
 
 class ReconcileTest(Case):
     def report(self, **found):
-        empty = {
-            "missing_shares": [],
-            "missing_snapshots": [],
-            "damaged_shares": [],
-            "unknown_shares": [],
-            "unknown_snapshots": [],
-            "export_differences": [],
-            "unexplained_exports": [],
-            "open_jobs": [],
-            "unusable_pools": {},
-        }
+        empty = dataclasses.asdict(recovery.Report())
         return unittest.mock.patch.object(
             Service,
             "reconcile",
-            side_effect=lambda apply: empty | found | {"applied": apply},
+            side_effect=lambda apply, close_jobs=(): (
+                empty | found | {"applied": apply}
+            ),
         )
 
     def test_looking_makes_nothing(self):
@@ -190,6 +187,41 @@ class ReconcileTest(Case):
         self.assertIn("gold/x", out)
         self.assertIn("never deleted", out)
         self.assertIn("lead: gone", out)
+
+    def test_journal_entry_that_cannot_be_read(self):
+        """It is shown by both commands, and closed by its id."""
+        job_id = str(uuid.uuid4())
+        self.begin()
+        database = Database(f"sqlite:///{self.directory}/state/appliance.db")
+        self.addCleanup(database.close)
+        now = datetime.datetime.now(datetime.UTC)
+        with database.write() as session:
+            session.add(
+                models.Job(
+                    id=job_id,
+                    kind="share.levitate",
+                    namespace="a",
+                    share_id=str(uuid.uuid4()),
+                    arguments={},
+                    state="running",
+                    undo=False,
+                    attempts=0,
+                    request_id="r",
+                    actor="a",
+                    created_at=now,
+                )
+            )
+        code, out, _ = self.run_command("reconcile", "--apply")
+        self.assertEqual(4, code)
+        self.assertIn(f"--close-job {job_id}", out)
+        self.assertIn(f"--close-job {job_id}", self.ok("status"))
+        self.fails(1, "--apply", "reconcile", "--close-job", job_id)
+        self.fails(
+            1, "no open job", "reconcile", "--apply", "--close-job", "other"
+        )
+        out = self.ok("reconcile", "--apply", "--close-job", job_id)
+        self.assertIn("agree", out)
+        self.assertNotIn(job_id, self.ok("status"))
 
     def test_repaired_exports_are_no_difference_any_more(self):
         difference = {
