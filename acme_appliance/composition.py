@@ -96,13 +96,16 @@ def build_engines(conf: cfg.ConfigOpts) -> dict[str, engines.Engine]:
 
 
 def _engine(pool: options.Pool) -> engines.Engine:
+    limited = pool.quota == options.QUOTA_SIMPLE
     if pool.engine == "memory":
         from acme_appliance.engines.memory import MemoryEngine
 
-        return MemoryEngine(root=pool.path or f"/memory/{pool.name}")
+        return MemoryEngine(
+            root=pool.path or f"/memory/{pool.name}", hard_limit=limited
+        )
     from acme_appliance.engines.btrfs import BtrfsEngine
 
-    return BtrfsEngine(pool.path)
+    return BtrfsEngine(pool.path, simple_quotas=limited)
 
 
 def build_exporter(conf: cfg.ConfigOpts) -> exporters.Exporter:

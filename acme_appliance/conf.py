@@ -35,6 +35,9 @@ PROG: Final = "acme-appliance"
 DATABASE_NAME: Final = "appliance.db"
 
 POOL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+#: What bounds shares, see the option quota of a pool.
+QUOTA_NONE: Final = "none"
+QUOTA_SIMPLE: Final = "simple"
 #: A number, or two with a hyphen between them.
 ID_RANGE: Final = r"^[0-9]{1,10}(-[0-9]{1,10})?$"
 #: The largest uid: 2**32 - 1 stands for none in chown(2).
@@ -309,6 +312,21 @@ POOL_OPTS: Final = [
         " systemd mount unit does that, with the options"
         " nodev,nosuid,noexec.",
     ),
+    cfg.StrOpt(
+        "quota",
+        default=QUOTA_NONE,
+        choices=[
+            (QUOTA_NONE, "only the size of its volume file bounds a share"),
+            (
+                QUOTA_SIMPLE,
+                "btrfs simple quotas give every share a hard limit; Linux"
+                " 6.7 or later",
+            ),
+        ],
+        help="What keeps a client that makes its volume file longer from"
+        " filling the pool. The appliance switches simple quotas on at its"
+        " start; older kernels cannot mount the file system after that.",
+    ),
 ]
 
 GROUPS: Final[dict[str, Sequence[cfg.Opt]]] = {
@@ -334,6 +352,7 @@ class Pool:
     engine: str
     path: str
     device: str | None
+    quota: str = QUOTA_NONE
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
@@ -483,6 +502,7 @@ def pools(conf: cfg.ConfigOpts) -> list[Pool]:
             engine=conf[f"pool:{name}"].engine,
             path=(conf[f"pool:{name}"].path or "").rstrip("/"),
             device=conf[f"pool:{name}"].device,
+            quota=conf[f"pool:{name}"].quota,
         )
         for name in conf.enabled_pools
     ]

@@ -19,6 +19,7 @@ import pathlib
 
 from acme_appliance.engines import base
 from acme_appliance.engines import btrfs
+from acme_appliance.host import btrfsquota
 from acme_appliance.host import commands
 from acme_appliance.host import filesystem
 
@@ -104,6 +105,22 @@ def ensure_mounted(source: str, path: str) -> bool:
         ) from error
     LOG.info("Mounted %s at %s", source, path)
     return True
+
+
+def enable_simple_quotas(path: str) -> None:
+    """Switch hard limits on for a pool, unless they are.
+
+    :raises PoolError: they cannot be.
+    """
+    try:
+        btrfs.enable_simple_quotas(path)
+    except base.EngineError as error:
+        raise PoolError(f"{error}") from error
+
+
+def has_simple_quotas() -> bool:
+    """Whether this kernel has them."""
+    return btrfsquota.is_supported()
 
 
 def warnings(path: str) -> list[str]:

@@ -387,11 +387,19 @@ def _pool_text(wanted: _Wanted) -> str:
 engine = btrfs
 path = {wanted.path}
 """
+    from acme_appliance import poolsetup
+
     source = wanted.device or wanted.image
     if source:
         text += f"""
 # Mounted at path by acme-appliance serve, where nothing else has.
 device = {_stable_name(source)}
+"""
+        # A directory is on a file system that others use, too.
+        if poolsetup.has_simple_quotas():
+            text += """
+# Every share has a hard limit, see acme-appliance.conf.sample.
+quota = simple
 """
     return text
 

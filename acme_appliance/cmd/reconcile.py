@@ -34,6 +34,8 @@ _TITLES: Final = {
     "missing_shares": "Shares whose data is gone",
     "missing_snapshots": "Snapshots whose data is gone",
     "damaged_shares": "Shares whose volume file is not as it should be",
+    "oversized_shares": "Shares whose volume file takes more than their size:"
+    " a client has made it longer",
     "unknown_shares": "Subvolumes that no share owns; never deleted by this"
     " program",
     "unknown_snapshots": "Subvolumes that no snapshot owns; never deleted by"

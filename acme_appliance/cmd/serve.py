@@ -129,3 +129,10 @@ def _mount_pools(conf: cfg.ConfigOpts) -> None:
         except poolsetup.PoolError as error:
             # Served all the same: reads work, and changes say why not.
             LOG.error("Pool %s is not mounted: %s", pool.name, error)
+    for pool in options.pools(conf):
+        if pool.engine == "memory" or pool.quota != options.QUOTA_SIMPLE:
+            continue
+        try:
+            poolsetup.enable_simple_quotas(pool.path)
+        except poolsetup.PoolError as error:
+            LOG.error("Pool %s has no quotas: %s", pool.name, error)

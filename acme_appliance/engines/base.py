@@ -77,10 +77,13 @@ class Capabilities:
 
     ``volume_file``: makes and grows a volume file inside of a share.
     ``grow_online``: grows it while clients have the share mounted.
+    ``hard_limit``: clients cannot take more of the pool than
+    :meth:`Engine.set_limit` says.
     """
 
     volume_file: bool = True
     grow_online: bool = True
+    hard_limit: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +104,11 @@ class Owner:
 
 
 ROOT = Owner(0, 0)
+
+#: A hard limit leaves room for this many times the size of the share, and
+#: for this much more; see :meth:`Engine.set_limit`.
+LIMIT_FACTOR = 8
+LIMIT_EXTRA_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +195,28 @@ class Engine(abc.ABC):
             owner, mode 0770, for clients that make the volume file.
         :raises NotFound: the share is not there.
         """
+
+    @abc.abstractmethod
+    def set_limit(self, share_id: str, size_bytes: int) -> None:
+        """Limit what clients can take of the pool through a share from now
+        on, if the engine can (capability ``hard_limit``).
+
+        To be called before anything that makes present data stay when it
+        is overwritten: a snapshot, a clone of the share; and before the
+        share grows. Whoever keeps to ``size_bytes`` shall never meet the
+        limit. So it is what the share has taken by now, which may have to
+        stay for good, and eight times ``size_bytes``: an extent stays as
+        long as any part of it is in use, so one version of a file takes
+        up to four times its size (measured on btrfs, overwriting at random
+        places in pieces of 4 KiB to 64 MiB), and there may be two: one
+        until the snapshot is made, and one after it.
+
+        :raises NotFound: the share is not there.
+        """
+
+    @abc.abstractmethod
+    def has_limit(self, share_id: str) -> bool:
+        """Whether there is a limit, or none can be set."""
 
     @abc.abstractmethod
     def clone_share(self, source: Reference, share_id: str) -> None:
@@ -284,6 +314,11 @@ class Engine(abc.ABC):
 def directory_rights(owner: Owner | None) -> tuple[Owner, int]:
     """Owner and mode of a share's directory, see ``set_directory``."""
     return (ROOT, 0o755) if owner is None else (owner, 0o770)
+
+
+def limit_for(taken_bytes: int, size_bytes: int) -> int:
+    """See :meth:`Engine.set_limit`."""
+    return taken_bytes + LIMIT_FACTOR * size_bytes + LIMIT_EXTRA_BYTES
 
 
 def check_id(value: str) -> str:

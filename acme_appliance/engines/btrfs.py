@@ -20,8 +20,8 @@ A pool is a directory on btrfs::
     POOL/probe          a small file, read to see whether the disk answers
 
 Making, cloning and deleting a subvolume take the same few milliseconds
-whatever is in it, and none depends on another afterwards. There are no
-quota groups: they slow down every write; the volume file bounds a share.
+whatever is in it, and none depends on another afterwards. Quota groups slow
+down every write, simple quotas do not: with these a share has a hard limit.
 
 Where the appliance makes the volume file, the share's directory is root's,
 and clients write that file only. Where clients make it, the directory is
@@ -41,6 +41,7 @@ import time
 from typing import ClassVar
 
 from acme_appliance.engines import base
+from acme_appliance.host import btrfsquota
 from acme_appliance.host import btrfsutil
 from acme_appliance.host import filesystem
 
@@ -55,12 +56,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class BtrfsEngine(base.Engine):
-    """:param directory: the pool, prepared by :func:`prepare`."""
+    """:param directory: the pool, prepared by :func:`prepare`.
+    :param simple_quotas: limit shares; the file system must have them on.
+    """
 
     name: ClassVar[str] = "btrfs"
-    capabilities = base.Capabilities()
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, simple_quotas: bool = False) -> None:
+        self.capabilities = base.Capabilities(hard_limit=simple_quotas)
         self.root = os.path.realpath(directory)
         self._committing = threading.Lock()
         #: When the disk last answered, by the monotonic clock.
@@ -81,6 +84,12 @@ class BtrfsEngine(base.Engine):
             for folder in (*_FOLDERS.values(), _COMMIT):
                 os.stat(os.path.join(self.root, folder))
             self._touch_disk()
+            if self.capabilities.hard_limit and not self._is_quota_on():
+                return [
+                    f"{self.root} has no simple quotas, and the pool's option"
+                    " quota is simple: restart the appliance to switch them"
+                    " on, with Linux 6.7 or later; the log says why not"
+                ]
         except OSError as error:
             return [f"{error.filename or self.root}: {error.strerror}"]
         return []
@@ -96,6 +105,10 @@ class BtrfsEngine(base.Engine):
             return
         filesystem.touch_disk(os.path.join(self.root, _PROBE))
         self._touched = now
+
+    def _is_quota_on(self) -> bool:
+        with _opened(self.root) as pool:
+            return btrfsquota.is_enabled(pool)
 
     def warnings(self) -> list[str]:
         try:
@@ -145,6 +158,19 @@ class BtrfsEngine(base.Engine):
             if not _has_rights(found, owner):
                 with self._share(share_id) as share:
                     _set_directory(share, owner)
+
+    def set_limit(self, share_id: str, size_bytes: int) -> None:
+        with _translated(share_id), self._share(share_id) as share:
+            if self.capabilities.hard_limit:
+                taken = btrfsquota.charged_bytes(share)
+                limit = base.limit_for(taken, size_bytes)
+                btrfsquota.set_limit(share, limit)
+
+    def has_limit(self, share_id: str) -> bool:
+        if not self.capabilities.hard_limit:
+            return True
+        with _translated(share_id), self._share(share_id) as share:
+            return btrfsquota.limit_bytes(share) is not None
 
     def clone_share(self, source: base.Reference, share_id: str) -> None:
         self._snapshot(source, base.Kind.SHARE, share_id)
@@ -303,6 +329,16 @@ def prepare(directory: str) -> None:
             with contextlib.suppress(FileExistsError):
                 btrfsutil.create_subvolume(fd, _COMMIT)
     BtrfsEngine(directory).sync()
+
+
+def enable_simple_quotas(directory: str) -> None:
+    """Switch them on for a pool's file system, unless they are.
+
+    :raises base.EngineError: the kernel has none, or the file system has
+        quotas of the other kind.
+    """
+    with _translated(directory), _opened(directory) as pool:
+        btrfsquota.enable(pool)
 
 
 def _find(folder: int, name: str) -> os.stat_result | None:

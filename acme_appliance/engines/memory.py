@@ -69,6 +69,7 @@ class Directory:
 
     owner: base.Owner
     mode: int
+    limit_bytes: int | None = None
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
 
 
@@ -76,14 +77,22 @@ State = dict[base.Kind, dict[str, Directory]]
 
 
 class MemoryEngine(base.Engine):
-    """See the module; ``total_bytes`` is the pool's size."""
+    """See the module.
+
+    :param total_bytes: the pool's size.
+    :param hard_limit: note limits; nothing enforces them.
+    """
 
     name = "memory"
-    capabilities = base.Capabilities()
 
     def __init__(
-        self, total_bytes: int = 1 << 40, root: str = "/memory"
+        self,
+        total_bytes: int = 1 << 40,
+        root: str = "/memory",
+        *,
+        hard_limit: bool = False,
     ) -> None:
+        self.capabilities = base.Capabilities(hard_limit=hard_limit)
         self.total_bytes = total_bytes
         self.root = root
         #: What ``check`` reports; tests make a pool fail with it.
@@ -153,11 +162,28 @@ class MemoryEngine(base.Engine):
             directory = self._share(share_id)
             directory.owner, directory.mode = base.directory_rights(owner)
 
+    def set_limit(self, share_id: str, size_bytes: int) -> None:
+        with self._changing():
+            directory = self._share(share_id)
+            if self.capabilities.hard_limit:
+                taken = sum(
+                    entry.used_bytes for entry in directory.entries.values()
+                )
+                directory.limit_bytes = base.limit_for(taken, size_bytes)
+
+    def has_limit(self, share_id: str) -> bool:
+        with self._changing():
+            directory = self._share(share_id)
+            return not (
+                self.capabilities.hard_limit and directory.limit_bytes is None
+            )
+
     def clone_share(self, source: base.Reference, share_id: str) -> None:
         base.check_id(share_id)
         with self._changing():
             if share_id not in self._state[base.Kind.SHARE]:
                 content = copy.deepcopy(self._get(source))
+                content.limit_bytes = None
                 self._put(base.Reference(base.Kind.SHARE, share_id), content)
 
     def ensure_file(self, share_id: str, file: base.VolumeFile) -> None:

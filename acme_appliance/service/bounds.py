@@ -16,6 +16,10 @@ A client may write the volume file of its share, and nothing else: the
 directory is root's. Shares that an earlier release made have a directory of
 their clients; it becomes root's at the first start, while they are attached.
 Where there is no volume file, clients make one, and the directory is theirs.
+
+A client can make its volume file longer than its share is. Where the pool
+has hard limits that takes no more of the pool than the limit; everywhere it
+is reported.
 """
 
 from collections.abc import Sequence
@@ -30,28 +34,51 @@ from acme_appliance.service import core
 
 LOG = logging.getLogger(__name__)
 
+#: A file system gives space out in blocks.
+_BLOCK_BYTES = 4096
 
-def restore(shared: core.Core, pool: str) -> None:
-    """Bring all shares of a pool within bounds.
 
-    One that cannot be is logged and keeps no other from it.
+def check(shared: core.Core, pool: str, *, restore: bool) -> list[str]:
+    """Find the shares of a pool whose file takes more than their size.
+
+    :param restore: bring all shares within bounds; one that cannot be is
+        logged and keeps no other from it.
     """
     engine = shared.engine(pool)
+    oversized = []
     for row in _rows(shared, pool):
         try:
-            engine.set_directory(row.id, None)
+            if restore:
+                _restore(engine, row)
+            if _is_oversized(engine, row):
+                oversized.append(row.id)
         except engines.NotFound:
             # The comparison reports it as missing.
             continue
         except engines.EngineError as error:
-            LOG.error("Share %s: its directory stays: %s", row.id, error)
+            LOG.error("Share %s cannot be bounded: %s", row.id, error)
+    return oversized
+
+
+def _restore(engine: engines.Engine, row: Any) -> None:
+    if row.file is not None:
+        engine.set_directory(row.id, None)
+    if not engine.has_limit(row.id):
+        engine.set_limit(row.id, row.size_bytes)
+
+
+def _is_oversized(engine: engines.Engine, row: Any) -> bool:
+    if row.file is None:
+        return False
+    used = engine.used_bytes(row.id, row.file["name"])
+    return used is not None and used > row.size_bytes + _BLOCK_BYTES
 
 
 def _rows(shared: core.Core, pool: str) -> Sequence[Any]:
-    """Those with a volume file, in whatever state."""
+    """All shares, in whatever state."""
     table = models.Share
-    statement = sa.select(table.id).where(
-        table.pool == pool, table.file.is_not(None)
+    statement = sa.select(table.id, table.file, table.size_bytes).where(
+        table.pool == pool
     )
     with shared.database.read() as session:
         return session.execute(statement).all()

@@ -115,6 +115,8 @@ class Core:
             features.append(types.FEATURE_VOLUME_FILE)
             if able.grow_online:
                 features.append(types.FEATURE_GROW_ONLINE)
+        if able.hard_limit:
+            features.append(types.FEATURE_HARD_LIMIT)
         return features
 
     def has_volume_file(self, pool: str) -> bool:

@@ -50,6 +50,9 @@ class Report:
     missing_snapshots: list[str] = dataclasses.field(default_factory=list)
     #: The share is there, its volume file is not as it should be.
     damaged_shares: list[str] = dataclasses.field(default_factory=list)
+    #: The volume file takes more space than the share has: a client has
+    #: made it longer.
+    oversized_shares: list[str] = dataclasses.field(default_factory=list)
     #: In the pool, not in the database.
     unknown_shares: list[str] = dataclasses.field(default_factory=list)
     unknown_snapshots: list[str] = dataclasses.field(default_factory=list)
@@ -134,8 +137,12 @@ class Recovery:
                 self.core.check_pool(pool)
                 self._compare_shares(report, pool, engine)
                 self._compare_snapshots(report, pool, engine)
-                if apply:
-                    bounds.restore(self.core, pool)
+                report.oversized_shares += [
+                    f"{pool}/{share_id}"
+                    for share_id in bounds.check(
+                        self.core, pool, restore=apply
+                    )
+                ]
             except engines.EngineError as error:
                 report.unusable_pools[pool] = str(error)
         differences = self.core.exporter.reconcile(

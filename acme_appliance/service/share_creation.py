@@ -210,6 +210,7 @@ class ShareCreation:
             "source": {
                 **body["source"],
                 "file_name": source.file["name"] if source.file else None,
+                "size_bytes": source.size_bytes,
             },
         }
 

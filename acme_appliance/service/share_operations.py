@@ -73,7 +73,7 @@ class ShareOperation(operation.Operation):
 
 class CreateShare(ShareOperation):
     """Arguments: pool, name, size_bytes, labels, file or None, source
-    (type, id, file_name) or None, request."""
+    (type, id, file_name, size_bytes) or None, request."""
 
     kind: ClassVar[str] = "share.create"
 
@@ -113,20 +113,32 @@ class CreateShare(ShareOperation):
         if given["source"] is None:
             owner = self._directory_owner()
             first = operation.Step(
-                "create share",
-                lambda: engine.create_share(share_id, owner),
-                delete,
+                "create share", lambda: self._create(owner), delete
             )
         else:
             source = engines.Reference(
                 engines.Kind(given["source"]["type"]), given["source"]["id"]
             )
             first = operation.Step(
-                "clone share",
-                lambda: engine.clone_share(source, share_id),
-                delete,
+                "clone share", lambda: self._clone(source), delete
             )
         return [first, *self._file_steps()]
+
+    def _create(self, owner: engines.Owner | None) -> None:
+        self.engine.create_share(self.intent.share_id, owner)
+        self._set_limit()
+
+    def _clone(self, source: engines.Reference) -> None:
+        # An intent of an earlier release does not have the source's size.
+        size = self.intent.arguments["source"].get("size_bytes")
+        if source.kind == engines.Kind.SHARE and size is not None:
+            self.engine.set_limit(source.id, size)
+        self.engine.clone_share(source, self.intent.share_id)
+        self._set_limit()
+
+    def _set_limit(self) -> None:
+        size_bytes = self.intent.arguments["size_bytes"]
+        self.engine.set_limit(self.intent.share_id, size_bytes)
 
     def _file_steps(self) -> list[operation.Step]:
         share_id, given = self.intent.share_id, self.intent.arguments
@@ -213,9 +225,7 @@ class UpdateShare(ShareOperation):
             ),
             operation.Step(
                 "grow file",
-                lambda: engine.grow_file(
-                    share_id, new, given["size_bytes"], given["allocation"]
-                ),
+                lambda: self._grow(new),
                 lambda: self._if_there(
                     lambda: engine.drop_excess(share_id, new, self._size())
                 ),
@@ -236,6 +246,13 @@ class UpdateShare(ShareOperation):
             if self.engine.exists(share):
                 raise
             self._is_gone = True
+
+    def _grow(self, name: str) -> None:
+        share_id, given = self.intent.share_id, self.intent.arguments
+        self.engine.set_limit(share_id, given["size_bytes"])
+        self.engine.grow_file(
+            share_id, name, given["size_bytes"], given["allocation"]
+        )
 
     def _rename_back(self, old: str, new: str) -> None:
         # Where a client took the file away there is nothing to rename.

@@ -133,6 +133,10 @@ class Shares:
         if touches_file:
             self.core.check_pool(pool)
             return operations.UpdateShare(self.core, intent)
+        if grows:
+            self.core.check_pool(pool)
+            size_bytes = intent.arguments["size_bytes"]
+            self.core.engine(pool).set_limit(share_id, size_bytes)
         return self._update_row(intent)
 
     def _patched(self, row: models.Share, patch: types.Body) -> types.Body:

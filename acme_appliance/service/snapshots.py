@@ -85,16 +85,13 @@ class CreateSnapshot(SnapshotOperation):
         )
 
     def steps(self) -> list[operation.Step]:
+        return [operation.Step("create snapshot", self.create, self.delete)]
+
+    def create(self) -> None:
+        share_id = self.intent.share_id
         engine = self.core.engine(self.pool)
-        return [
-            operation.Step(
-                "create snapshot",
-                lambda: engine.create_snapshot(
-                    self.intent.share_id, self.snapshot_id
-                ),
-                self.delete,
-            )
-        ]
+        engine.set_limit(share_id, self.intent.arguments["size_bytes"])
+        engine.create_snapshot(share_id, self.snapshot_id)
 
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)

@@ -10,15 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What keeps clients within their share: whose its directory is."""
+"""What keeps clients within their share: whose its directory is, and how
+much of the pool they can take."""
 
 import dataclasses
 
 from acme_appliance.engines import base as engines
+from acme_appliance.engines import memory
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 
 OWNER = engines.Owner(64061, 64061)
+MIB = worlds.MIB
 ROOTS = (engines.ROOT, 0o755)
 THEIRS = (OWNER, 0o770)
 
@@ -101,3 +104,93 @@ class TestWithoutVolumeFiles(Case):
         clone = self.world.clone("share", ours).body
         self.assertIsNone(clone["file"])
         self.assertEqual(THEIRS, self.directory(clone["id"]))
+
+
+def limit(size_bytes, taken=0):
+    return taken + 8 * size_bytes + 64 * MIB
+
+
+class TestHardLimit(Case):
+    def setUp(self):
+        super().setUp()
+        self.world.engine.capabilities = engines.Capabilities(hard_limit=True)
+
+    def limit_of(self, share_id):
+        return self.world.engine.root_of(worlds.share(share_id)).limit_bytes
+
+    def write(self, share_id, blocks, name="volume"):
+        entry = self.world.engine.entries(worlds.share(share_id))[name]
+        entry.write(0, b"x" * (4096 * blocks))
+
+    def test_it_is_announced(self):
+        pool = self.world.service.get_pool("gold")
+        self.assertIn("share.hard_limit", pool["features"])
+
+    def test_new_and_grown_shares(self):
+        id_ = self.make_share(size_bytes=2 * MIB)
+        self.assertEqual(limit(2 * MIB), self.limit_of(id_))
+        self.write(id_, 3)
+        self.world.patch_share(id_, size_bytes=3 * MIB)
+        self.assertEqual(limit(3 * MIB, 3 * 4096), self.limit_of(id_))
+
+    def test_what_is_kept_leaves_room_for_as_much_again(self):
+        for keep in (
+            self.make_snapshot,
+            lambda id_: self.world.clone("share", id_),
+        ):
+            id_ = self.make_share()
+            self.write(id_, 5)
+            keep(id_)
+            self.assertEqual(limit(MIB, 5 * 4096), self.limit_of(id_))
+
+    def test_the_limit_is_there_before_the_snapshot(self):
+        """What a client writes in between must fit already."""
+        id_ = self.make_share()
+        self.write(id_, 5)
+        seen = []
+        self.world.engine.create_snapshot = lambda *_: seen.append(
+            self.limit_of(id_)
+        )
+        self.make_snapshot(id_)
+        self.assertEqual([limit(MIB, 5 * 4096)], seen)
+
+    def test_a_clone_has_a_limit_of_its_own(self):
+        kept = self.make_snapshot(self.make_share())
+        clone = self.world.clone("snapshot", kept, size_bytes=3 * MIB).body
+        self.assertEqual(limit(3 * MIB), self.limit_of(clone["id"]))
+
+    def test_shares_of_earlier_releases_at_the_next_start(self):
+        id_, other = self.make_share(), self.make_share()
+        self.world.engine.root_of(worlds.share(id_)).limit_bytes = None
+        self.world.engine.root_of(worlds.share(other)).limit_bytes = 5
+        self.write(id_, 1)
+        self.world.restart()
+        self.assertEqual(limit(MIB, 4096), self.limit_of(id_))
+        # A restart is nothing that a client could use to get more.
+        self.assertEqual(5, self.limit_of(other))
+
+
+class TestOversized(Case):
+    def test_a_file_that_a_client_made_longer_is_reported(self):
+        kept_to_it, longer = self.make_share(), self.make_share()
+        for id_, size_bytes in ((kept_to_it, MIB), (longer, 2 * MIB)):
+            entry = self.world.engine.entries(worlds.share(id_))["volume"]
+            entry.write(0, b"x" * size_bytes)
+        self.assertEqual(
+            [f"gold/{longer}"],
+            self.world.service.reconcile(False)["oversized_shares"],
+        )
+        report = self.world.restart()
+        self.assertEqual([f"gold/{longer}"], report.oversized_shares)
+        # Nothing is cut off: it is somebody's data.
+        entry = self.world.engine.entries(worlds.share(longer))["volume"]
+        self.assertEqual(2 * MIB, entry.size_bytes)
+
+
+class TestHardLimitWithoutVolumeFiles(TestHardLimit):
+    settings = {"volume_file": False}
+
+    def write(self, share_id, blocks, name="volume"):
+        entries = self.world.engine.entries(worlds.share(share_id))
+        entries.setdefault(name, memory.Entry())
+        super().write(share_id, blocks, name)

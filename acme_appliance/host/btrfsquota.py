@@ -1,0 +1,122 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""btrfs simple quotas: a hard limit for what a subvolume allocates.
+
+Every extent, of data and of the subvolume's own tree, is charged to the
+subvolume that allocated it until nothing refers to it any more: no snapshot
+and no clone either. Linux has this since 6.7; the calls are those of
+linux/btrfs.h, which libbtrfsutil does not wrap. All need CAP_SYS_ADMIN.
+"""
+
+import errno
+import fcntl
+import pathlib
+import struct
+import uuid
+
+_FS_INFO = 0x8400941F
+_INO_LOOKUP = 0xD0009412
+_QUOTA_CTL = 0xC0109428
+_QGROUP_LIMIT = 0x8030942B
+
+_ENABLE_SIMPLE = 4
+#: BTRFS_FIRST_FREE_OBJECTID: the root directory of any subvolume.
+_ROOT_DIRECTORY = 256
+#: BTRFS_QGROUP_LIMIT_MAX_RFER: the limit of what is charged.
+_MAX_CHARGED = 1
+
+_SYSFS = pathlib.Path("/sys/fs/btrfs")
+_SIMPLE = "squota"
+#: Charged, and what will be when it is written.
+_CHARGED = (
+    "referenced",
+    "rsv_data",
+    "rsv_meta_pertrans",
+    "rsv_meta_prealloc",
+)
+
+
+def is_supported() -> bool:
+    """Whether this kernel has simple quotas; btrfs must be loaded."""
+    return (_SYSFS / "features" / "simple_quota").exists()
+
+
+def is_enabled(fd: int) -> bool:
+    """Whether the file system of an open directory has simple quotas."""
+    return _mode(fd) == _SIMPLE
+
+
+def enable(fd: int) -> None:
+    """Switch simple quotas on, unless they are. From then on older kernels
+    cannot mount the file system.
+
+    What was written before is charged to nobody.
+    :raises OSError: EINVAL: the kernel has none; EEXIST: the file system
+        has quotas of the other kind.
+    """
+    mode = _mode(fd)
+    if mode == _SIMPLE:
+        return
+    if mode:
+        text = "other quotas are enabled; see btrfs quota disable"
+        raise OSError(errno.EEXIST, text)
+    fcntl.ioctl(fd, _QUOTA_CTL, struct.pack("QQ", _ENABLE_SIMPLE, 0))
+
+
+def set_limit(fd: int, limit_bytes: int) -> None:
+    """Limit what may be charged to an open subvolume; more is EDQUOT."""
+    # Group 0 is that of the subvolume that is open.
+    limit = struct.pack("QQQQQQ", 0, _MAX_CHARGED, limit_bytes, 0, 0, 0)
+    fcntl.ioctl(fd, _QGROUP_LIMIT, limit)
+
+
+def charged_bytes(fd: int) -> int:
+    """What is charged to an open subvolume, with what is on its way."""
+    group = _group(fd)
+    return sum(_number(group / name) for name in _CHARGED)
+
+
+def limit_bytes(fd: int) -> int | None:
+    """The limit of an open subvolume; None: there is none."""
+    group = _group(fd)
+    if not _number(group / "limit_flags") & _MAX_CHARGED:
+        return None
+    return _number(group / "max_referenced")
+
+
+def _group(fd: int) -> pathlib.Path:
+    # struct btrfs_ioctl_ino_lookup_args: treeid, objectid, name[4080].
+    lookup = bytearray(struct.pack("QQ4080x", 0, _ROOT_DIRECTORY))
+    fcntl.ioctl(fd, _INO_LOOKUP, lookup)
+    (subvolume,) = struct.unpack_from("Q", lookup)
+    return _groups(fd) / f"0_{subvolume}"
+
+
+def _groups(fd: int) -> pathlib.Path:
+    # struct btrfs_ioctl_fs_info_args: two numbers, then the id.
+    info = bytearray(1024)
+    fcntl.ioctl(fd, _FS_INFO, info)
+    return _SYSFS / str(uuid.UUID(bytes=bytes(info[16:32]))) / "qgroups"
+
+
+def _mode(fd: int) -> str:
+    """``squota``, ``qgroup``, or nothing where there are no quotas."""
+    try:
+        return (_groups(fd) / "mode").read_text().strip()
+    except FileNotFoundError:
+        # Before 6.7 there is one kind, and no file that says so.
+        return "qgroup" if _groups(fd).exists() else ""
+
+
+def _number(file: pathlib.Path) -> int:
+    return int(file.read_text())
