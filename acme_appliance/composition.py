@@ -145,6 +145,10 @@ def build_settings(conf: cfg.ConfigOpts) -> types.Settings:
             uids=options.allowed_ids(conf, "allowed_uids"),
             gids=options.allowed_ids(conf, "allowed_gids"),
         ),
+        quotas={
+            name: types.Quota(**limits)
+            for name, limits in options.namespace_quotas(conf).items()
+        },
         volume_file=conf.features.volume_file,
         workers=conf.workers,
         job_retention_days=conf.job_retention_days,

@@ -29,6 +29,7 @@ from typing import Final
 
 from oslo_config import cfg
 from oslo_config import types
+from oslo_utils import strutils
 
 DEFAULT_FILE: Final = "/etc/acme-appliance/acme-appliance.conf"
 PROG: Final = "acme-appliance"
@@ -329,6 +330,28 @@ POOL_OPTS: Final = [
     ),
 ]
 
+NAMESPACE_OPTS: Final = [
+    cfg.StrOpt(
+        "max_bytes",
+        help="Sizes of all shares of the namespace together, with a unit:"
+        " 500GiB, 10TiB. Snapshots do not count. Default: no limit.",
+    ),
+    cfg.IntOpt(
+        "max_shares",
+        min=0,
+        help="Shares of the namespace. Default: no limit but max_shares of"
+        " [limits].",
+    ),
+    cfg.IntOpt(
+        "max_snapshots",
+        min=0,
+        help="Snapshots of all shares of the namespace together. Default: no"
+        " limit but max_snapshots_per_share of [limits].",
+    ),
+]
+#: A group [namespace:NAME] is the quota of a namespace.
+_NAMESPACE: Final = "namespace:"
+
 GROUPS: Final[dict[str, Sequence[cfg.Opt]]] = {
     "DEFAULT": DEFAULT_OPTS,
     "tls": TLS_OPTS,
@@ -356,8 +379,13 @@ class Pool:
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    """For oslo-config-generator; a pool's group stands for all of them."""
-    return [*GROUPS.items(), ("pool:gold", POOL_OPTS)]
+    """For oslo-config-generator; one group of a pool and one of a namespace
+    stand for all of them."""
+    return [
+        *GROUPS.items(),
+        ("pool:gold", POOL_OPTS),
+        (f"{_NAMESPACE}cinder-a", NAMESPACE_OPTS),
+    ]
 
 
 def register(conf: cfg.ConfigOpts) -> None:
@@ -400,6 +428,8 @@ def load(
         )
         for name in conf.enabled_pools:
             conf.register_opts(POOL_OPTS, group=f"pool:{name}")
+        for group in _namespace_groups(conf):
+            conf.register_opts(NAMESPACE_OPTS, group=group)
         _touch(conf)
     except (cfg.Error, ValueError) as error:
         raise ConfigurationError(str(error)) from error
@@ -416,6 +446,17 @@ def _touch(conf: cfg.ConfigOpts) -> None:
     for name in conf.enabled_pools:
         for option in POOL_OPTS:
             getattr(conf[f"pool:{name}"], option.dest)
+    for group in _namespace_groups(conf):
+        for option in NAMESPACE_OPTS:
+            getattr(conf[group], option.dest)
+
+
+def _namespace_groups(conf: cfg.ConfigOpts) -> list[str]:
+    return [
+        section
+        for section in conf.list_all_sections()
+        if section.startswith(_NAMESPACE)
+    ]
 
 
 def check(conf: cfg.ConfigOpts) -> None:
@@ -438,6 +479,7 @@ def check(conf: cfg.ConfigOpts) -> None:
             )
     wrong += _check_addresses(conf)
     wrong += _check_ids(conf)
+    wrong += _check_namespaces(conf)
     if bool(conf.tls.certificate_file) != bool(conf.tls.key_file):
         wrong.append(
             "[tls] certificate_file and key_file belong together: set both"
@@ -493,6 +535,43 @@ def _id_range(text: str) -> range:
 def allowed_ids(conf: cfg.ConfigOpts, name: str) -> tuple[range, ...]:
     """:param name: ``allowed_uids`` or ``allowed_gids``."""
     return tuple(_id_range(text) for text in conf.nfs[name])
+
+
+def _check_namespaces(conf: cfg.ConfigOpts) -> list[str]:
+    wrong = []
+    for group in _namespace_groups(conf):
+        if group == _NAMESPACE:
+            wrong.append(f"[{group}] names no namespace")
+        try:
+            _bytes(conf[group].max_bytes)
+        except ValueError:
+            wrong.append(
+                f"[{group}] max_bytes: {conf[group].max_bytes!r} is not a"
+                " size with a unit: 500GiB and 10TiB are"
+            )
+    return wrong
+
+
+def _bytes(text: str | None) -> int | None:
+    """:raises ValueError: it is no size."""
+    if text is None:
+        return None
+    size = int(strutils.string_to_bytes(text, return_int=True))
+    if size < 0:
+        raise ValueError(text)
+    return size
+
+
+def namespace_quotas(conf: cfg.ConfigOpts) -> dict[str, dict[str, int | None]]:
+    """Namespaces that have a quota: name to the options, sizes in bytes."""
+    return {
+        group.removeprefix(_NAMESPACE): {
+            "max_bytes": _bytes(conf[group].max_bytes),
+            "max_shares": conf[group].max_shares,
+            "max_snapshots": conf[group].max_snapshots,
+        }
+        for group in _namespace_groups(conf)
+    }
 
 
 def pools(conf: cfg.ConfigOpts) -> list[Pool]:

@@ -87,6 +87,7 @@ _TABLE: Final = (
     Code("system.readonly", 503, "The appliance is read-only", True),
     Code("engine.unavailable", 503, "The storage is not available", True),
     Code("pool.no_space", 507, "The pool is full"),
+    Code("limit.bytes", 507, "The limit of bytes is reached"),
     Code("limit.shares", 507, "The limit of shares is reached"),
     Code("limit.snapshots", 507, "The limit of snapshots is reached"),
     Code("limit.access_rules", 507, "The limit of access rules is reached"),

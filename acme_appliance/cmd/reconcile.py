@@ -133,13 +133,13 @@ def _nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
 def _left(report: dict[str, Any], apply: bool) -> bool:
     """Whether something is still not as it should be."""
     repaired = _REPAIRED if apply else {}
-    return any(report[name] for name in _TITLES if name not in repaired)
+    return any(report.get(name) for name in _TITLES if name not in repaired)
 
 
 def _print(report: dict[str, Any]) -> None:
     clean = True
     for name, title in _TITLES.items():
-        found = report[name]
+        found = report.get(name)
         if not found:
             continue
         clean = False

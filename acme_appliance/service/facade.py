@@ -37,6 +37,7 @@ from acme_appliance.service import openjobs
 from acme_appliance.service import operation
 from acme_appliance.service import owners
 from acme_appliance.service import pools as pool_views
+from acme_appliance.service import quotas
 from acme_appliance.service import recovery
 from acme_appliance.service import retention
 from acme_appliance.service import share_creation
@@ -268,8 +269,16 @@ class Service:
 
     # -- the appliance
 
-    def system(self) -> types.Body:
-        return self._pools.system(self._health(self.core.look_at_pools()))
+    def system(self, caller: types.Caller | None = None) -> types.Body:
+        """With what the caller's namespace may have and has."""
+        body = self._pools.system(self._health(self.core.look_at_pools()))
+        return {**body, "namespace": self._namespace(caller)}
+
+    def _namespace(self, caller: types.Caller | None) -> types.Body | None:
+        if caller is None or caller.namespace is None:
+            return None
+        with self.core.database.read() as session:
+            return quotas.body(session, self.core.settings, caller.namespace)
 
     def stats(self) -> types.Body:
         """All that a scheduler wants, in one; the same for everybody."""
@@ -304,7 +313,7 @@ class Service:
         The same body again: the share as it is now, ``created`` False.
         ``share.exists_mismatch``, ``share.not_found``,
         ``snapshot.not_found``, ``pool.not_found``, ``pool.no_space``,
-        ``limit.shares``, ``request.invalid``.
+        ``limit.shares``, ``limit.bytes``, ``request.invalid``.
         """
         return self._creation.put(
             caller,

@@ -22,6 +22,7 @@ from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.service import operation
+from acme_appliance.service import quotas
 from acme_appliance.service import states
 from acme_appliance.service import types
 
@@ -60,6 +61,16 @@ class ShareOperation(operation.Operation):
     def row(self, session: orm.Session) -> models.Share:
         return session.get_one(models.Share, self.intent.share_id)
 
+    def check_quota(self, session: orm.Session, added: quotas.Usage) -> None:
+        """:raises problems.Problem: the namespace may not have that."""
+        quotas.check(
+            session,
+            self.core.settings,
+            self.intent.namespace,
+            added,
+            job_id=self.intent.id,
+        )
+
     def take(self, row: models.Share) -> None:
         """The job is at work on the share."""
         row.job_id = self.intent.id
@@ -80,6 +91,9 @@ class CreateShare(ShareOperation):
     def begin(self, session: orm.Session) -> None:
         self._check_limit(session)
         given = self.intent.arguments
+        self.check_quota(
+            session, quotas.Usage(size_bytes=given["size_bytes"], shares=1)
+        )
         source = given["source"] or {}
         now = self.core.clock()
         row = models.Share(
@@ -209,8 +223,10 @@ class UpdateShare(ShareOperation):
 
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)
+        added = self.intent.arguments["size_bytes"] - row.size_bytes
+        self.check_quota(session, quotas.Usage(size_bytes=added))
         self.take(row)
-        if self.intent.arguments["size_bytes"] > row.size_bytes:
+        if added > 0:
             states.move(row, types.State.EXTENDING)
 
     def steps(self) -> list[operation.Step]:

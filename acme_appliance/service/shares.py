@@ -27,6 +27,7 @@ from acme_appliance.db import models
 from acme_appliance.service import changes
 from acme_appliance.service import core
 from acme_appliance.service import pages
+from acme_appliance.service import quotas
 from acme_appliance.service import rows
 from acme_appliance.service import share_creation
 from acme_appliance.service import share_operations as operations
@@ -187,6 +188,13 @@ class Shares:
         given = intent.arguments
         with self.core.database.write() as session:
             row = session.get_one(models.Share, intent.share_id)
+            added = given["size_bytes"] - row.size_bytes
+            quotas.check(
+                session,
+                self.core.settings,
+                row.namespace,
+                quotas.Usage(size_bytes=added),
+            )
             row.name = given["name"]
             row.size_bytes = given["size_bytes"]
             operations.set_labels(row, given["labels"])

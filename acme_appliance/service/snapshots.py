@@ -27,6 +27,7 @@ from acme_appliance.service import core
 from acme_appliance.service import operation
 from acme_appliance.service import pages
 from acme_appliance.service import queue
+from acme_appliance.service import quotas
 from acme_appliance.service import rows
 from acme_appliance.service import states
 from acme_appliance.service import types
@@ -63,6 +64,12 @@ class CreateSnapshot(SnapshotOperation):
 
     def begin(self, session: orm.Session) -> None:
         self._check_limit(session)
+        quotas.check(
+            session,
+            self.core.settings,
+            self.intent.namespace,
+            quotas.Usage(snapshots=1),
+        )
         given = self.intent.arguments
         now = self.core.clock()
         session.add(

@@ -145,6 +145,18 @@ class AllowedOwners:
 
 
 @dataclasses.dataclass(frozen=True)
+class Quota:
+    """What a namespace may have; None: as much as there is.
+
+    ``max_bytes`` is of the sizes of its shares together.
+    """
+
+    max_bytes: int | None = None
+    max_shares: int | None = None
+    max_snapshots: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What the service is told about the world."""
 
@@ -156,6 +168,8 @@ class Settings:
     limits: Limits = Limits()
     file_defaults: FileDefaults = FileDefaults()
     allowed_owners: AllowedOwners = AllowedOwners()
+    #: By namespace; one that is not there has none.
+    quotas: Mapping[str, Quota] = dataclasses.field(default_factory=dict)
     #: False stands for a minimal appliance, which knows nothing of files.
     volume_file: bool = True
     #: How long a request waits for what a pool or the NFS server has to

@@ -267,6 +267,7 @@ _BY_CODE: Final[Mapping[str, type[ProblemError]]] = {
     "job.in_progress": Busy,
     "job.cancelled": JobFailed,
     "pool.no_space": NoSpace,
+    "limit.bytes": LimitReached,
     "limit.shares": LimitReached,
     "limit.snapshots": LimitReached,
     "limit.access_rules": LimitReached,

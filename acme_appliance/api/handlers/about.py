@@ -47,7 +47,7 @@ def get_openapi(call: Call) -> Reply:
 
 
 def get_system(call: Call) -> Reply:
-    return Reply(call.service.system())
+    return Reply(call.service.system(call.caller))
 
 
 def get_stats(call: Call) -> Reply:

@@ -20,6 +20,7 @@ from oslo_config import cfg
 
 from acme_appliance import composition
 from acme_appliance import conf as options
+from acme_appliance.service import types
 
 ROOT = pathlib.Path(__file__).parents[3]
 SAMPLE = ROOT / "etc/acme-appliance/acme-appliance.conf.sample"
@@ -92,6 +93,27 @@ class ConfigurationTest(Case):
         )
         self.assertEqual((range(1000, 65534),), settings.allowed_owners.gids)
         self.assertEqual(7, settings.file_defaults.gid)
+
+    def test_quotas_of_namespaces(self):
+        conf = self.load(
+            GOOD + "[namespace:cinder-a]\nmax_bytes = 10TiB\nmax_shares = 5\n"
+            "[namespace:b c]\nmax_snapshots = 0\n"
+        )
+        options.check(conf)
+        self.assertEqual(
+            {
+                "cinder-a": types.Quota(10 << 40, 5, None),
+                "b c": types.Quota(None, None, 0),
+            },
+            composition.build_settings(conf).quotas,
+        )
+
+    @ddt.data("10", "x", "-5GiB", "5 apples", "")
+    def test_a_quota_that_is_no_size(self, text):
+        conf = self.load(GOOD + f"[namespace:a]\nmax_bytes = {text}\n")
+        with self.assertRaises(options.ConfigurationError) as caught:
+            options.check(conf)
+        self.assertIn("[namespace:a] max_bytes", str(caught.exception))
 
     def test_threads_leave_some_for_reads(self):
         for threads in (8, 9, 64, 512):

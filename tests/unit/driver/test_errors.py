@@ -57,6 +57,7 @@ class TranslateTest(unittest.TestCase):
         ("internal", 500, exception.VolumeBackendAPIException),
         ("system.starting", 503, exception.VolumeBackendAPIException),
         ("pool.no_space", 507, exception.VolumeBackendAPIException),
+        ("limit.bytes", 507, exception.VolumeBackendAPIException),
         ("limit.shares", 507, exception.VolumeBackendAPIException),
         ("limit.snapshots", 507, exception.SnapshotLimitReached),
         ("limit.unheard_of", 507, exception.VolumeBackendAPIException),

@@ -63,6 +63,7 @@ RELEASED = {
     "system.readonly": (503, True),
     "engine.unavailable": (503, True),
     "pool.no_space": (507, False),
+    "limit.bytes": (507, False),
     "limit.shares": (507, False),
     "limit.snapshots": (507, False),
     "limit.access_rules": (507, False),
