@@ -22,6 +22,7 @@ usage() {
 usage: tools/bench.sh [--json FILE] [--runs N] [--large-runs N] [--sandbox]
        tools/bench.sh appliance [--json FILE] [--before CHECKOUT]
                                 [--seconds N] [--rounds N] [--shares N]
+       tools/bench.sh attaches [--json FILE] [--exports N] [--sandbox]
 
 The first measures create, snapshot, create from snapshot, clone, clone of a volume with
 1 GiB of data, extend and delete: acme_cinder's driver on the reference
@@ -48,6 +49,14 @@ as well: what the disk makes durable in a second.
   --seconds N         for each figure (5)
   --rounds N          of all but the start; medians are shown (2)
   --shares N          for the start; 0: leave it out (10000)
+
+The third measures bursts of 1, 48 and 200 access rules that are put, and
+deleted, at the same moment, each by a client of its own, while other shares
+are exported: status codes, seconds, and processes that the appliance started.
+
+  --json FILE       write the results there as well
+  --exports N       shares that are exported before (1000)
+  --sandbox         use the sandbox even where the running kernel has NFS
 TEXT
 }
 
@@ -85,6 +94,41 @@ bench_appliance() {
         fail "the measurement failed; logs are in $logs"
     [ -z "$json" ] || cp "$logs/results.json" "$json"
 }
+
+bench_attaches() {
+    local json='' kind=() arguments=() logs=$ACME_WORK/bench-logs
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --json)
+                json=$(realpath -m "${2:?FILE}")
+                shift
+                ;;
+            --exports)
+                arguments+=("$1" "${2:?N}")
+                shift
+                ;;
+            --sandbox) kind=(--sandbox) ;;
+            -h | --help) usage && exit 0 ;;
+            *) usage >&2 && exit 2 ;;
+        esac
+        shift
+    done
+    ensure_demo "${kind[@]}"
+    rm -rf "$logs"
+    mkdir -p "$logs"
+    tools/sandbox.sh "${kind[@]}" --share "$logs" run -- \
+        "$DEMO_PYTHON" -W ignore -m tools.bench.attaches \
+        --json "$logs/results.json" --logs "$logs" "${arguments[@]}" ||
+        fail "the measurement failed; logs are in $logs"
+    [ -z "$json" ] || cp "$logs/results.json" "$json"
+}
+
+if [ "${1:-}" = attaches ]; then
+    shift
+    cd "$ACME_TOP"
+    bench_attaches "$@"
+    exit
+fi
 
 if [ "${1:-}" = appliance ]; then
     shift

@@ -42,6 +42,7 @@ from tools.demo import appliance
 
 POOL_BYTES = 4 << 30
 TIMEOUT_SECONDS = 300
+CONNECT_TRIES = 10
 #: How the appliance's debug log shows that it starts a command.
 COMMAND_MARK = "acme_appliance.host.commands"
 
@@ -76,11 +77,22 @@ class Client:
             timeout=TIMEOUT_SECONDS,
             context=ssl.create_default_context(cafile=str(box.ca_file)),
         )
-        self._connection.connect()
+        self._connect()
         self._headers = {
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
         }
+
+    def _connect(self) -> None:
+        """A server that is busy with other handshakes may cut this off."""
+        for left in reversed(range(CONNECT_TRIES)):
+            try:
+                self._connection.connect()
+                return
+            except OSError:
+                self._connection.close()
+                if not left:
+                    raise
 
     def send(self, method: str, path: str, body: Any = None) -> Reply:
         """A connection that the server has closed meanwhile is made again."""
@@ -166,7 +178,7 @@ class Bench:
 
         def send(request: tuple[str, str, Any]) -> Reply:
             client = Client(self._box, self._token)
-            barrier.wait()
+            barrier.wait(TIMEOUT_SECONDS)
             try:
                 return client.send(*request)
             finally:
@@ -175,7 +187,7 @@ class Bench:
         before = self._processes()
         with futures.ThreadPoolExecutor(len(requests)) as pool:
             calls = [pool.submit(send, request) for request in requests]
-            barrier.wait()
+            barrier.wait(TIMEOUT_SECONDS)
             began = time.perf_counter()
             replies = [call.result() for call in calls]
             seconds = time.perf_counter() - began
