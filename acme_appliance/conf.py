@@ -82,9 +82,28 @@ DEFAULT_OPTS: Final = [
         default=320,
         min=8,
         max=1024,
-        help="Threads that serve the API. At most five eighths of them are"
-        " with changes and a quarter with long polls at a time; the others"
-        " stay free for reads.",
+        help="Threads that serve requests with a valid token. At most five"
+        " eighths of them are with changes and a quarter with long polls at"
+        " a time; the others stay free for reads.",
+    ),
+    cfg.IntOpt(
+        "max_connections",
+        default=4096,
+        min=64,
+        max=65536,
+        help="Connections to the API that are open at a time. Past that a"
+        " new one takes the place of the oldest that has not shown a valid"
+        " token. Each takes about 60 KiB.",
+    ),
+    cfg.IntOpt(
+        "max_connections_without_token",
+        default=256,
+        min=8,
+        max=65536,
+        help="How many of them one address (IPv6: one /64) may have that"
+        " have not shown a valid token. Past that a new one takes the place"
+        " of the oldest of these, so that a client behind the same address"
+        " still gets through.",
     ),
     cfg.IntOpt(
         "workers",
@@ -614,8 +633,8 @@ def export_root(conf: cfg.ConfigOpts) -> str:
     return paths[0] if len(paths) == 1 else os.path.commonpath(paths)
 
 
-def bind_addresses(conf: cfg.ConfigOpts) -> list[str]:
-    """``HOST:PORT`` of each listener, as gunicorn takes it."""
+def listen_points(conf: cfg.ConfigOpts) -> list[str]:
+    """``HOST:PORT`` of each listener, as a URL has it."""
     return [
         f"[{address}]:{conf.port}"
         if ":" in address

@@ -10,355 +10,224 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""gunicorn, from within: one worker process with threads, TLS, and us.
+"""The process that serves: the front end, the service, and signals."""
 
-The master does nothing but start the worker again when it dies. Everything
-is made in the worker, after the fork: no connection and no thread crosses
-it. A worker takes the state directory's lock before anything else, so that
-a new one, after a reload or after the master was killed, waits for the old
-one to go.
-"""
-
-from collections.abc import Callable
-from collections.abc import Iterator
-import contextlib
+import asyncio
+from collections.abc import Awaitable
 import logging
 import os
+import resource
+import signal
 import socket
-import sys
+import ssl
 import threading
-import time
-from typing import Any
 from typing import Final
 
-from gunicorn import arbiter
-from gunicorn import glogging
-from gunicorn.app import base
-from gunicorn.workers import gthread
 from oslo_config import cfg
+import uvloop
 
-from acme_appliance import conf as options
-from acme_appliance import locks
+from acme_appliance import composition
 from acme_appliance import problems
 from acme_appliance import tls
+from acme_appliance.api import app
+from acme_appliance.service import Service
+from acme_appliance.service import tokens
+from acme_appliance.web import frontend
 
 LOG = logging.getLogger(__name__)
 
-#: A new worker waits so long for an old one to finish its requests.
-HANDOVER_SECONDS: Final = 90
-#: A worker that shows no sign of life for so long is killed; the main loop
-#: shows one each second, but a machine may be very slow at its start.
-_SILENCE_SECONDS: Final = 300
-#: A client that was told goodbye has so long to hang up.
-_LINGER_SECONDS: Final = 2
-#: How late a deadline may be noticed.
-_TICK_SECONDS: Final = 0.5
-_KEEPALIVE_SECONDS: Final = 75
-_CONNECTIONS: Final = 1000
 _RETRY_SECONDS: Final = (1, 2, 5, 10, 30)
+#: Beyond graceful_shutdown_seconds, for what the stop itself takes.
+_STOP_SECONDS: Final = 10
+#: Files and sockets that are not API connections: database, log, commands.
+_OTHER_FILES: Final = 512
 
 
-def worker_lock(conf: cfg.ConfigOpts) -> locks.Lock:
-    """Held by the process that has the service."""
-    return locks.Lock(options.state_path(conf) / "worker.lock")
+class ListenError(Exception):
+    """An address cannot be listened on; the text says which and why."""
 
 
-class _Logger(glogging.Logger):  # type: ignore[misc] # no types
-    """gunicorn's messages in our log, in our format."""
+def listen(conf: cfg.ConfigOpts) -> list[socket.socket]:
+    """A bound socket for each listen address; nobody is accepted yet.
 
-    def setup(self, cfg: Any) -> None:
-        self.error_log.propagate = True
-        self.error_log.setLevel(logging.NOTSET)
-        # Requests are logged by the application, with their ids.
-        self.access_log.disabled = True
-
-
-class Deadlines:
-    """Ends connections whose peer is slow to send or to take what is due.
-
-    A time-out of a socket begins anew with every byte: a byte now and then
-    would hold a thread for ever. Shut down from here, the socket reads as
-    one whose peer has gone.
+    :raises ListenError: in use, not this machine's, or not permitted.
     """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        #: By connection, not by its socket: TLS puts another in its place.
-        self._due: dict[Any, float] = {}
-
-    def set(self, connection: Any, seconds: float) -> None:
-        """From now; in place of the one that it may have."""
-        with self._lock:
-            self._due[connection] = self._clock() + seconds
-
-    def clear(self, connection: Any) -> None:
-        """Once this has returned, the socket is not touched any more."""
-        with self._lock:
-            self._due.pop(connection, None)
-
-    @contextlib.contextmanager
-    def within(self, connection: Any, seconds: float) -> Iterator[None]:
-        self.set(connection, seconds)
+    bound: list[socket.socket] = []
+    for address in conf.listen_addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            yield
-        finally:
-            self.clear(connection)
-
-    def enforce(self) -> None:
-        # Under the lock, or a socket could be closed meanwhile, and its
-        # number be another one's.
-        with self._lock:
-            now = self._clock()
-            late = [c for c, due in self._due.items() if due <= now]
-            for connection in late:
-                if _shut_down(connection.sock):
-                    LOG.info("Too slow, cut off: %s", connection.client)
-                    del self._due[connection]
-
-    def watch(self) -> None:
-        """Enforce them for as long as the process lives."""
-
-        def run() -> None:
-            while True:
-                time.sleep(_TICK_SECONDS)
-                self.enforce()
-
-        threading.Thread(target=run, name="deadlines", daemon=True).start()
-
-
-def _shut_down(sock: socket.socket) -> bool:
-    """False: it cannot be now; just being wrapped in TLS, for example."""
-    try:
-        # Not the TLS socket's own: the thread that uses it would find half
-        # of its state gone.
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        return False
-    return True
-
-
-class _Input:
-    """A request's body, each read of which has a deadline."""
-
-    def __init__(
-        self,
-        body: Any,
-        within: Callable[[], contextlib.AbstractContextManager[None]],
-    ) -> None:
-        self._body = body
-        self._within = within
-
-    def read(self, size: int = -1) -> bytes:
-        with self._within():
-            data: bytes = self._body.read(size)
-            return data
-
-
-class Worker(gthread.ThreadWorker):  # type: ignore[misc] # no types
-    """Gives clients a limited time, and answers what is no HTTP as the API.
-
-    The time is for sending a request and for taking the reply, never for
-    the work in between: long polls and slow changes have their own limits.
-    """
-
-    #: For the TLS handshake and a request's head together, and again for
-    #: its body, 64 KiB at most: many times what a bad line needs, and all
-    #: that a thread can be held for by somebody who has not logged in.
-    receive_seconds: float = 10
-    #: For taking the reply, of which the longest list is some megabytes.
-    send_seconds: float = 30
-    wsgi: Any
-
-    #: SIGTERM has come; a plain flag, as signal handlers take no locks.
-    stopping = False
-
-    def init_process(self) -> None:
-        self._deadlines = Deadlines()
-        self._deadlines.watch()
-        #: The connection that a thread is at.
-        self._current = threading.local()
-        super().init_process()
-
-    def load_wsgi(self) -> None:
-        super().load_wsgi()
-        application = self.wsgi
-
-        def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
-            connection = self._current.connection
-            self._deadlines.clear(connection)
-            environ["wsgi.input"] = _Input(
-                environ["wsgi.input"],
-                lambda: self._deadlines.within(
-                    connection, self.receive_seconds
-                ),
+            bound.append(
+                socket.create_server(
+                    (address, conf.port),
+                    family=family,
+                    dualstack_ipv6=address == "::",
+                )
             )
-            try:
-                return application(environ, start_response)
-            finally:
-                self._deadlines.set(connection, self.send_seconds)
-
-        self.wsgi = wsgi
-
-    def handle(self, conn: Any) -> Any:
-        """One request, or as much of it as there is, in a thread."""
-        self._current.connection = conn
-        with self._deadlines.within(conn, self.receive_seconds):
-            kept = super().handle(conn)
-        if kept is False:
-            self._close(conn)
-        return kept
-
-    def _close(self, conn: Any) -> None:
-        """Close in this thread what gunicorn would in its main loop.
-
-        A close with something unread would take the end of the reply away,
-        so the client's is waited for; in the main loop everybody would.
-        gunicorn also counts a connection twice that is closed already.
-        """
-        with (
-            contextlib.suppress(OSError),
-            self._deadlines.within(conn, _LINGER_SECONDS),
-        ):
-            conn.sock.setblocking(True)
-            conn.sock.shutdown(socket.SHUT_WR)
-            while conn.sock.recv(65_536):
-                pass
-        conn.sock.close()
-        conn.close = _do_nothing
-
-    def handle_exit(self, sig: Any, frame: Any) -> None:
-        Worker.stopping = True
-        super().handle_exit(sig, frame)
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: Any) -> None:
-        LOG.info(
-            "Not a request, from %s: %s: %.200r",
-            addr[0] if addr else "-",
-            type(exc).__name__,
-            str(exc),
-        )
-        body = _bad_request()
-        try:
-            client.setblocking(False)
-            client.send(body)
         except OSError as error:
-            LOG.debug("The reply could not be sent: %s", error)
+            for each in bound:
+                each.close()
+            raise ListenError(
+                f"cannot listen on {address} port {conf.port}: {error}"
+            ) from error
+    return bound
 
 
-def _do_nothing(graceful: bool = False) -> None:
-    return
+class Server:
+    """The appliance, from its parts to its end.
 
-
-def _bad_request() -> bytes:
-    # json comes with the API's modules in any case.
-    from acme_appliance.api.calls import to_json
-
-    problem = problems.Problem(
-        "request.invalid", "This is not a valid HTTP request."
-    )
-    body = to_json(problem.to_dict())
-    head = (
-        "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"
-        "Content-Type: application/problem+json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-class Server(base.BaseApplication):  # type: ignore[misc] # no types
-    """The appliance as gunicorn runs it.
-
-    :param lock: held by the master; tells a second ``serve``.
+    :param certificate: None: no TLS.
+    :raises tls.TlsError: the certificate cannot be used.
     """
 
     def __init__(
         self,
         conf: cfg.ConfigOpts,
         certificate: tls.Certificate | None,
-        lock: locks.Lock,
+        listeners: list[socket.socket],
     ) -> None:
         self._conf = conf
-        self._certificate = certificate
-        self._lock = lock
-        self._worker_lock = worker_lock(conf)
-        self._starter: _Starter | None = None
-        super().__init__(prog=options.PROG)
+        self._listeners = listeners
+        self._context = _context(certificate)
+        self._stopping = threading.Event()
 
-    def load_config(self) -> None:
-        for name, value in self._settings().items():
-            self.cfg.set(name, value)
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT; SIGHUP reads the certificate again."""
+        database = composition.build_database(self._conf)
+        service = composition.build_service(self._conf, database)
+        # asyncio's own loop takes 300 KiB for a TLS connection, this 50.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run(service, tokens.TokenStore(database)))
 
-    def _settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = {
-            "bind": options.bind_addresses(self._conf),
-            "workers": 1,
-            "worker_class": Worker,
-            "threads": self._conf.threads,
-            "worker_connections": _CONNECTIONS,
-            "timeout": _SILENCE_SECONDS,
-            "graceful_timeout": self._conf.graceful_shutdown_seconds,
-            "keepalive": _KEEPALIVE_SECONDS,
-            "umask": 0o022,
-            "proc_name": options.PROG,
-            "logger_class": _Logger,
-            "post_fork": self._after_fork,
-            "post_worker_init": self._start_service,
-            "worker_exit": self._stop_service,
-            # Nobody is in front who could say what a client's address is.
-            "forwarded_allow_ips": "",
-            "secure_scheme_headers": {},
-        }
-        if os.access("/dev/shm", os.W_OK):  # noqa: S108 - an unlinked file
-            settings["worker_tmp_dir"] = "/dev/shm"  # noqa: S108
-        if "control_socket_disable" in self.cfg.settings:
-            settings["control_socket_disable"] = True
-        if self._certificate is not None:
-            # One context for all connections: gunicorn would read the
-            # files again for each.
-            context = tls.server_context(self._certificate)
-            settings["certfile"] = str(self._certificate.certificate_file)
-            settings["keyfile"] = str(self._certificate.key_file)
-            settings["ssl_context"] = lambda config, default: context
-        return settings
+    async def _run(self, service: Service, store: tokens.TokenStore) -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: _in_background(self._reload())
+        )
+        front = self._front(service, store)
+        front.start(self._listeners)
+        starter = _Starter(service)
+        starter.start()
+        notify("READY=1")
+        await stop.wait()
+        await self._stop(front, starter)
 
-    def _after_fork(self, server: Any, worker: Any) -> None:
-        self._lock.leave()
-        for listener in worker.sockets:
-            # Accepted sockets inherit it.
-            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def load(self) -> Any:
-        """In the worker: everything that has threads or connections."""
-        from acme_appliance import composition
-        from acme_appliance.api import app
-        from acme_appliance.service import tokens
-
-        try:
-            self._worker_lock.take(HANDOVER_SECONDS)
-            database = composition.build_database(self._conf)
-            service = composition.build_service(self._conf, database)
-        except locks.Held as error:
-            LOG.error("The process before this one does not end: %s", error)
-            sys.exit(arbiter.Arbiter.APP_LOAD_ERROR)
-        except Exception:
-            LOG.exception("The appliance cannot start")
-            sys.exit(arbiter.Arbiter.APP_LOAD_ERROR)
-        self._starter = _Starter(service)
-        return app.create_app(
-            service,
-            tokens.TokenStore(database),
-            composition.build_api_settings(self._conf),
-            lambda: Worker.stopping,
+    def _front(
+        self, service: Service, store: tokens.TokenStore
+    ) -> frontend.Frontend:
+        settings = composition.build_api_settings(self._conf)
+        authenticator = app.build_authenticator(store, settings)
+        return frontend.Frontend(
+            app.create_app(
+                service, store, settings, authenticator, self._stopping.is_set
+            ),
+            authenticator,
+            _limits(self._conf, settings.max_body_bytes),
+            lambda: self._context,
         )
 
-    def _start_service(self, worker: Any) -> None:
-        if self._starter is not None:
-            self._starter.start()
+    async def _stop(
+        self, front: frontend.Frontend, starter: "_Starter"
+    ) -> None:
+        LOG.info("Stopping")
+        notify("STOPPING=1")
+        self._stopping.set()
+        seconds = self._conf.graceful_shutdown_seconds
+        _leave_after(seconds + _STOP_SECONDS)
+        await front.stop(seconds)
+        await asyncio.to_thread(starter.stop)
+        LOG.info("Stopped")
 
-    def _stop_service(self, server: Any, worker: Any) -> None:
-        if self._starter is not None:
-            self._starter.stop()
+    async def _reload(self) -> None:
+        """New connections get the certificate that is in the files now."""
+        try:
+            certificate = await asyncio.to_thread(
+                composition.find_certificate, self._conf
+            )
+            self._context = _context(certificate)
+        except (OSError, tls.TlsError) as error:
+            LOG.error("The certificate stays as it was: %s", error)
+
+
+def _context(certificate: tls.Certificate | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    LOG.info(
+        "TLS certificate %s, SHA-256 %s",
+        certificate.certificate_file,
+        certificate.fingerprint,
+    )
+    return tls.server_context(certificate)
+
+
+def _limits(conf: cfg.ConfigOpts, max_body_bytes: int) -> frontend.Limits:
+    files = _allow_open_files(conf.max_connections + _OTHER_FILES)
+    most = max(1, min(conf.max_connections, files - _OTHER_FILES))
+    if most < conf.max_connections:
+        LOG.warning(
+            "[DEFAULT] max_connections is %d, but %d open files are allowed"
+            " (LimitNOFILE=, ulimit -n): at most %d connections",
+            conf.max_connections,
+            files,
+            most,
+        )
+    return frontend.Limits(
+        threads=conf.threads,
+        max_connections=most,
+        max_strangers=conf.max_connections_without_token,
+        max_body_bytes=max_body_bytes,
+    )
+
+
+def _allow_open_files(wanted: int) -> int:
+    """Raise the soft limit as far as is needed and allowed; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
+
+
+def _in_background(work: Awaitable[None]) -> None:
+    task = asyncio.ensure_future(work)
+    # The loop itself keeps only a weak reference.
+    task.add_done_callback(_BACKGROUND.discard)
+    _BACKGROUND.add(task)
+
+
+_BACKGROUND: Final[set[asyncio.Future[None]]] = set()
+
+
+def _leave_after(seconds: float) -> None:
+    """A thread that hangs, in a disk for example, does not keep the process.
+
+    What it was doing is taken up at the next start.
+    """
+
+    def leave() -> None:
+        LOG.error("Work does not end within %s s; leaving it", seconds)
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+
+
+def notify(state: str) -> None:
+    """Tell systemd, if that started us (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(state.encode(), address)
+    except OSError as error:
+        LOG.warning("systemd cannot be told %s: %s", state, error)
 
 
 class _Starter:
@@ -368,7 +237,7 @@ class _Starter:
     that is mounted late needs no restart.
     """
 
-    def __init__(self, service: Any) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
         self._stopping = threading.Event()
         self._thread = threading.Thread(

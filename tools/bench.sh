@@ -23,6 +23,9 @@ usage: tools/bench.sh [--json FILE] [--runs N] [--large-runs N] [--sandbox]
        tools/bench.sh appliance [--json FILE] [--before CHECKOUT]
                                 [--seconds N] [--rounds N] [--shares N]
        tools/bench.sh attaches [--json FILE] [--exports N] [--sandbox]
+       tools/bench.sh clients [--json FILE] [--count N] [--requests N]
+                              [--source-addresses N] [--kinds KIND ...]
+                              [--url URL --ca-file FILE --token TOKEN]
 
 The first measures create, snapshot, create from snapshot, clone, clone of a volume with
 1 GiB of data, extend and delete: acme_cinder's driver on the reference
@@ -57,6 +60,18 @@ are exported: status codes, seconds, and processes that the appliance started.
   --json FILE       write the results there as well
   --exports N       shares that are exported before (1000)
   --sandbox         use the sandbox even where the running kernel has NFS
+
+The fourth measures how long an authenticated request takes beside clients
+that only hold connections (tools/bench/hostile.py): median and 99th
+percentile, on a kept connection and on new ones, and the server's memory.
+
+  --json FILE           write the results there as well
+  --count N             connections of each kind (2000)
+  --requests N          for each figure (400)
+  --source-addresses N  from so many addresses; 0: all from 127.0.0.1 (0)
+  --kinds KIND ...      not all of them
+  --url URL             an appliance that runs already, with --ca-file and
+                        --token; --pid tells its memory
 TEXT
 }
 
@@ -135,6 +150,13 @@ if [ "${1:-}" = appliance ]; then
     cd "$ACME_TOP"
     bench_appliance "$@"
     exit
+fi
+
+if [ "${1:-}" = clients ]; then
+    shift
+    cd "$ACME_TOP"
+    ensure_bench "$ACME_TOP"
+    exec "$BENCH_PYTHON" -m tools.bench.clients "$@"
 fi
 
 JSON='' KIND=() RUNS=()

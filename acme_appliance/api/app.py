@@ -65,19 +65,14 @@ class Api:
         service: "Service",
         store: "tokens.TokenStore",
         settings: ApiSettings,
+        authenticator: auth.Authenticator,
         is_stopping: Callable[[], bool],
     ) -> None:
         self.is_stopping = is_stopping
         self.service = service
         self.tokens = store
         self.settings = settings
-        self.authenticator = auth.Authenticator(
-            store,
-            auth.FailureLimit(
-                settings.max_failed_logins,
-                settings.failed_login_window_seconds,
-            ),
-        )
+        self.authenticator = authenticator
         self._changes = threading.BoundedSemaphore(settings.changes)
         self._long_polls = threading.BoundedSemaphore(settings.long_polls)
 
@@ -181,14 +176,25 @@ class Api:
             yield
 
 
+def build_authenticator(
+    store: "tokens.TokenStore", settings: ApiSettings
+) -> auth.Authenticator:
+    failures = auth.FailureLimit(
+        settings.max_failed_logins, settings.failed_login_window_seconds
+    )
+    return auth.Authenticator(store, failures)
+
+
 def create_app(
     service: "Service",
     store: "tokens.TokenStore",
     settings: ApiSettings | None = None,
+    authenticator: auth.Authenticator | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> "falcon.App[falcon.Request, falcon.Response]":
     """The whole API over one service; needs no server to be called.
 
+    :param authenticator: default: one of its own.
     :param is_stopping: asked now and then by long polls, which end early
         when it says so.
     """
@@ -199,7 +205,9 @@ def create_app(
         (exc.OperationalError, exc.TimeoutError), _on_database_error
     )
     app.add_error_handler(problems.Problem, _on_problem)
-    api = Api(service, store, settings or ApiSettings(), is_stopping)
+    settings = settings or ApiSettings()
+    authenticator = authenticator or build_authenticator(store, settings)
+    api = Api(service, store, settings, authenticator, is_stopping)
     for path, resource in _resources(api).items():
         app.add_route(path, resource)
     return app

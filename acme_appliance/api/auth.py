@@ -18,13 +18,15 @@ import collections
 from collections.abc import Callable
 import dataclasses
 import hashlib
-import ipaddress
 import logging
 import threading
 import time
 from typing import Final
 from typing import NoReturn
 
+from sqlalchemy import exc
+
+from acme_appliance import addresses
 from acme_appliance import problems
 from acme_appliance.service import tokens
 
@@ -61,7 +63,7 @@ class FailureLimit:
     def wait_seconds(self, address: str) -> int:
         """How long until this address may try again; 0: now."""
         with self._lock:
-            times = self._failures.get(_network(address))
+            times = self._failures.get(addresses.network(address))
             if not times:
                 return 0
             now = self._clock()
@@ -73,7 +75,7 @@ class FailureLimit:
 
     def record(self, address: str) -> int:
         """Count a failure; returns how many there are in the window."""
-        key = _network(address)
+        key = addresses.network(address)
         with self._lock:
             # No more times than the limit are kept for an address.
             times = self._failures.setdefault(
@@ -84,17 +86,6 @@ class FailureLimit:
             while len(self._failures) > _REMEMBERED:
                 self._failures.popitem(last=False)
             return len(times)
-
-
-def _network(address: str) -> str:
-    """The key of an address: IPv6 clients own a whole /64."""
-    if ":" not in address:
-        return address
-    try:
-        network = ipaddress.ip_network((address.split("%")[0], 64), False)
-    except ValueError:
-        return address
-    return str(network)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +101,10 @@ class Authenticator:
     """Turns an Authorization header into a credential.
 
     Behind a proxy all clients are one address, and a wrong token of one must
-    not lock the others out. So a bearer token is looked up whatever failed
-    before: 256 bits cannot be guessed, and a wrong one costs one read by an
-    index; what does not look like one costs none. Past the limit those that
-    fail are told to wait, and do not fill the log. A log-in with a name is
-    refused then, unless its token was good when last seen.
+    not lock the others out. So a token is looked up whatever failed before:
+    256 bits cannot be guessed, and a wrong one costs one read by an index;
+    what does not look like one costs none. Past the limit those that fail
+    are told to wait, and do not fill the log.
     """
 
     def __init__(
@@ -154,21 +144,44 @@ class Authenticator:
                 "Logging in needs HTTP Basic: the name of a token, and the"
                 " token as the password.",
             )
-        try:
-            pair = base64.b64decode(encoded, validate=True).decode()
-        except (binascii.Error, ValueError):
-            pair = ""
-        name, _, secret = pair.partition(":")
-        if _digest(secret) not in self._good:
-            self._refuse_guessing(address)
+        name, secret = _name_and_secret(encoded)
         credential = self._check(secret, address)
         if credential.name != name or credential.kind != "long":
             self._fail(address, "This name and token do not belong together.")
         return credential
 
+    def was_valid(self, header: str | None) -> bool:
+        """Whether the header's token was valid when it was last looked up.
+
+        Says whom to serve first, and nothing about what is allowed. Reads
+        no database.
+        """
+        return _digest(_secret_of(header)) in self._good
+
+    def is_valid(self, header: str | None) -> bool:
+        """As :meth:`was_valid`, after a look-up; counts no failure."""
+        secret = _secret_of(header)
+        if not tokens.TOKEN_PATTERN.fullmatch(secret):
+            return False
+        try:
+            self._look_up(secret)
+        except (problems.Problem, exc.SQLAlchemyError) as error:
+            # The request itself looks it up once more, and tells.
+            LOG.debug("A token could not be verified: %s", error)
+            return False
+        return True
+
     def _check(self, secret: str, address: str) -> tokens.Credential:
         if not tokens.TOKEN_PATTERN.fullmatch(secret):
             self._fail(address, "This is not a token.")
+        try:
+            return self._look_up(secret)
+        except problems.Problem as problem:
+            if problem.code == "auth.invalid":
+                self._fail(address, problem.detail)
+            raise
+
+    def _look_up(self, secret: str) -> tokens.Credential:
         digest = _digest(secret)
         known = self._good.get(digest)
         if known is not None and self._is_fresh(known):
@@ -177,10 +190,8 @@ class Authenticator:
         revocations, now = self._store.revocations, self._clock()
         try:
             credential = self._store.authenticate_hash(digest)
-        except problems.Problem as problem:
+        except problems.Problem:
             self._forget(digest)
-            if problem.code == "auth.invalid":
-                self._fail(address, problem.detail)
             raise
         self._remember(digest, _Known(credential, revocations, now))
         return credential
@@ -192,7 +203,7 @@ class Authenticator:
             and self._store.is_valid(known.credential)
         )
 
-    def _refuse_guessing(self, address: str) -> None:
+    def _fail(self, address: str, detail: str) -> NoReturn:
         wait = self._failures.wait_seconds(address)
         if wait:
             raise problems.Problem(
@@ -200,9 +211,6 @@ class Authenticator:
                 "Too many log-ins have failed from this address.",
                 retry_after_seconds=wait,
             )
-
-    def _fail(self, address: str, detail: str) -> NoReturn:
-        self._refuse_guessing(address)
         count = self._failures.record(address)
         LOG.warning("Log-in failed from %s (%d lately)", address, count)
         raise problems.Problem("auth.invalid", detail)
@@ -221,6 +229,24 @@ class Authenticator:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def _secret_of(header: str | None) -> str:
+    """The token of a header, by either scheme; empty: there is none."""
+    encoded = _split(header, "basic")
+    if encoded is not None:
+        return _name_and_secret(encoded)[1]
+    return _split(header, "bearer") or ""
+
+
+def _name_and_secret(encoded: str) -> tuple[str, str]:
+    """Of HTTP Basic (RFC 7617); empty where it is none."""
+    try:
+        pair = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, ValueError):
+        pair = ""
+    name, _, secret = pair.partition(":")
+    return name, secret
 
 
 def _split(header: str | None, wanted: str) -> str | None:

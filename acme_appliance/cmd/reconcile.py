@@ -106,28 +106,19 @@ def run(conf: cfg.ConfigOpts) -> int:
 def _nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
     """:raises CommandError: a server has the state directory, or will."""
     from acme_appliance import composition
-    from acme_appliance import server
 
-    with contextlib.ExitStack() as stack:
-        for lock, advice in (
-            (
-                locks.Lock(composition.ensure_state_path(conf) / "serve.lock"),
-                "the appliance is serving, as process {pid}. Stop it first"
-                " (systemctl stop acme-appliance).",
-            ),
-            (
-                server.worker_lock(conf),
-                "process {pid} of an appliance that was killed is still at"
-                " work. It ends by itself when it has done that; or end it"
-                " (kill {pid}).",
-            ),
-        ):
-            try:
-                lock.take()
-            except locks.Held as error:
-                raise CommandError(advice.format(pid=error.pid)) from error
-            stack.callback(lock.leave)
+    lock = locks.Lock(composition.ensure_state_path(conf) / "serve.lock")
+    try:
+        lock.take()
+    except locks.Held as error:
+        raise CommandError(
+            f"the appliance is serving, as process {error.pid}. Stop it"
+            " first (systemctl stop acme-appliance)."
+        ) from error
+    try:
         yield
+    finally:
+        lock.leave()
 
 
 def _left(report: dict[str, Any], apply: bool) -> bool:

@@ -61,39 +61,18 @@ def run(conf: cfg.ConfigOpts) -> int:
             f" {error.pid}. Stop it first (systemctl stop acme-appliance),"
             " or give this one another [DEFAULT] state_path."
         ) from error
-    _wait_for_old_worker(server.worker_lock(conf), server.HANDOVER_SECONDS)
+    try:
+        listeners = server.listen(conf)
+    except server.ListenError as error:
+        raise CommandError(str(error)) from error
     _mount_pools(conf)
     try:
         certificate = composition.find_certificate(conf)
-        application = server.Server(conf, certificate, lock)
+        serving = server.Server(conf, certificate, listeners)
     except tls.TlsError as error:
         raise CommandError(str(error), Exit.CONFIGURATION) from error
-    if certificate is not None:
-        LOG.info(
-            "TLS certificate %s, SHA-256 %s",
-            certificate.certificate_file,
-            certificate.fingerprint,
-        )
-    application.run()
+    serving.run()
     return Exit.OK
-
-
-def _wait_for_old_worker(lock: locks.Lock, seconds: int) -> None:
-    """One whose master was killed still has the port, and the service."""
-    if lock.is_held():
-        LOG.warning(
-            "Waiting for process %s, which a killed appliance left behind",
-            lock.holder(),
-        )
-    try:
-        lock.take(seconds)
-    except locks.Held as error:
-        raise CommandError(
-            f"process {error.pid} of an appliance that was killed has not"
-            f" ended within {seconds} s: end it (kill {error.pid}), and"
-            " start again"
-        ) from error
-    lock.leave()
 
 
 def _check(conf: cfg.ConfigOpts) -> None:

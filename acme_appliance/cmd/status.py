@@ -93,7 +93,7 @@ def _print(conf: cfg.ConfigOpts, status: dict[str, Any]) -> None:
     system = status["system"]
     pid = status["serving_pid"]
     scheme = "https" if status["tls"] else "http"
-    urls = [f"{scheme}://{a}" for a in options.bind_addresses(conf)]
+    urls = [f"{scheme}://{a}" for a in options.listen_points(conf)]
     print(f"{system['name']} ({system['id']}), {system['product']}", end=" ")
     print(system["version"])
     print(f"server: {f'process {pid}' if pid else 'not running'},", end=" ")

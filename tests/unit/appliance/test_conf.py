@@ -65,7 +65,7 @@ class ConfigurationTest(Case):
         self.assertEqual("/dev/vdb", silver.device)
         self.assertEqual("/srv/pools", options.export_root(conf))
         self.assertEqual(
-            ["127.0.0.1:8443", "[::1]:8443"], options.bind_addresses(conf)
+            ["127.0.0.1:8443", "[::1]:8443"], options.listen_points(conf)
         )
         settings = composition.build_settings(conf)
         self.assertEqual(7, settings.limits.max_shares)

@@ -10,9 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The server as it runs: a process of its own, gunicorn, TLS, signals."""
+"""The server as it runs: a process of its own, TLS, clients, signals."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -32,9 +33,9 @@ import uuid
 import requests
 
 from acme_appliance import conf as options
-from acme_appliance import server
 from acme_appliance.db.session import Database
 from acme_appliance.service import tokens
+from tools.bench import hostile
 
 PATIENCE_SECONDS = 60
 
@@ -44,6 +45,7 @@ state_path = {directory}/state
 listen_addresses = 127.0.0.1
 port = {port}
 threads = 16
+max_connections_without_token = 40
 graceful_shutdown_seconds = 10
 enabled_pools = gold
 [nfs]
@@ -87,6 +89,7 @@ class Server:
         self.log = self.directory / "log"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.program = ["-m", "acme_appliance"]
+        self.environment: dict[str, str] = {}
 
     def command(self, *arguments: str) -> list[str]:
         return [
@@ -100,7 +103,10 @@ class Server:
     def start(self) -> subprocess.Popen[bytes]:
         with open(self.log, "ab") as log:
             process = subprocess.Popen(
-                self.command("serve"), stdout=log, stderr=log
+                self.command("serve"),
+                stdout=log,
+                stderr=log,
+                env=os.environ | self.environment,
             )
         self.processes.append(process)
         return process
@@ -137,9 +143,6 @@ class Server:
             check=False,
         )
 
-    def worker_pid(self) -> int:
-        return int((self.state / "worker.lock").read_text())
-
     def secret(self) -> dict[str, str]:
         conf = options.load(["--config-file", str(self.file)])
         database = Database(options.database_url(conf))
@@ -150,17 +153,31 @@ class Server:
             database.close()
         return {"Authorization": f"Bearer {secret}"}
 
+    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+        return socket.create_connection(
+            ("127.0.0.1", self.port),
+            PATIENCE_SECONDS,
+            source_address=(source, 0),
+        )
+
+    def connect_with_tls(self, source: str = "127.0.0.1") -> ssl.SSLSocket:
+        context = ssl.create_default_context(cafile=self.ca_file)
+        return context.wrap_socket(
+            self.connect(source), server_hostname="localhost"
+        )
+
+    def connections(self) -> int:
+        """How many are established, from the server's side."""
+        port = f":{self.port:04X}"
+        lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
+        fields = (line.split() for line in lines)
+        return sum(f[1].endswith(port) and f[3] == "01" for f in fields)
+
     def stop(self) -> None:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
             process.wait(PATIENCE_SECONDS)
-        # Workers whose master is gone notice within a second or two.
-        lock = self.state / "worker.lock"
-        if lock.exists():
-            from acme_appliance import locks
-
-            wait_for("end", lambda: not locks.Lock(lock).is_held())
 
 
 class ServerCase(unittest.TestCase):
@@ -242,23 +259,18 @@ class ServeTest(ServerCase):
             path = "/v1/events?after=999&wait=60"
             replies.append(self.server.get(path, headers=headers))
 
+        tasks = pathlib.Path(f"/proc/{process.pid}/task")
+        before = len(list(tasks.iterdir()))
         poller = threading.Thread(target=poll)
         poller.start()
-        # It counts as begun once the server has a connection more.
-        wait_for("connection", lambda: self.connections() > 0)
+        # The first request with a token: its threads begin with it.
+        wait_for("the poll", lambda: len(list(tasks.iterdir())) >= before + 2)
         begin = time.monotonic()
         process.send_signal(signal.SIGTERM)
         self.assertEqual(0, process.wait(PATIENCE_SECONDS))
         poller.join(PATIENCE_SECONDS)
         self.assertLess(time.monotonic() - begin, 30)
         self.assertEqual([200], [reply.status_code for reply in replies])
-
-    def connections(self) -> int:
-        """How many are established, from the server's side."""
-        port = f":{self.server.port:04X}"
-        lines = pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]
-        fields = (line.split() for line in lines)
-        return sum(f[1].endswith(port) and f[3] == "01" for f in fields)
 
     def test_a_body_in_chunks(self):
         self.server.start_and_wait()
@@ -286,104 +298,238 @@ class ServeTest(ServerCase):
             self.assertEqual(413, reply.status_code, reply.text)
 
 
-class SlowClientTest(ServerCase):
-    """More slow connections than there are threads."""
+class HttpTest(ServerCase):
+    """What HTTP asks of a server, seen from a client."""
 
-    LIMIT_SECONDS = 2
-    CONNECTIONS = 20
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.start_and_wait()
+        self.headers = self.server.secret()
+        context = ssl.create_default_context(cafile=self.server.ca_file)
+        self.client = http.client.HTTPSConnection(
+            "localhost",
+            self.server.port,
+            timeout=PATIENCE_SECONDS,
+            context=context,
+        )
+        self.addCleanup(self.client.close)
+
+    def ask(self, method, path, body=None, **headers):
+        self.client.request(method, path, body, self.headers | headers)
+        reply = self.client.getresponse()
+        return reply, reply.read()
+
+    def test_one_connection_for_many_requests(self):
+        share = f"/v1/shares/{uuid.uuid4()}"
+        body = json.dumps({"name": "v", "size_bytes": 1 << 20})
+        json_type = {"Content-Type": "application/json"}
+        reply, data = self.ask("PUT", share, body, **json_type)
+        sock = self.client.sock
+        self.assertEqual(201, reply.status)
+        etag = reply.headers["ETag"]
+        reply, data = self.ask("GET", share)
+        self.assertEqual(len(data), int(reply.headers["Content-Length"]))
+        self.assertNotIn("aiohttp", reply.headers["Server"])
+        reply, nothing = self.ask("HEAD", share)
+        self.assertEqual(b"", nothing)
+        self.assertEqual(str(len(data)), reply.headers["Content-Length"])
+        reply, data = self.ask("GET", share, **{"If-None-Match": etag})
+        self.assertEqual((304, b""), (reply.status, data))
+        reply, data = self.ask("DELETE", share)
+        self.assertEqual((204, b""), (reply.status, data))
+        self.assertNotIn("Content-Type", reply.headers)
+        self.assertIs(sock, self.client.sock)
+
+    def test_a_query_and_an_escaped_path(self):
+        name = "a%20b%2Fc"
+        reply, data = self.ask("GET", f"/v1/shares?name={name}&limit=1")
+        self.assertEqual(200, reply.status, data)
+        reply, data = self.ask("GET", "/v1/shares/%C3%A4")
+        self.assertEqual(400, reply.status, data)
+        reply, data = self.ask("GET", "/v1/%2e%2e/x")
+        self.assertEqual(404, reply.status, data)
+
+    def test_a_client_that_waits_to_be_told_to_go_on(self):
+        body = json.dumps({"name": "v", "size_bytes": 1 << 20}).encode()
+        with self.server.connect_with_tls() as secure:
+            secure.sendall(
+                f"PUT /v1/shares/{uuid.uuid4()} HTTP/1.1\r\nHost: x\r\n"
+                f"Authorization: {self.headers['Authorization']}\r\n"
+                "Content-Type: application/json\r\n"
+                f"Content-Length: {len(body)}\r\n"
+                "Expect: 100-continue\r\n\r\n".encode()
+            )
+            self.assertEqual(
+                b"HTTP/1.1 100 Continue\r\n\r\n", secure.recv(4096)
+            )
+            secure.sendall(body)
+            reply = http.client.HTTPResponse(secure)
+            reply.begin()
+            self.assertEqual(201, reply.status)
+
+    def test_the_address_of_the_client_is_in_the_log(self):
+        with self.server.connect_with_tls("127.0.0.9") as secure:
+            secure.sendall(
+                b"GET /v1/shares HTTP/1.1\r\nHost: x\r\n"
+                b"X-Forwarded-For: 192.0.2.99\r\n\r\n"
+            )
+            self.assertTrue(secure.recv(4096))
+        log = self.server.log.read_text()
+        self.assertIn("from 127.0.0.9", log)
+        self.assertNotIn("192.0.2.99", log)
+
+
+class ClientsTest(ServerCase):
+    """Clients that hold connections, many more than there are threads."""
+
+    LIMIT_SECONDS = 3
+    CONNECTIONS = 80
+    ALLOWED = 40
 
     def setUp(self) -> None:
         super().setUp()
         self.server.program = [
             "-c",
-            "from acme_appliance import server\n"
+            "import functools\n"
             "from acme_appliance.cmd import main\n"
-            f"server.Worker.receive_seconds = {self.LIMIT_SECONDS}\n"
-            f"server.Worker.send_seconds = {self.LIMIT_SECONDS}\n"
+            "from acme_appliance.web import frontend\n"
+            "frontend.Limits = functools.partial(\n"
+            f"    frontend.Limits, receive_seconds={self.LIMIT_SECONDS},\n"
+            f"    send_seconds={self.LIMIT_SECONDS})\n"
             "raise SystemExit(main.main())",
         ]
         self.server.start_and_wait()
         self.headers = self.server.secret()
 
-    def connect(self) -> socket.socket:
-        connection = socket.create_connection(
-            ("127.0.0.1", self.server.port), PATIENCE_SECONDS
-        )
-        self.addCleanup(connection.close)
-        return connection
-
-    def connect_with_tls(self) -> ssl.SSLSocket:
-        context = ssl.create_default_context(cafile=self.server.ca_file)
-        connection = context.wrap_socket(
-            self.connect(), server_hostname="localhost"
-        )
-        self.addCleanup(connection.close)
-        return connection
-
-    def drip(self, connections, data: bytes) -> None:
-        """Byte by byte, until the test ends or everybody is cut off."""
-        stopping = threading.Event()
-
-        def run() -> None:
-            for byte in data * 1000:
-                for connection in connections:
-                    with contextlib.suppress(OSError):
-                        connection.sendall(bytes([byte]))
-                if stopping.wait(0.3):
-                    return
-
-        dripping = threading.Thread(target=run)
-        dripping.start()
-        self.addCleanup(dripping.join)
-        self.addCleanup(stopping.set)
-
     def check_answered(self) -> None:
-        self.assertEqual(200, self.server.get("/healthz").status_code)
-        self.assertIn("Too slow, cut off", self.server.log.read_text())
+        reply = self.server.get("/v1/shares", headers=self.headers)
+        self.assertEqual(200, reply.status_code)
 
-    def test_handshakes(self):
-        connections = [self.connect() for _ in range(self.CONNECTIONS)]
-        # The begin of a ClientHello of 16 KiB.
-        for connection in connections:
-            connection.sendall(b"\x16\x03\x01\x40\x00\x01")
-        self.drip(connections, b"\x00")
-        self.check_answered()
+    def hold(self, kind: str, addresses: int = 0) -> hostile.Clients:
+        clients = hostile.Clients(
+            self.server.port, kind, self.CONNECTIONS, addresses
+        )
+        self.addCleanup(clients.close)
+        clients.fill()
+        return clients
 
-    def test_heads(self):
-        connections = []
-        for _ in range(self.CONNECTIONS):
-            connection = self.connect_with_tls()
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nX-A: ")
-            connections.append(connection)
-        self.drip(connections, b"a")
-        self.check_answered()
+    def test_each_kind_from_one_address(self):
+        for kind in hostile.KINDS:
+            with self.subTest(kind=kind):
+                clients = self.hold(kind)
+                clients.go_on()
+                self.check_answered()
+                wait_for(
+                    "the end of those that are too many",
+                    lambda: self.server.connections() <= self.ALLOWED,
+                )
+                self.check_answered()
+                clients.close()
 
-    def test_bodies(self):
+    def test_each_kind_from_many_addresses(self):
+        for kind in hostile.KINDS:
+            with self.subTest(kind=kind):
+                clients = self.hold(kind, self.CONNECTIONS)
+                clients.go_on()
+                self.check_answered()
+                clients.close()
+
+    def test_silent_ones_are_ended(self):
+        for kind in ("idle", "handshake", "silent", "head", "unread"):
+            with self.subTest(kind=kind):
+                clients = self.hold(kind, self.CONNECTIONS)
+                wait_for(
+                    "their end",
+                    lambda clients=clients: self.all_ended(clients),
+                )
+
+    def all_ended(self, clients: hostile.Clients) -> bool:
+        clients.go_on()
+        return not clients.connections
+
+    def test_one_with_a_token_stays_whoever_comes(self):
+        with self.server.connect_with_tls() as secure:
+            self.ask(secure)
+            clients = self.hold("silent")
+            wait_for(
+                "the end of those that are too many",
+                lambda: self.server.connections() <= self.ALLOWED + 1,
+            )
+            self.ask(secure)
+            clients.close()
+
+    def ask(self, secure: ssl.SSLSocket) -> None:
+        secure.sendall(
+            b"GET /v1/shares HTTP/1.1\r\nHost: x\r\n"
+            b"Authorization: "
+            + self.headers["Authorization"].encode()
+            + b"\r\n\r\n"
+        )
+        reply = http.client.HTTPResponse(secure)
+        reply.begin()
+        reply.read()
+        self.assertEqual(200, reply.status)
+
+    def test_a_body_that_does_not_come(self):
+        """Of one that has a token; others are refused without it."""
         head = (
             f"PUT /v1/shares/{uuid.uuid4()} HTTP/1.1\r\nHost: x\r\n"
             f"Authorization: {self.headers['Authorization']}\r\n"
             "Content-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
         )
-        connections = []
-        for _ in range(self.CONNECTIONS):
-            connection = self.connect_with_tls()
-            connection.sendall(head.encode())
-            connections.append(connection)
-        self.drip(connections, b" ")
+        waiting = [self.server.connect_with_tls() for _ in range(self.ALLOWED)]
+        for secure in waiting:
+            self.addCleanup(secure.close)
+            secure.sendall(head.encode() + b'{"name":')
         self.check_answered()
+        for secure in waiting:
+            reply = http.client.HTTPResponse(secure)
+            reply.begin()
+            self.assertEqual(400, reply.status)
+            problem = json.loads(reply.read())
+            self.assertEqual("request.bad_json", problem["code"])
 
-    def test_who_does_not_hang_up_is_waited_for_in_a_thread(self):
-        begin = time.monotonic()
-        connections = []
-        for _ in range(2 * self.CONNECTIONS):
-            connection = self.connect_with_tls()
-            connection.sendall(b"GARBAGE\r\n\r\n")
-            connections.append(connection)
-        for connection in connections:
-            while connection.recv(4096):
-                pass
-        # One after the other it would take two seconds for each.
-        self.assertLess(time.monotonic() - begin, self.CONNECTIONS)
+    def test_more_bad_tokens_than_threads(self):
+        """Whole requests, again and again, from other threads."""
+        stopping = threading.Event()
+        request = hostile.HALF_BODY
+
+        def flood() -> None:
+            while not stopping.is_set():
+                with (
+                    contextlib.suppress(OSError),
+                    self.server.connect_with_tls("127.0.0.7") as secure,
+                ):
+                    secure.sendall(request)
+                    secure.recv(4096)
+
+        floods = [threading.Thread(target=flood) for _ in range(24)]
+        for each in floods:
+            each.start()
+        try:
+            for _ in range(20):
+                self.check_answered()
+        finally:
+            stopping.set()
+            for each in floods:
+                each.join(PATIENCE_SECONDS)
+
+    def test_long_polls_leave_threads_to_others(self):
+        path = f"/v1/events?after=999&wait={4 * self.LIMIT_SECONDS}"
+        done = threading.Event()
+
+        def poll() -> None:
+            with contextlib.suppress(requests.RequestException):
+                self.server.get(path, headers=self.headers)
+            done.set()
+
+        pollers = [threading.Thread(target=poll) for _ in range(64)]
+        for each in pollers:
+            each.start()
+        self.check_answered()
+        for each in pollers:
+            each.join(PATIENCE_SECONDS)
+        self.check_answered()
 
     def test_work_may_take_longer(self):
         """Also after a connection was idle."""
@@ -401,98 +547,56 @@ class SlowClientTest(ServerCase):
             reply = client.getresponse()
             reply.read()
             self.assertEqual(200, reply.status)
-        self.assertNotIn("Too slow", self.server.log.read_text())
 
 
-class Connection:
-    """What gunicorn has for one."""
+class SignalsTest(ServerCase):
+    def fingerprint(self) -> str:
+        pem = ssl.get_server_certificate(("127.0.0.1", self.server.port))
+        return hashlib.sha256(pem.encode()).hexdigest()
 
-    client = ("192.0.2.1", 1)
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-
-
-class DeadlinesTest(unittest.TestCase):
-    def setUp(self) -> None:
-        self.now = 100.0
-        self.deadlines = server.Deadlines(clock=lambda: self.now)
-        ours, self.peer = socket.socketpair()
-        self.addCleanup(ours.close)
-        self.addCleanup(self.peer.close)
-        self.connection = Connection(ours)
-        self.peer.setblocking(False)
-
-    def is_cut_off(self) -> bool:
-        self.deadlines.enforce()
-        try:
-            return self.peer.recv(1) == b""
-        except BlockingIOError:
-            return False
-
-    def test_a_deadline_is_kept(self):
-        self.deadlines.set(self.connection, 10)
-        self.now += 9
-        self.assertFalse(self.is_cut_off())
-        self.now += 1
-        self.assertTrue(self.is_cut_off())
-        self.deadlines.clear(self.connection)
-
-    def test_a_new_one_replaces_it(self):
-        self.deadlines.set(self.connection, 10)
-        self.deadlines.set(self.connection, 20)
-        self.now += 15
-        self.assertFalse(self.is_cut_off())
-
-    def test_one_that_was_met(self):
-        with self.deadlines.within(self.connection, 10):
-            pass
-        self.now += 15
-        self.assertFalse(self.is_cut_off())
-
-    def test_a_socket_that_cannot_be_shut_down_yet(self):
-        self.deadlines.set(self.connection, 10)
-        self.now += 15
-        ours = self.connection.sock
-        self.connection.sock = socket.socket()
-        self.connection.sock.close()
-        self.deadlines.enforce()
-        self.connection.sock = ours
-        self.assertTrue(self.is_cut_off())
-
-
-class ReplacementTest(ServerCase):
-    """One worker goes, another comes; never two at a time."""
-
-    def test_a_reload(self):
+    def test_a_reload_reads_the_certificate_again(self):
         process = self.server.start_and_wait()
-        old = self.server.worker_pid()
+        before = self.fingerprint()
+        with self.server.connect_with_tls() as kept:
+            self.server.ca_file.unlink()
+            process.send_signal(signal.SIGHUP)
+            wait_for("a new certificate", lambda: self.fingerprint() != before)
+            kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertIn(b"200 OK", kept.recv(4096))
+        self.assertTrue(self.server.is_ready(process))
+
+    def test_a_reload_with_a_broken_certificate_changes_nothing(self):
+        process = self.server.start_and_wait()
+        before = self.fingerprint()
+        self.server.ca_file.write_text("broken")
         process.send_signal(signal.SIGHUP)
-        wait_for("a new worker", lambda: self.server.worker_pid() != old)
-        wait_for("readiness", lambda: self.server.is_ready(process))
-        wait_for("the old one's end", lambda: not is_alive(old))
+        wait_for(
+            "the message",
+            lambda: "stays as it was" in self.server.log.read_text(),
+        )
+        self.assertEqual(before, self.fingerprint())
 
-    def test_the_worker_is_killed(self):
-        process = self.server.start_and_wait()
-        old = self.server.worker_pid()
-        os.kill(old, signal.SIGKILL)
-        wait_for("a new worker", lambda: self.server.worker_pid() != old)
-        wait_for("readiness", lambda: self.server.is_ready(process))
-
-    def test_the_master_is_killed_and_another_started(self):
+    def test_killed_and_started_again(self):
         first = self.server.start_and_wait()
-        old = self.server.worker_pid()
         first.kill()
         first.wait()
-        second = self.server.start()
-        wait_for("a new worker", lambda: self.server.worker_pid() != old)
-        wait_for("readiness", lambda: self.server.is_ready(second))
-        self.assertFalse(is_alive(old))
+        self.server.start_and_wait()
 
+    def test_the_port_is_taken(self):
+        with socket.create_server(("127.0.0.1", self.server.port)):
+            done = self.server.run("serve")
+        self.assertEqual(1, done.returncode)
+        self.assertIn(f"port {self.server.port}", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
 
-def is_alive(pid: int) -> bool:
-    try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return state.rpartition(")")[2].split()[0] != "Z"
+    def test_systemd_is_told(self):
+        path = f"{self.server.directory}/notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(path)
+            manager.settimeout(PATIENCE_SECONDS)
+            self.server.environment = {"NOTIFY_SOCKET": path}
+            process = self.server.start_and_wait()
+            self.assertEqual(b"READY=1", manager.recv(100))
+            process.terminate()
+            self.assertEqual(b"STOPPING=1", manager.recv(100))
+            self.assertEqual(0, process.wait(PATIENCE_SECONDS))

@@ -20,6 +20,7 @@ import unittest.mock
 import uuid
 
 import ddt
+from sqlalchemy import exc
 
 from acme_appliance import problems
 from acme_appliance.api import auth
@@ -291,19 +292,53 @@ class GuessingTest(unittest.TestCase):
             self.bearer("junk")
         self.store.authenticate_hash.assert_not_called()
 
-    def test_log_ins_stop_before_anything_is_looked_up(self):
-        for _ in range(3):
-            self.assertEqual("auth.invalid", self.basic(UNKNOWN))
-        self.store.authenticate_hash.reset_mock()
+    def test_a_valid_log_in_is_never_limited(self):
+        answers = [self.basic(UNKNOWN) for _ in range(5)]
+        self.assertEqual(["auth.invalid"] * 3 + ["rate.limited"] * 2, answers)
+        # Not seen before.
+        self.assertEqual("good", self.basic(self.good))
         self.assertEqual("rate.limited", self.basic(UNKNOWN))
-        self.assertEqual("rate.limited", self.basic(self.good))
-        self.store.authenticate_hash.assert_not_called()
+        self.assertEqual("good", self.basic(self.good))
 
-    def test_who_logged_in_goes_on_doing_so(self):
-        self.assertEqual("good", self.basic(self.good))
+    def test_a_failed_log_in_costs_one_look_up_and_no_more(self):
         for _ in range(5):
-            self.bearer("junk")
-        self.assertEqual("good", self.basic(self.good))
+            self.basic(UNKNOWN)
+        self.assertEqual(5, self.store.authenticate_hash.call_count)
+
+
+class LanesTest(unittest.TestCase):
+    """Whom the server serves first."""
+
+    def setUp(self) -> None:
+        self.store = unittest.mock.Mock(spec=tokens.TokenStore, revocations=0)
+        self.failures = auth.FailureLimit(1, 60)
+        self.authenticator = auth.Authenticator(self.store, self.failures)
+        self.header = "Bearer acme_" + "g" * 43
+
+    def test_valid_once_it_was_looked_up(self):
+        self.assertFalse(self.authenticator.was_valid(self.header))
+        self.assertTrue(self.authenticator.is_valid(self.header))
+        self.assertTrue(self.authenticator.was_valid(self.header))
+
+    def test_by_both_schemes(self):
+        self.assertTrue(self.authenticator.is_valid(self.header))
+        header = basic("name", "acme_" + "g" * 43)["Authorization"]
+        self.assertTrue(self.authenticator.was_valid(header))
+
+    def test_what_is_not_valid_counts_no_failure(self):
+        self.store.authenticate_hash.side_effect = problems.Problem(
+            "auth.invalid", "Unknown."
+        )
+        for header in (None, "", "Bearer", "Basic !", "Digest x", self.header):
+            self.assertFalse(self.authenticator.is_valid(header), header)
+            self.assertFalse(self.authenticator.was_valid(header), header)
+        self.assertEqual(0, self.failures.wait_seconds("192.0.2.1"))
+
+    def test_without_a_database_nobody_is_known(self):
+        self.store.authenticate_hash.side_effect = exc.OperationalError(
+            "", {}, Exception("the disk is gone")
+        )
+        self.assertFalse(self.authenticator.is_valid(self.header))
 
 
 class GuessingOverHttpTest(base.ApiCase):
