@@ -264,9 +264,13 @@ class KernelExporter(base.Exporter):
         try:
             self._change(targets.values(), found)
         except commands.CommandError as error:
-            if error.status is None or len(targets) == 1:
-                # What did not end by itself would not for one share.
+            if len(targets) == 1:
                 return dict.fromkeys(targets, error)
+            if error.status is None:
+                # What did not end by itself would not for one share. The
+                # command names the shares of others: nobody is told it.
+                reason = base.ExporterError(f"{error.argv[0]}: {error.reason}")
+                return dict.fromkeys(targets, reason)
             LOG.warning("Exports are changed one by one: %s", error)
             return self._adjust_singly(targets, found)
         return {}

@@ -23,6 +23,9 @@ LOG = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 60.0
 _KILL_SECONDS = 1.0
 
+#: So much of a command is shown in messages: some name hundreds of things.
+_MOST_SHOWN = 500
+
 #: Where a service without a login finds administration tools.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -33,7 +36,7 @@ class CommandError(Exception):
     def __init__(
         self, argv: Sequence[str], reason: str, status: int | None = None
     ) -> None:
-        super().__init__(f"{' '.join(argv)}: {reason}")
+        super().__init__(f"{_shown(argv)}: {reason}")
         self.argv = tuple(argv)
         self.reason = reason
         #: The exit status; None: it did not exit by itself.
@@ -72,7 +75,7 @@ def run(
         raise
     LOG.debug(
         "%s: exit %d after %.3f s",
-        " ".join(argv),
+        _shown(argv),
         process.returncode,
         time.monotonic() - begin,
     )
@@ -80,6 +83,11 @@ def run(
         reason = (errors or output).strip() or "no message"
         raise CommandError(argv, reason, process.returncode)
     return output
+
+
+def _shown(argv: Sequence[str]) -> str:
+    text = " ".join(argv)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:

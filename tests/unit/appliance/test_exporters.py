@@ -513,6 +513,19 @@ class TestBurst(unittest.TestCase):
         with self.assertRaisesRegex(base.ExporterError, "killed"):
             self.exporter.apply(wanted[0][0], {suite.ONE: RW})
 
+    def test_nobody_is_told_of_the_shares_of_others(self):
+        def hang(exports, options=None):
+            words = ["exportfs", *(path for path, _ in exports)]
+            raise commands.CommandError(words, "killed after 60 s")
+
+        shares = [self.make_share() for _ in range(self.COUNT)]
+        self.table.grant = self.table.grant_from_files = hang
+        targets = [
+            self.exporter._target(share, {suite.ONE: RW}) for share in shares
+        ]
+        for error in self.exporter._pass(targets):
+            self.assertEqual("exportfs: killed after 60 s", str(error))
+
     def test_grant_and_revoke_of_the_same_moment(self):
         share, other = self.make_share(), self.make_share()
         self.exporter.apply(share, {suite.ONE: RW, suite.TWO: RW})
