@@ -205,11 +205,11 @@ class Engine(abc.ABC):
         is overwritten: a snapshot, a clone of the share; and before the
         share grows. Whoever keeps to ``size_bytes`` shall never meet the
         limit. So it is what the share has taken by now, which may have to
-        stay for good, and eight times ``size_bytes``: an extent stays as
-        long as any part of it is in use, so one version of a file takes
-        up to four times its size (measured on btrfs, overwriting at random
-        places in pieces of 4 KiB to 64 MiB), and there may be two: one
-        until the snapshot is made, and one after it.
+        stay for good, and eight times ``size_bytes``. An extent stays as
+        long as any part of it is in use, so what is written anew takes
+        more than its size: up to 4.5 times, measured on btrfs by
+        overwriting at random places in pieces of 4 KiB to 64 MiB. The
+        rest is for what is written until the snapshot is there.
 
         :raises NotFound: the share is not there.
         """

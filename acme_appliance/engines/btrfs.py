@@ -170,7 +170,7 @@ class BtrfsEngine(base.Engine):
         if not self.capabilities.hard_limit:
             return True
         with _translated(share_id), self._share(share_id) as share:
-            return btrfsquota.limit_bytes(share) is not None
+            return btrfsquota.has_limit(share)
 
     def clone_share(self, source: base.Reference, share_id: str) -> None:
         self._snapshot(source, base.Kind.SHARE, share_id)

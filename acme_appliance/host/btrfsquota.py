@@ -20,6 +20,7 @@ linux/btrfs.h, which libbtrfsutil does not wrap. All need CAP_SYS_ADMIN.
 
 import errno
 import fcntl
+import os
 import pathlib
 import struct
 import uuid
@@ -37,13 +38,9 @@ _MAX_CHARGED = 1
 
 _SYSFS = pathlib.Path("/sys/fs/btrfs")
 _SIMPLE = "squota"
-#: Charged, and what will be when it is written.
-_CHARGED = (
-    "referenced",
-    "rsv_data",
-    "rsv_meta_pertrans",
-    "rsv_meta_prealloc",
-)
+#: Charged, and what will be when it is written. What is set aside for the
+#: subvolume's tree is left out: each is a read, and it is little.
+_CHARGED = ("referenced", "rsv_data")
 
 
 def is_supported() -> bool:
@@ -83,23 +80,20 @@ def set_limit(fd: int, limit_bytes: int) -> None:
 def charged_bytes(fd: int) -> int:
     """What is charged to an open subvolume, with what is on its way."""
     group = _group(fd)
-    return sum(_number(group / name) for name in _CHARGED)
+    return sum(_number(f"{group}/{name}") for name in _CHARGED)
 
 
-def limit_bytes(fd: int) -> int | None:
-    """The limit of an open subvolume; None: there is none."""
-    group = _group(fd)
-    if not _number(group / "limit_flags") & _MAX_CHARGED:
-        return None
-    return _number(group / "max_referenced")
+def has_limit(fd: int) -> bool:
+    """Whether an open subvolume has a limit; asked of all at each start."""
+    return bool(_number(f"{_group(fd)}/limit_flags") & _MAX_CHARGED)
 
 
-def _group(fd: int) -> pathlib.Path:
+def _group(fd: int) -> str:
     # struct btrfs_ioctl_ino_lookup_args: treeid, objectid, name[4080].
     lookup = bytearray(struct.pack("QQ4080x", 0, _ROOT_DIRECTORY))
     fcntl.ioctl(fd, _INO_LOOKUP, lookup)
     (subvolume,) = struct.unpack_from("Q", lookup)
-    return _groups(fd) / f"0_{subvolume}"
+    return f"{_groups(fd)}/0_{subvolume}"
 
 
 def _groups(fd: int) -> pathlib.Path:
@@ -118,5 +112,9 @@ def _mode(fd: int) -> str:
         return "qgroup" if _groups(fd).exists() else ""
 
 
-def _number(file: pathlib.Path) -> int:
-    return int(file.read_text())
+def _number(file: str) -> int:
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        return int(os.read(fd, 64))
+    finally:
+        os.close(fd)
