@@ -101,7 +101,9 @@ def _engine(pool: options.Pool) -> engines.Engine:
         from acme_appliance.engines.memory import MemoryEngine
 
         return MemoryEngine(
-            root=pool.path or f"/memory/{pool.name}", hard_limit=limited
+            root=pool.path or f"/memory/{pool.name}",
+            hard_limit=limited,
+            durable=False,
         )
     from acme_appliance.engines.btrfs import BtrfsEngine
 

@@ -27,6 +27,8 @@ class Exit(enum.IntEnum):
     CONFIGURATION = 3
     #: ``reconcile`` found differences that are still there.
     DIFFERENCES = 4
+    #: The database is not that of the pools: see ``recover``.
+    WRONG_DATABASE = 5
 
 
 class CommandError(Exception):

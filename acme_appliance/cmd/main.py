@@ -38,6 +38,7 @@ _SUBCOMMANDS: Final = (
     "token",
     "status",
     "reconcile",
+    "recover",
 )
 
 _DESCRIPTION: Final = (
@@ -47,7 +48,8 @@ _DESCRIPTION: Final = (
 )
 _EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 wrong"
-    " configuration, 4 reconcile left differences."
+    " configuration, 4 reconcile left differences, 5 the database is not that"
+    " of the pools (see recover)."
     " First steps: acme-appliance init --help"
 )
 

@@ -40,12 +40,15 @@ _TITLES: Final = {
     " program",
     "unknown_snapshots": "Subvolumes that no snapshot owns; never deleted by"
     " this program",
+    "old_metadata": "Shares and snapshots whose metadata in the pool is"
+    " missing or old",
     "export_differences": "Exports that are not as they should be",
     "unexplained_exports": "Exports that no access rule explains; only"
     " --apply withdraws them",
 }
 #: What --apply does about a finding.
 _REPAIRED: Final = {
+    "old_metadata": " (written)",
     "export_differences": " (repaired)",
     "unexplained_exports": " (withdrawn)",
 }
@@ -88,7 +91,7 @@ def run(conf: cfg.ConfigOpts) -> int:
         raise CommandError("--close-job needs --apply")
     try:
         if apply:
-            with _nobody_else(conf), stores.open_service(conf) as service:
+            with nobody_else(conf), stores.open_service(conf) as service:
                 report = service.reconcile(apply, close_jobs)
         else:
             with stores.look_at_service(conf) as service:
@@ -103,7 +106,7 @@ def run(conf: cfg.ConfigOpts) -> int:
 
 
 @contextlib.contextmanager
-def _nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
+def nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
     """:raises CommandError: a server has the state directory, or will."""
     from acme_appliance import composition
 

@@ -13,7 +13,9 @@
 """``acme-appliance serve``."""
 
 import logging
+import threading
 from typing import Any
+from typing import Final
 
 from oslo_config import cfg
 
@@ -23,6 +25,9 @@ from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
 
 LOG = logging.getLogger(__name__)
+
+#: How long a start waits for pools to say who they are.
+_IDENTITY_SECONDS: Final = 30.0
 
 _DESCRIPTION = (
     "Serve the REST API until SIGTERM. Makes a TLS certificate at the first"
@@ -66,6 +71,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     except server.ListenError as error:
         raise CommandError(str(error)) from error
     _mount_pools(conf)
+    _check_database(conf)
     try:
         certificate = composition.find_certificate(conf)
         serving = server.Server(conf, certificate, listeners)
@@ -97,6 +103,44 @@ def _set_up_logging(conf: cfg.ConfigOpts) -> None:
     log.setup(conf, options.PROG)
     for handler in logging.getLogger().handlers:
         handler.addFilter(middleware.MaskSecrets())
+
+
+def _check_database(conf: cfg.ConfigOpts) -> None:
+    """:raises CommandError: the database is not that of the pools.
+
+    The service checks the same, but it cannot end a server. A pool that
+    does not answer in time keeps nobody from starting.
+    """
+    found: list[Exception] = []
+    thread = threading.Thread(
+        target=_compare_identities, args=[conf, found], daemon=True
+    )
+    thread.start()
+    thread.join(_IDENTITY_SECONDS)
+    for error in found:
+        raise error
+
+
+def _compare_identities(conf: cfg.ConfigOpts, found: list[Exception]) -> None:
+    from acme_appliance import composition
+    from acme_appliance.cmd import stores
+    from acme_appliance.engines import base as engines
+    from acme_appliance.service import identity
+
+    try:
+        with stores.open_database(conf) as database:
+            identity.Identities(
+                database,
+                composition.build_engines(conf),
+                composition.system_id(composition.ensure_state_path(conf)),
+            ).check_all(adopt=False)
+    except identity.Mismatch as error:
+        found.append(CommandError(str(error), Exit.WRONG_DATABASE))
+    except engines.EngineError as error:
+        # Served all the same, as where a pool is not mounted.
+        LOG.error("A pool cannot be looked at: %s", error)
+    except Exception as error:
+        found.append(error)
 
 
 def _mount_pools(conf: cfg.ConfigOpts) -> None:

@@ -232,6 +232,16 @@ class Counter(Base):
     value: orm.Mapped[int] = orm.mapped_column()
 
 
+class Pool(Base):
+    """The pools that this database is used with, see service.identity."""
+
+    __tablename__ = "pools"
+
+    name: orm.Mapped[str] = orm.mapped_column(NAME, primary_key=True)
+    #: As it stands in the pool.
+    id: orm.Mapped[str] = orm.mapped_column(ID)
+
+
 class Token(Base):
     """Credentials; the secret itself is kept nowhere."""
 

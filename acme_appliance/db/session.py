@@ -30,7 +30,7 @@ BUSY_TIMEOUT_MS = 30_000
 WRITE_WAIT_SECONDS: Final = 30.0
 
 #: The newest migration.
-REVISION = "0003"
+REVISION = "0004"
 
 _WRITE = "acme_write"
 

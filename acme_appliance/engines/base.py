@@ -28,6 +28,10 @@ import dataclasses
 import enum
 import re
 from typing import ClassVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from acme_appliance.engines.metadata import MetadataStore
 
 ALLOCATION_SPARSE = "sparse"
 ALLOCATION_FULL = "full"
@@ -79,11 +83,13 @@ class Capabilities:
     ``grow_online``: grows it while clients have the share mounted.
     ``hard_limit``: clients cannot take more of the pool than
     :meth:`Engine.set_limit` says.
+    ``durable``: shares outlive the process.
     """
 
     volume_file: bool = True
     grow_online: bool = True
     hard_limit: bool = False
+    durable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +149,8 @@ class Engine(abc.ABC):
     #: What the API calls it.
     name: ClassVar[str]
     capabilities: Capabilities
+    #: What the pool tells of itself, of its shares and of its snapshots.
+    metadata: "MetadataStore"
 
     @abc.abstractmethod
     def check(self) -> list[str]:
@@ -305,6 +313,14 @@ class Engine(abc.ABC):
     def file_intact(self, share_id: str, name: str) -> bool:
         """Whether the volume file is there and a regular file."""
         return self.file_size(share_id, name) is not None
+
+    @abc.abstractmethod
+    def find_file(self, share_id: str) -> VolumeFile | None:
+        """The one regular file of a share of which nobody knows more; None:
+        the share has something else in it, or no file, or several.
+
+        :raises NotFound: the share is not there.
+        """
 
     @abc.abstractmethod
     def sync(self) -> None:

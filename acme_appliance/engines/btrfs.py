@@ -16,6 +16,7 @@ A pool is a directory on btrfs::
 
     POOL/shares/ID      a share, a subvolume
     POOL/snapshots/ID   a snapshot, a read-only subvolume
+    POOL/metadata       what the service knows of both, see engines.metadata
     POOL/commit         an empty subvolume, see btrfsutil.commit
     POOL/probe          a small file, read to see whether the disk answers
 
@@ -41,6 +42,7 @@ import time
 from typing import ClassVar
 
 from acme_appliance.engines import base
+from acme_appliance.engines import metadata
 from acme_appliance.host import btrfsquota
 from acme_appliance.host import btrfsutil
 from acme_appliance.host import filesystem
@@ -65,6 +67,7 @@ class BtrfsEngine(base.Engine):
     def __init__(self, directory: str, *, simple_quotas: bool = False) -> None:
         self.capabilities = base.Capabilities(hard_limit=simple_quotas)
         self.root = os.path.realpath(directory)
+        self.metadata = metadata.FolderStore(self.root)
         self._committing = threading.Lock()
         #: When the disk last answered, by the monotonic clock.
         self._touched = float("-inf")
@@ -238,6 +241,20 @@ class BtrfsEngine(base.Engine):
         found = self._stat(share_id, name)
         return None if found is None else found.st_size
 
+    def find_file(self, share_id: str) -> base.VolumeFile | None:
+        with _translated(share_id), self._share(share_id) as share:
+            names = os.listdir(share)
+            found = _find(share, names[0]) if len(names) == 1 else None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        return base.VolumeFile(
+            name=names[0],
+            size_bytes=found.st_size,
+            allocation=base.ALLOCATION_SPARSE,
+            owner=base.Owner(found.st_uid, found.st_gid),
+            mode=stat.S_IMODE(found.st_mode),
+        )
+
     def sync(self) -> None:
         path = os.path.join(self.root, _COMMIT)
         with _translated(path), self._committing:
@@ -328,7 +345,9 @@ def prepare(directory: str) -> None:
         with _opened(directory) as fd:
             with contextlib.suppress(FileExistsError):
                 btrfsutil.create_subvolume(fd, _COMMIT)
-    BtrfsEngine(directory).sync()
+    engine = BtrfsEngine(directory)
+    engine.metadata.prepare()
+    engine.sync()
 
 
 def enable_simple_quotas(directory: str) -> None:

@@ -18,13 +18,16 @@ loses what a disk may lose: :meth:`MemoryEngine.lose_unsynced` is a power
 cut. Tests act as an NFS client through :meth:`MemoryEngine.entries`.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import copy
 import dataclasses
+import json
 import threading
 
 from acme_appliance.engines import base
+from acme_appliance.engines import metadata
 
 BLOCK_BYTES = 4096
 
@@ -76,14 +79,78 @@ class Directory:
 State = dict[base.Kind, dict[str, Directory]]
 
 
+class MemoryStore(metadata.MetadataStore):
+    """Metadata as JSON in memory; the engine says when it is on disk."""
+
+    def __init__(
+        self, changing: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
+        self._changing = changing
+        #: None is the pool itself.
+        self._texts: dict[base.Reference | None, str] = {}
+        self._durable: dict[base.Reference | None, str] = {}
+
+    def sync(self) -> None:
+        self._durable = dict(self._texts)
+
+    def lose_unsynced(self) -> None:
+        self._texts = dict(self._durable)
+
+    def prepare(self) -> None:
+        return
+
+    def write(
+        self, reference: base.Reference, metadata: metadata.Metadata
+    ) -> None:
+        base.check_id(reference.id)
+        self._write(reference, metadata)
+
+    def read(self, reference: base.Reference) -> metadata.Metadata | None:
+        base.check_id(reference.id)
+        return self._read(reference)
+
+    def delete(self, reference: base.Reference) -> None:
+        base.check_id(reference.id)
+        with self._changing():
+            self._texts.pop(reference, None)
+
+    def ids(self, kind: base.Kind) -> set[str]:
+        with self._changing():
+            return {
+                reference.id
+                for reference in self._texts
+                if reference is not None and reference.kind == kind
+            }
+
+    def write_identity(self, identity: metadata.Metadata) -> None:
+        self._write(None, identity)
+
+    def read_identity(self) -> metadata.Metadata | None:
+        return self._read(None)
+
+    def _write(
+        self, key: base.Reference | None, values: metadata.Metadata
+    ) -> None:
+        with self._changing():
+            self._texts[key] = json.dumps(values)
+
+    def _read(self, key: base.Reference | None) -> metadata.Metadata | None:
+        with self._changing():
+            text = self._texts.get(key)
+        return None if text is None else dict(json.loads(text))
+
+
 class MemoryEngine(base.Engine):
     """See the module.
 
     :param total_bytes: the pool's size.
     :param hard_limit: note limits; nothing enforces them.
+    :param durable: tests hand the engine to the next service, as a disk
+        would be.
     """
 
     name = "memory"
+    metadata: MemoryStore
 
     def __init__(
         self,
@@ -91,8 +158,12 @@ class MemoryEngine(base.Engine):
         root: str = "/memory",
         *,
         hard_limit: bool = False,
+        durable: bool = True,
     ) -> None:
-        self.capabilities = base.Capabilities(hard_limit=hard_limit)
+        self.capabilities = base.Capabilities(
+            hard_limit=hard_limit, durable=durable
+        )
+        self.metadata = MemoryStore(self._changing)
         self.total_bytes = total_bytes
         self.root = root
         #: What ``check`` reports; tests make a pool fail with it.
@@ -118,6 +189,7 @@ class MemoryEngine(base.Engine):
         """Go back to what the last :meth:`sync` put on disk."""
         with self._lock:
             self._copy_touched(self._durable, self._state)
+            self.metadata.lose_unsynced()
 
     # -- the interface
 
@@ -266,10 +338,25 @@ class MemoryEngine(base.Engine):
                 return None
             return entry.size_bytes
 
+    def find_file(self, share_id: str) -> base.VolumeFile | None:
+        with self._changing():
+            entries = list(self._share(share_id).entries.items())
+        if len(entries) != 1 or entries[0][1].type != "file":
+            return None
+        name, entry = entries[0]
+        return base.VolumeFile(
+            name=name,
+            size_bytes=entry.size_bytes,
+            allocation=base.ALLOCATION_SPARSE,
+            owner=entry.owner,
+            mode=entry.mode,
+        )
+
     def sync(self) -> None:
         with self._changing():
             self.sync_count += 1
             self._copy_touched(self._state, self._durable)
+            self.metadata.sync()
 
     # -- helpers
 

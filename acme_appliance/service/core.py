@@ -31,6 +31,7 @@ from acme_appliance.db import models
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
+from acme_appliance.service import identity
 from acme_appliance.service import queue
 from acme_appliance.service import types
 from acme_appliance.service import views
@@ -74,6 +75,9 @@ class Core:
         #: Share to clients that are exported although no access rule
         #: explains it. Only an operator takes them away.
         self.unexplained_exports: dict[str, exporters.Clients] = {}
+        self.identities = identity.Identities(
+            database, self.pools, settings.system_id
+        )
         self.events_changed = threading.Condition()
         #: Counts announcements, so that none is missed while looking.
         self.events_version = 0
@@ -293,18 +297,22 @@ class Core:
             for name, answer in answers.items()
         }
 
-    def check_pool(self, pool: str) -> None:
+    def check_pool(self, pool: str, *, adopt: bool = True) -> None:
         """Returns or raises soon, also where the pool hangs.
 
-        :raises engines.Unavailable: nothing can be written there.
+        :param adopt: make a pool ours that is new.
+        :raises engines.Unavailable: nothing can be written there, or the
+            database is not the pool's.
         """
         self.engine(pool)
         each = self.watches[pool]
         sighting = each.finish_look(each.start_look())
         if sighting.reasons:
+            self.identities.forget(pool)
             raise engines.Unavailable(
                 f"the pool {pool}: {sighting.reasons[0]}"
             )
+        self.identities.check(pool, adopt=adopt)
 
     def check_exporter(self) -> list[str]:
         """Why shares cannot be served; empty: they can."""

@@ -33,12 +33,14 @@ from acme_appliance.service import core
 from acme_appliance.service import failures
 from acme_appliance.service import history
 from acme_appliance.service import journal
+from acme_appliance.service import marks
 from acme_appliance.service import openjobs
 from acme_appliance.service import operation
 from acme_appliance.service import owners
 from acme_appliance.service import pools as pool_views
 from acme_appliance.service import quotas
 from acme_appliance.service import recovery
+from acme_appliance.service import restoration
 from acme_appliance.service import retention
 from acme_appliance.service import share_creation
 from acme_appliance.service import share_operations
@@ -106,6 +108,7 @@ class Service:
         self._journal = journal.Journal(self.core, OPERATIONS)
         self._changer = changes.Changer(self.core, self._journal)
         self._recovery = recovery.Recovery(self._changer)
+        self._marks = marks.Marks(self.core)
         self._creation = share_creation.ShareCreation(self._changer)
         self._shares = shares.Shares(self._changer)
         self._snapshots = snapshots.Snapshots(self._changer)
@@ -135,6 +138,7 @@ class Service:
         except Exception as error:
             raise failures.to_problem(error) from error
         self._changer.started = True
+        self._marks.start()
         for line in report.lines():
             LOG.warning("Comparison at start: %s", line)
         for line in self.warnings():
@@ -147,6 +151,7 @@ class Service:
         self._changer.started = False
         self._background.stop()
         self._journal.stop()
+        self._marks.stop()
         self.core.stop_watching()
 
     def reconcile(
@@ -163,6 +168,19 @@ class Service:
         try:
             report = self._recovery.reconcile(apply, close_jobs)
             return dataclasses.asdict(report)
+        except Exception as error:
+            raise failures.to_problem(error) from error
+
+    def restore(self, *, apply: bool, adopt_into: str | None) -> types.Body:
+        """Rebuild the database from the pools, or bring an older copy up to
+        date; see :class:`restoration.Restoration`. Never while a service is
+        at work."""
+        try:
+            return dataclasses.asdict(
+                restoration.Restoration(self.core).run(
+                    apply=apply, adopt_into=adopt_into
+                )
+            )
         except Exception as error:
             raise failures.to_problem(error) from error
 

@@ -34,6 +34,7 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
 from acme_appliance.service import bounds
 from acme_appliance.service import changes
+from acme_appliance.service import metadata_repair
 from acme_appliance.service import openjobs
 from acme_appliance.service import types
 from acme_appliance.service.inspection import Finding
@@ -66,6 +67,8 @@ class Report:
     unexplained_exports: list[types.Body] = dataclasses.field(
         default_factory=list
     )
+    #: The metadata in the pool was missing or old; written if ``applied``.
+    old_metadata: list[str] = dataclasses.field(default_factory=list)
     #: Parts of a share or snapshot whose create failed; to be deleted.
     unfinished_creates: list[str] = dataclasses.field(default_factory=list)
     #: Ids of jobs that can neither be finished nor undone yet.
@@ -102,7 +105,12 @@ class Recovery:
         self.open_jobs = openjobs.OpenJobs(changer)
 
     def start(self) -> Report:
-        """Finish or undo what was cut off; then compare and repair."""
+        """Finish or undo what was cut off; then compare and repair.
+
+        :raises identity.Mismatch: the database is not that of the pools;
+            nothing was done.
+        """
+        self.core.identities.check_all()
         if self.journal.entries.open():
             # Before a change of a share's rules is finished: it exports
             # the share to the clients of its rules only.
@@ -117,7 +125,10 @@ class Recovery:
             shares, and make exports what the access rules say; that
             withdraws those that no rule explains.
         :param close_jobs: open jobs to be given up first.
+        :raises identity.Mismatch: with ``apply``; nothing was done.
         """
+        if apply:
+            self.core.identities.check_all()
         for job_id in close_jobs:
             self.open_jobs.close(job_id)
         if apply:
@@ -134,9 +145,12 @@ class Recovery:
                 report.open_jobs.append(job.id)
         for pool, engine in self.core.pools.items():
             try:
-                self.core.check_pool(pool)
+                self.core.check_pool(pool, adopt=apply)
                 self._compare_shares(report, pool, engine)
                 self._compare_snapshots(report, pool, engine)
+                report.old_metadata += metadata_repair.compare(
+                    self.core, pool, apply=apply
+                )
                 report.oversized_shares += [
                     f"{pool}/{share_id}"
                     for share_id in bounds.check(

@@ -21,6 +21,7 @@ from sqlalchemy import orm
 from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
+from acme_appliance.service import descriptions
 from acme_appliance.service import operation
 from acme_appliance.service import quotas
 from acme_appliance.service import states
@@ -70,6 +71,31 @@ class ShareOperation(operation.Operation):
             added,
             job_id=self.intent.id,
         )
+
+    def set_result(self, row: models.Share) -> None:
+        """Write into a row what the change makes of the share."""
+
+    def write_metadata(self) -> None:
+        """Write beside the share what the database will say of it."""
+        with self.core.database.read() as session:
+            row = self.row(session)
+            # Into this session only, which is never committed.
+            self.set_result(row)
+            metadata = descriptions.of_share(row)
+        self.engine.metadata.write(self.reference, metadata)
+
+    def write_old_metadata(self) -> None:
+        """Write beside the share what the database says of it now."""
+        with self.core.database.read() as session:
+            metadata = descriptions.of_share(self.row(session))
+        self.engine.metadata.write(self.reference, metadata)
+
+    def delete_metadata(self) -> None:
+        self.engine.metadata.delete(self.reference)
+
+    @property
+    def reference(self) -> engines.Reference:
+        return engines.Reference(engines.Kind.SHARE, self.intent.share_id)
 
     def take(self, row: models.Share) -> None:
         """The job is at work on the share."""
@@ -136,7 +162,13 @@ class CreateShare(ShareOperation):
             first = operation.Step(
                 "clone share", lambda: self._clone(source), delete
             )
-        return [first, *self._file_steps()]
+        return [
+            first,
+            *self._file_steps(),
+            operation.Step(
+                "write metadata", self.write_metadata, self.delete_metadata
+            ),
+        ]
 
     def _create(self, owner: engines.Owner | None) -> None:
         self.engine.create_share(self.intent.share_id, owner)
@@ -246,7 +278,17 @@ class UpdateShare(ShareOperation):
                     lambda: engine.drop_excess(share_id, new, self._size())
                 ),
             ),
+            operation.Step(
+                "write metadata", self.write_metadata, self.write_old_metadata
+            ),
         ]
+
+    def set_result(self, row: models.Share) -> None:
+        given = self.intent.arguments
+        row.name = given["name"]
+        row.size_bytes = given["size_bytes"]
+        row.file = {**(row.file or {}), "name": given["file_name"]}
+        row.labels = given["labels"]
 
     def _size(self) -> int:
         """The size before; the row has it until the extend is finished."""
@@ -287,9 +329,7 @@ class UpdateShare(ShareOperation):
         if given["size_bytes"] != row.size_bytes:
             detail["size_bytes"] = given["size_bytes"]
         states.move(row, types.State.AVAILABLE)
-        row.name = given["name"]
-        row.size_bytes = given["size_bytes"]
-        row.file = {**(row.file or {}), "name": given["file_name"]}
+        self.set_result(row)
         set_labels(row, given["labels"])
         self.end(row)
         self.core.add_event(
@@ -335,6 +375,7 @@ class DeleteShare(ShareOperation):
             operation.Step(
                 "delete share", lambda: engine.delete_share(share_id)
             ),
+            operation.Step("delete metadata", self._delete_all_metadata),
         ]
 
     def _delete_snapshot(self, snapshot_id: str) -> operation.Step:
@@ -342,6 +383,13 @@ class DeleteShare(ShareOperation):
             f"delete snapshot {snapshot_id}",
             lambda: self.engine.delete_snapshot(snapshot_id),
         )
+
+    def _delete_all_metadata(self) -> None:
+        for snapshot_id in self.intent.arguments["snapshots"]:
+            self.engine.metadata.delete(
+                engines.Reference(engines.Kind.SNAPSHOT, snapshot_id)
+            )
+        self.delete_metadata()
 
     def finish(self, session: orm.Session) -> types.Done:
         ids = sorted(self.intent.arguments["snapshots"])

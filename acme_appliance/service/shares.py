@@ -24,8 +24,10 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
+from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
 from acme_appliance.service import core
+from acme_appliance.service import descriptions
 from acme_appliance.service import pages
 from acme_appliance.service import quotas
 from acme_appliance.service import rows
@@ -184,7 +186,7 @@ class Shares:
             )
 
     def _update_row(self, intent: types.Intent) -> types.Done:
-        """A change of the database alone needs no journal."""
+        """A change that touches no storage needs no journal."""
         given = intent.arguments
         with self.core.database.write() as session:
             row = session.get_one(models.Share, intent.share_id)
@@ -201,6 +203,13 @@ class Shares:
             self.core.touch(row)
             self.core.add_event(session, "share.updated", intent, job=False)
             body = self.core.share_body(row)
+            metadata = descriptions.of_share(row)
+        descriptions.write_after_commit(
+            self.core,
+            body["pool"],
+            engines.Reference(engines.Kind.SHARE, body["id"]),
+            metadata,
+        )
         self.core.announce()
         return types.Done(body)
 

@@ -24,6 +24,7 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
 from acme_appliance.service import core
+from acme_appliance.service import descriptions
 from acme_appliance.service import operation
 from acme_appliance.service import pages
 from acme_appliance.service import queue
@@ -53,8 +54,21 @@ class SnapshotOperation(operation.Operation):
         row.job_id = None
         self.core.touch(row)
 
+    @property
+    def reference(self) -> engines.Reference:
+        return engines.Reference(engines.Kind.SNAPSHOT, self.snapshot_id)
+
     def delete(self) -> None:
         self.core.engine(self.pool).delete_snapshot(self.snapshot_id)
+
+    def write_metadata(self) -> None:
+        """Write beside the snapshot what the database says of it."""
+        with self.core.database.read() as session:
+            metadata = descriptions.of_snapshot(self.row(session))
+        self.core.engine(self.pool).metadata.write(self.reference, metadata)
+
+    def delete_metadata(self) -> None:
+        self.core.engine(self.pool).metadata.delete(self.reference)
 
 
 class CreateSnapshot(SnapshotOperation):
@@ -92,7 +106,12 @@ class CreateSnapshot(SnapshotOperation):
         )
 
     def steps(self) -> list[operation.Step]:
-        return [operation.Step("create snapshot", self.create, self.delete)]
+        return [
+            operation.Step("create snapshot", self.create, self.delete),
+            operation.Step(
+                "write metadata", self.write_metadata, self.delete_metadata
+            ),
+        ]
 
     def create(self) -> None:
         share_id = self.intent.share_id
@@ -141,7 +160,10 @@ class DeleteSnapshot(SnapshotOperation):
         self.core.touch(row)
 
     def steps(self) -> list[operation.Step]:
-        return [operation.Step("delete snapshot", self.delete)]
+        return [
+            operation.Step("delete snapshot", self.delete),
+            operation.Step("delete metadata", self.delete_metadata),
+        ]
 
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)
@@ -319,6 +341,13 @@ class Snapshots:
             self.core.touch(row)
             self.core.add_event(session, "snapshot.updated", intent, job=False)
             body = views.snapshot(row)
+            metadata = descriptions.of_snapshot(row)
+        descriptions.write_after_commit(
+            self.core,
+            body["pool"],
+            engines.Reference(engines.Kind.SNAPSHOT, body["id"]),
+            metadata,
+        )
         self.core.announce()
         return types.Done(body)
 

@@ -529,3 +529,60 @@ class EngineSuite:
                 b"s" * BLOCK,
                 self.client.read(share(id_), f"v-{id_}", 0, BLOCK),
             )
+
+    # -- metadata
+
+    def test_metadata_is_kept_and_replaced(self):
+        store, reference = self.engine.metadata, share(new_id())
+        self.assertIsNone(store.read(reference))
+        for size in (1, 100, 5_000, 200_000, 10):
+            values = {"name": "é" * size, "size_bytes": 1 << 50, "file": None}
+            store.write(reference, values)
+            store.write(reference, values)
+            self.assertEqual(values, store.read(reference))
+        self.assertEqual({reference.id}, store.ids(reference.kind))
+        self.assertEqual(set(), store.ids(base.Kind.SNAPSHOT))
+
+    def test_metadata_of_shares_and_snapshots_is_apart(self):
+        store, id_ = self.engine.metadata, new_id()
+        store.write(share(id_), {"a": 1})
+        store.write(snapshot(id_), {"a": 2})
+        for _ in range(2):
+            store.delete(share(id_))
+        self.assertIsNone(store.read(share(id_)))
+        self.assertEqual({"a": 2}, store.read(snapshot(id_)))
+        self.assertEqual({id_}, store.ids(base.Kind.SNAPSHOT))
+        store.delete(snapshot(id_))
+
+    def test_metadata_needs_no_share_and_is_none(self):
+        store, id_ = self.engine.metadata, new_id()
+        store.write(share(id_), {})
+        self.assertFalse(self.engine.exists(share(id_)))
+        self.assertNotIn(id_, self.engine.ids(base.Kind.SHARE))
+        store.delete(share(id_))
+
+    def test_identity(self):
+        store = self.engine.metadata
+        for values in ({"id": "a"}, {"id": "b", "sequence": 7}):
+            store.write_identity(values)
+            self.assertEqual(values, store.read_identity())
+        store.prepare()
+        self.assertEqual(values, store.read_identity())
+
+    def test_bad_ids_name_no_metadata(self):
+        for bad in ("", "pool", "../pool", "A" * 36, f"{new_id()}.new"):
+            for call in (
+                lambda r: self.engine.metadata.write(r, {}),
+                self.engine.metadata.read,
+                self.engine.metadata.delete,
+            ):
+                self.assertRaises(ValueError, call, share(bad))
+
+    def test_find_file(self):
+        id_ = self.make_share(volume("data"))
+        self.assertEqual(volume("data"), self.engine.find_file(id_))
+        self.client.plant_directory(share(id_), "more")
+        self.assertIsNone(self.engine.find_file(id_))
+        self.client.remove(share(id_), "data")
+        self.assertIsNone(self.engine.find_file(id_))
+        self.assertRaises(base.NotFound, self.engine.find_file, new_id())

@@ -296,6 +296,14 @@ class World(Calls):
                 for kind in engines.Kind
                 for id_ in engine.ids(kind)
             },
+            "metadata": {
+                f"{pool} {kind} {id_}": _settled(
+                    engine.metadata.read(engines.Reference(kind, id_))
+                )
+                for pool, engine in self.engines.items()
+                for kind in engines.Kind
+                for id_ in engine.metadata.ids(kind)
+            },
             "exports": self.exporter.exported(),
         }
 

@@ -1,0 +1,217 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a pool tells of itself: metadata beside shares and snapshots.
+
+The service keeps here what its database knows of each, and who the pool is,
+so that a lost database can be rebuilt from the pool alone. No client of a
+share ever gets there.
+
+:class:`FolderStore` is for pools that are a directory::
+
+    POOL/metadata/pool           the pool's identity
+    POOL/metadata/shares/ID      a share
+    POOL/metadata/snapshots/ID   a snapshot
+
+Each is a small JSON object in an extended attribute of an empty file. A
+commit of the file system has names and attributes on disk; the content of a
+file is not, without an fsync for each. What is too large for an attribute
+is the file's content, and has that fsync.
+"""
+
+import abc
+from collections.abc import Iterator
+import contextlib
+import errno
+import json
+import logging
+import os
+from typing import Any
+from typing import Final
+
+from acme_appliance.engines import base
+
+LOG = logging.getLogger(__name__)
+
+#: A JSON object.
+Metadata = dict[str, Any]
+
+_FOLDERS: Final = {
+    base.Kind.SHARE: "shares",
+    base.Kind.SNAPSHOT: "snapshots",
+}
+_IDENTITY: Final = "pool"
+_ATTRIBUTE: Final = "user.acme.metadata"
+#: btrfs: an attribute has to fit into a node, which has 16 KiB unless the
+#: file system was made with smaller ones (mkfs.btrfs(8), --nodesize).
+_MOST_ATTRIBUTE_BYTES: Final = 12_288
+_TOO_LARGE: Final = (errno.ENOSPC, errno.E2BIG)
+
+
+class MetadataStore(abc.ABC):
+    """The metadata of one pool. Methods are thread-safe for different
+    shares, raise :class:`base.EngineError`, and may be called again after
+    they were cut off. What they did is on disk after ``Engine.sync``.
+    """
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Make room for metadata in a pool that has none yet."""
+
+    @abc.abstractmethod
+    def write(self, reference: base.Reference, metadata: Metadata) -> None:
+        """Keep this of a share or snapshot, in one step: at any moment
+        there is the old metadata or the new."""
+
+    @abc.abstractmethod
+    def read(self, reference: base.Reference) -> Metadata | None:
+        """What was kept; None: nothing that can be read."""
+
+    @abc.abstractmethod
+    def delete(self, reference: base.Reference) -> None:
+        """Forget a share or snapshot, unless it is forgotten."""
+
+    @abc.abstractmethod
+    def ids(self, kind: base.Kind) -> set[str]:
+        """All of a kind that have metadata."""
+
+    @abc.abstractmethod
+    def write_identity(self, identity: Metadata) -> None:
+        """Keep who the pool is, in one step."""
+
+    @abc.abstractmethod
+    def read_identity(self) -> Metadata | None:
+        """Who the pool is; None: nobody has said so yet."""
+
+
+class FolderStore(MetadataStore):
+    """:param root: the pool's directory."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.join(root, "metadata")
+
+    def prepare(self) -> None:
+        with _translated(self.root):
+            for folder in ("", *_FOLDERS.values()):
+                path = os.path.join(self.root, folder)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path, 0o700)
+                os.chmod(path, 0o700)
+
+    def write(self, reference: base.Reference, metadata: Metadata) -> None:
+        self._write(self._path(reference), metadata)
+
+    def read(self, reference: base.Reference) -> Metadata | None:
+        return self._read(self._path(reference))
+
+    def delete(self, reference: base.Reference) -> None:
+        path = self._path(reference)
+        with _translated(path), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def ids(self, kind: base.Kind) -> set[str]:
+        path = os.path.join(self.root, _FOLDERS[kind])
+        with _translated(path):
+            try:
+                return base.well_formed_ids(os.listdir(path))
+            except FileNotFoundError:
+                return set()
+
+    def write_identity(self, identity: Metadata) -> None:
+        self._write(os.path.join(self.root, _IDENTITY), identity)
+
+    def read_identity(self) -> Metadata | None:
+        return self._read(os.path.join(self.root, _IDENTITY))
+
+    def _path(self, reference: base.Reference) -> str:
+        name = base.check_id(reference.id)
+        return os.path.join(self.root, _FOLDERS[reference.kind], name)
+
+    def _write(self, path: str, metadata: Metadata) -> None:
+        data = json.dumps(metadata, ensure_ascii=False).encode()
+        temporary = f"{path}.new"
+        with _translated(path):
+            fd = _create(temporary)
+            try:
+                if not _set_attribute(fd, data):
+                    _write_content(fd, data)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path)
+
+    def _read(self, path: str) -> Metadata | None:
+        with _translated(path):
+            try:
+                data = _read_data(path)
+            except FileNotFoundError:
+                return None
+        return _parse(path, data)
+
+
+def _create(path: str) -> int:
+    """An empty file without attributes, open for writing."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    return os.open(path, flags, 0o600)
+
+
+def _set_attribute(fd: int, data: bytes) -> bool:
+    """False: it is too large."""
+    if len(data) > _MOST_ATTRIBUTE_BYTES:
+        return False
+    try:
+        os.setxattr(fd, _ATTRIBUTE, data)
+    except OSError as error:
+        if error.errno not in _TOO_LARGE:
+            raise
+        return False
+    return True
+
+
+def _write_content(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+    os.fsync(fd)
+
+
+def _read_data(path: str) -> bytes:
+    try:
+        return os.getxattr(path, _ATTRIBUTE, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _parse(path: str, data: bytes) -> Metadata | None:
+    try:
+        metadata = json.loads(data)
+    except ValueError as error:
+        LOG.warning("The metadata in %s cannot be read: %s", path, error)
+        return None
+    return metadata if isinstance(metadata, dict) else None
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """The system's errors as the interface's."""
+    try:
+        yield
+    except OSError as error:
+        text = f"{what}: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise base.NoSpace(text) from error
+        if error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
+            raise base.Unavailable(text) from error
+        raise base.EngineError(text) from error

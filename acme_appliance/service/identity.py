@@ -1,0 +1,251 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether database and pools belong together.
+
+A random id stands in the database and in the pool, and beside it in the
+pool the number of the newest event. A database that does not know the
+pool's id, or that has not seen that event, is not the one that this pool
+was used with last: an empty one, another one, or an older copy. Whatever
+it says of access, of unfinished changes and of what is missing may be
+wrong, so nothing is done with it; ``acme-appliance recover`` brings it up
+to date.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import enum
+import logging
+import threading
+from typing import Any
+from typing import Final
+import uuid
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance.db import models
+from acme_appliance.db.session import Database
+from acme_appliance.engines import base as engines
+
+LOG = logging.getLogger(__name__)
+
+_ADVICE: Final = (
+    "Nothing was changed. See: acme-appliance recover, which shows what it"
+    " would do"
+)
+
+
+class Relation(enum.Enum):
+    """What a database is to a pool."""
+
+    #: The one that was used with the pool last.
+    OURS = "ours"
+    #: Neither knows of the other, and nothing speaks against it.
+    NEW = "new"
+    #: The database knows nothing of what is in the pool.
+    LOST = "lost"
+    #: An older copy of the pool's database.
+    OLDER = "older"
+    #: The database belongs to another pool of that name.
+    OTHER = "other"
+
+
+class Mismatch(engines.Unavailable):
+    """Database and pool do not belong together; the text says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """What both sides say of a pool."""
+
+    #: The pool's id, by the database and by the pool.
+    known_id: str | None
+    identity: Mapping[str, Any] | None
+    #: The newest event that the database has.
+    sequence: int
+    #: Shares and snapshots: in the pool, and in the database.
+    held: frozenset[str]
+    rows: frozenset[str]
+
+    def relation(self) -> Relation:
+        if self.identity is None:
+            return self._without_identity()
+        if self.known_id not in (None, self.identity["id"]):
+            return Relation.OTHER
+        if self.identity["sequence"] > self.sequence:
+            return Relation.OLDER if self.rows else Relation.LOST
+        if self.known_id is not None:
+            return Relation.OURS
+        # Written to the pool, and cut off before the database had it.
+        if self.held & self.rows or not self.held:
+            return Relation.NEW
+        return Relation.LOST
+
+    def _without_identity(self) -> Relation:
+        if self.known_id is not None:
+            return Relation.OTHER
+        if not self.held or self.held & self.rows:
+            return Relation.NEW
+        return Relation.LOST
+
+
+class Identities:
+    """Thread-safe. A pool is looked at once, and again when it was away."""
+
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, engines.Engine],
+        system_id: str,
+    ) -> None:
+        self.database = database
+        self.pools = pools
+        self._system_id = system_id
+        self._lock = threading.Lock()
+        #: Of the pools that are known to be the database's.
+        self._verified: dict[str, dict[str, Any]] = {}
+
+    def relation(self, pool: str) -> Relation:
+        """What the database is to a pool. :raises engines.EngineError:"""
+        if not self.pools[pool].capabilities.durable:
+            return Relation.NEW
+        return self._look(pool).relation()
+
+    def check(self, pool: str, *, adopt: bool = True) -> None:
+        """:param adopt: make a pool ours that is new.
+        :raises Mismatch: nothing may be done with this pool.
+        """
+        if pool in self._verified:
+            return
+        with self._lock:
+            if pool not in self._verified:
+                self._verify(pool, adopt)
+
+    def check_all(self, *, adopt: bool = True) -> None:
+        """Check all pools that can be used now.
+
+        :raises Mismatch: with a line for each pool that is wrong.
+        """
+        wrong = []
+        for pool, engine in self.pools.items():
+            if not engine.check():
+                try:
+                    self.check(pool, adopt=adopt)
+                except Mismatch as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise Mismatch("\n".join(wrong))
+
+    def forget(self, pool: str) -> None:
+        """The pool is away; another one may come in its place."""
+        self._verified.pop(pool, None)
+
+    def adopt(self, pool: str) -> None:
+        """Write the id of a pool to both sides, the pool first."""
+        engine = self.pools[pool]
+        identity = {"sequence": 0, **(engine.metadata.read_identity() or {})}
+        identity.setdefault("id", str(uuid.uuid4()))
+        identity.update(name=pool, system_id=self._system_id)
+        engine.metadata.prepare()
+        engine.metadata.write_identity(identity)
+        engine.sync()
+        with self.database.write() as session:
+            session.merge(models.Pool(name=pool, id=identity["id"]))
+        self._verified[pool] = identity
+
+    def mark(self, pool: str, sequence: int) -> None:
+        """Write the number of the newest event beside the shares.
+
+        :raises engines.EngineError: it cannot be written now.
+        """
+        identity = self._verified.get(pool)
+        if identity is None or identity["sequence"] == sequence:
+            return
+        if not self.pools[pool].capabilities.durable:
+            return
+        store = self.pools[pool].metadata
+        found = store.read_identity() or {}
+        if found.get("id") != identity["id"]:
+            # Another disk is in its place: look at it before all else.
+            self.forget(pool)
+            return
+        marked = {**identity, "sequence": sequence}
+        store.write_identity(marked)
+        self._verified[pool] = marked
+
+    def _verify(self, pool: str, adopt: bool) -> None:
+        engine = self.pools[pool]
+        if not engine.capabilities.durable:
+            self._verified[pool] = {"id": None, "sequence": 0}
+            return
+        view = self._look(pool)
+        relation = view.relation()
+        if relation == Relation.NEW:
+            if adopt:
+                self.adopt(pool)
+            return
+        if relation != Relation.OURS:
+            raise Mismatch(f"pool {pool}: {_explain(relation, view)}")
+        self._verified[pool] = dict(view.identity or {})
+
+    def _look(self, pool: str) -> _View:
+        engine = self.pools[pool]
+        identity = engine.metadata.read_identity()
+        held = engine.ids(engines.Kind.SHARE) | engine.ids(
+            engines.Kind.SNAPSHOT
+        )
+        with self.database.read() as session:
+            known = session.get(models.Pool, pool)
+            return _View(
+                known_id=None if known is None else known.id,
+                identity=identity,
+                sequence=newest_event(session),
+                held=frozenset(held),
+                rows=frozenset(_ids(session, pool)),
+            )
+
+
+def newest_event(session: orm.Session) -> int:
+    """The number of the newest event; 0: there was none yet."""
+    return session.scalar(sa.select(sa.func.max(models.Event.seq))) or 0
+
+
+def _ids(session: orm.Session, pool: str) -> set[str]:
+    return {
+        id_
+        for table in (models.Share, models.Snapshot)
+        for id_ in session.scalars(
+            sa.select(table.id).where(table.pool == pool)
+        )
+    }
+
+
+def _explain(relation: Relation, view: _View) -> str:
+    if relation == Relation.OTHER:
+        return (
+            "the database knows another pool by this name. Is another disk"
+            " mounted here, or the database of another appliance? Nothing"
+            " was changed. Mount the right disk, or restore the right"
+            " database; to begin with what is in this pool, move the"
+            " database away and see: acme-appliance recover"
+        )
+    if relation == Relation.OLDER:
+        return (
+            "the database is an older copy: the pool has seen event"
+            f" {(view.identity or {}).get('sequence')}, and the newest one"
+            f" in the database is {view.sequence}. {_ADVICE}"
+        )
+    return (
+        f"it holds {len(view.held)} shares and snapshots, and the database"
+        f" does not know the pool. Has the database been lost? {_ADVICE}"
+    )

@@ -1,0 +1,340 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A lost database is rebuilt, and an older copy brought up to date."""
+
+from acme_appliance.db import models
+from acme_appliance.engines import base as engines
+from acme_appliance.exporters import base as exporters
+from acme_appliance.service import identity
+from tests.unit.appliance import test_identity
+from tests.unit.appliance import world as worlds
+
+WHAT_IS_THE_SAME = ("shares", "snapshots", "open_jobs", "storage", "metadata")
+
+
+class RestorationCase(test_identity.IdentityCase):
+    def restored(self, *, apply=True, adopt_into=None):
+        """In a new process, as the command does it; then started again."""
+        self.world.service.stop()
+        self.world.restart(start=False)
+        report = self.world.service.restore(apply=apply, adopt_into=adopt_into)
+        if apply:
+            self.world.restart()
+        return report
+
+    def found(self, report):
+        return {
+            name: each
+            for name, each in report.items()
+            if each and name not in ("pools", "namespaces", "system_id")
+        }
+
+    def check_ours(self):
+        self.assertEqual(identity.Relation.OURS, self.relation())
+        report = self.world.service.reconcile(False)
+        self.assertEqual({}, {k: v for k, v in report.items() if v})
+        self.assertEqual({"applied": True}, self.found(self.restored()))
+
+
+class TestLostDatabase(RestorationCase):
+    def setUp(self):
+        super().setUp()
+        self.id = self.make_share(
+            labels={"a": "b", "c": "é"}, size_bytes=3 * worlds.MIB
+        )
+        self.kept = self.make_snapshot(self.id, labels={"s": "t"})
+        self.clone = self.world.clone("snapshot", self.kept).body["id"]
+        self.world.patch_share(self.id, name="renamed")
+        self.world.patch_share(self.id, size_bytes=4 * worlds.MIB)
+        self.world.put_access(self.id)
+        self.world.put_access(
+            self.id, "cmp-2", ("192.0.2.52", "2001:db8::/64"), "ro"
+        )
+        self.other = self.make_share(caller=worlds.OTHER)
+
+    def check_all_is_back(self, expected):
+        self.assertEqual(expected, self.world.state())
+        self.check_ours()
+        body = {"size_bytes": 3 * worlds.MIB, "name": "volume"}
+        again = self.world.put_share(
+            self.id, labels={"a": "b", "c": "é"}, **body
+        )
+        self.assertFalse(again.created)
+        self.assertEqual(0, self.world.put_access(self.id).created)
+
+    def test_everything_comes_back(self):
+        expected = self.world.state()
+        self.lose_database()
+        report = self.restored()
+        self.assertEqual({"gold": "lost"}, report["pools"])
+        self.assertEqual(3, len(report["added_shares"]))
+        self.assertEqual([f"gold/{self.kept}"], report["added_snapshots"])
+        self.assertEqual(
+            [
+                {
+                    "share_id": self.id,
+                    "granted": ["cmp-1", "cmp-2"],
+                    "revoked": [],
+                }
+            ],
+            report["changed_rules"],
+        )
+        self.assertEqual(["a", "b"], report["namespaces"])
+        self.assertEqual(worlds.SYSTEM_ID, report["system_id"])
+        self.check_all_is_back(expected)
+
+    def test_generations_and_events_go_on(self):
+        before = self.share(self.id)
+        seen = self.world.service.list_events(worlds.ADMIN, 0, 0, 1000)
+        self.lose_database()
+        self.restored()
+        self.make_share()
+        events = self.world.service.list_events(
+            worlds.ADMIN, seen["next_after"], 0, 1000
+        )["events"]
+        self.assertEqual("database.recovered", events[0]["type"])
+        self.assertEqual("share.created", events[-1]["type"])
+        self.assertNotEqual(
+            before["generation"], self.share(self.id)["generation"]
+        )
+
+    def test_a_dry_run_changes_nothing(self):
+        self.lose_database()
+        before = self.untouched()
+        report = self.restored(apply=False)
+        self.assertEqual(3, len(report["added_shares"]))
+        self.assertFalse(report["applied"])
+        with self.world.database.read() as session:
+            for table in (models.Share, models.Pool, models.Event):
+                self.assertEqual(0, session.query(table).count())
+        self.assertEqual(before, self.untouched())
+        self.check_refused("acme-appliance recover")
+
+    def test_no_client_notices(self):
+        self.lose_database()
+        changes = self.world.exporter.change_count
+        self.restored()
+        self.assertEqual(changes, self.world.exporter.change_count)
+
+    def test_cut_off_between_database_and_pool(self):
+        expected = self.world.state()
+        self.lose_database()
+        self.world.restart(start=False)
+
+        def crash(pool):
+            raise worlds.Crash
+
+        self.world.service.core.identities.adopt = crash
+        with self.assertRaises(worlds.Crash):
+            self.world.service.restore(apply=True, adopt_into=None)
+        self.world.restart()
+        self.check_all_is_back(expected)
+
+    def test_data_without_metadata_is_listed_or_adopted(self):
+        file = engines.VolumeFile(
+            "volume-x", worlds.MIB, "sparse", engines.Owner(1000, 1001), 0o640
+        )
+        good, empty, kept = (worlds.new_id() for _ in range(3))
+        for id_ in (good, empty):
+            self.world.engine.create_share(id_, file.owner)
+        self.world.engine.ensure_file(good, file)
+        self.world.engine.create_snapshot(good, kept)
+        self.world.engine.sync()
+        self.lose_database()
+        report = self.restored(apply=False)
+        self.assertEqual(
+            {f"gold/{id_}" for id_ in (good, empty, kept)},
+            set(report["undescribed"]),
+        )
+        self.assertIn("volume-x", report["undescribed"][f"gold/{good}"])
+        report = self.restored(adopt_into="a")
+        self.assertEqual([f"gold/{good}"], report["adopted_shares"])
+        self.assertEqual(
+            {f"gold/{empty}", f"gold/{kept}"}, set(report["undescribed"])
+        )
+        body = self.share(good, worlds.CALLER)
+        self.assertEqual(
+            ("volume-x", worlds.MIB, "0640", 1000, 1001),
+            (
+                body["name"],
+                body["size_bytes"],
+                body["file"]["mode"],
+                body["file"]["uid"],
+                body["file"]["gid"],
+            ),
+        )
+        self.world.put_access(good)
+        self.world.patch_share(good, size_bytes=2 * worlds.MIB)
+        self.assertEqual([], self.world.restart().old_metadata)
+
+    def test_metadata_without_data_or_of_no_use(self):
+        store = self.world.engine.metadata
+        lost, broken = worlds.share(worlds.new_id()), worlds.share(self.other)
+        store.write(lost, {"id": lost.id})
+        store.write(broken, {"id": self.other})
+        orphan = store.read(worlds.snapshot(self.kept))
+        store.write(
+            worlds.snapshot(self.kept), {**orphan, "share_id": lost.id}
+        )
+        self.lose_database()
+        report = self.restored()
+        self.assertEqual([f"gold/{lost.id}"], report["without_data"])
+        self.assertEqual([f"gold/{self.kept}"], report["without_share"])
+        self.assertIn(f"gold/{self.other}", report["undescribed"])
+        self.assertEqual(2, len(report["added_shares"]))
+        self.assertIsNotNone(store.read(lost))
+
+    def test_exports_of_unknown_shares_stay(self):
+        unknown = worlds.new_id()
+        self.world.exporter.apply(
+            exporters.ExportedShare(unknown, "/memory/x", 0, 0),
+            {"192.0.2.9": "rw"},
+        )
+        self.lose_database()
+        self.restored()
+        self.assertIn(unknown, self.world.exporter.exported())
+
+    def test_rules_without_holders(self):
+        """As the export files of the first release have them."""
+        self.world.exporter._rules.clear()
+        self.lose_database()
+        self.restored()
+        access = self.share(self.id)["access"]
+        self.assertEqual(
+            {
+                "recovered:192.0.2.51",
+                "recovered:192.0.2.52",
+                "recovered:2001:db8::-64",
+            },
+            set(access),
+        )
+        self.world.delete_access(self.id, "recovered:192.0.2.51")
+        self.assertNotIn("192.0.2.51", self.world.exporter.exported()[self.id])
+
+
+class TestOlderCopy(RestorationCase):
+    """A day passes between the copy and its return."""
+
+    def setUp(self):
+        super().setUp()
+        world = self.world
+        self.deleted, self.renamed, self.grown, self.same, self.granted = (
+            self.make_share() for _ in range(5)
+        )
+        self.gone = self.make_snapshot(self.same)
+        self.gone_too = self.make_snapshot(self.deleted)
+        world.put_access(self.same, "revoked", ("192.0.2.60",))
+        world.put_access(self.same, "kept", ("192.0.2.61",))
+        world.put_access(self.granted, "changed", ("192.0.2.62",), "rw")
+        world.put_access(self.deleted, "away", ("192.0.2.63",))
+        for _ in range(20):
+            world.put_access(self.renamed, "x", ("192.0.2.64",))
+            world.delete_access(self.renamed, "x")
+
+    def day(self):
+        world = self.world
+        world.delete_access(self.deleted, "away")
+        world.delete_share(self.deleted, "cascade")
+        world.delete_snapshot(self.gone)
+        world.patch_share(self.renamed, name="new", labels={"a": "b"})
+        world.patch_share(self.grown, size_bytes=5 * worlds.MIB)
+        world.delete_access(self.same, "revoked")
+        world.put_access(self.granted, "granted", ("192.0.2.70",))
+        world.put_access(self.granted, "changed", ("192.0.2.62",), "ro")
+        self.created = self.make_share()
+        self.new_snapshot = self.make_snapshot(self.created)
+        self.short_lived = self.make_share()
+        world.delete_share(self.short_lived)
+
+    def test_a_day_later(self):
+        older = self.backup()
+        self.day()
+        expected = self.world.state()
+        self.restore(older)
+        self.check_refused("older copy")
+        dry = self.restored(apply=False)
+        report = self.restored()
+        self.assertEqual(dry | {"applied": True}, report)
+        self.assertEqual({"gold": "older"}, report["pools"])
+        for name, ids in (
+            ("added_shares", [self.created]),
+            ("added_snapshots", [self.new_snapshot]),
+            ("removed_shares", [self.deleted]),
+            ("removed_snapshots", sorted([self.gone, self.gone_too])),
+            ("updated_shares", sorted([self.renamed, self.grown])),
+        ):
+            self.assertEqual(
+                [f"gold/{id_}" for id_ in ids], sorted(report[name]), name
+            )
+        self.assertEqual(expected, self.world.state())
+        self.check_ours()
+
+    def test_changes_that_the_copy_shows_at_work(self):
+        """They came to their end; nothing of them is done again."""
+        world, copies = self.world, []
+
+        def copy(name):
+            world.steps.hooks[name] = lambda: copies.append(self.backup())
+
+        for step, change in (
+            ("create share:before", lambda: self.make_share()),
+            (
+                "grow file:before",
+                lambda: world.patch_share(
+                    self.grown, size_bytes=9 * worlds.MIB
+                ),
+            ),
+            ("delete share:before", lambda: self.make_and_delete()),
+            (
+                "export:before",
+                lambda: world.put_access(self.grown, "y", ("192.0.2.80",)),
+            ),
+            ("create snapshot:before", lambda: self.make_snapshot(self.same)),
+        ):
+            with self.subTest(step):
+                copies.clear()
+                copy(step)
+                change()
+                world.steps.hooks.clear()
+                world.service.stop()
+                expected = world.state()
+                self.restore(copies[0])
+                report = self.restored()
+                self.assertEqual(1, len(report["closed_jobs"]))
+                self.assertEqual(expected, world.state())
+                self.check_ours()
+
+    def make_and_delete(self):
+        self.world.delete_share(self.make_share())
+
+    def test_exports_files_that_are_lost_too(self):
+        """Nobody gets access by what a copy says."""
+        older = self.backup()
+        self.day()
+        for id_ in list(self.world.exporter.exported()):
+            self.world.exporter.withdraw(id_)
+        self.restore(older)
+        self.restored()
+        self.assertEqual({}, self.world.exporter.exported())
+
+    def test_the_database_of_another_pool_is_left_alone(self):
+        self.world.service.stop()
+        self.world.engine.metadata.write_identity(
+            {"id": worlds.new_id(), "sequence": 0}
+        )
+        before = self.world.state()
+        self.world.restart(start=False)
+        report = self.world.service.restore(apply=True, adopt_into=None)
+        self.assertIn("another pool", report["skipped_pools"]["gold"])
+        self.assertEqual(before["shares"], self.world.state()["shares"])
+        self.check_refused("knows another pool")
