@@ -113,8 +113,12 @@ class TestUnexplainedExports(case.ServiceCase):
         self.world.exporter.withdraw(unknown)
         self.assertEqual([], self.world.service.export_warnings())
 
-    def crash(self, request, at):
-        self.world.steps.crash_at = len(self.world.steps.names) + at
+    def crash(self, request, step):
+        def die():
+            self.world.steps.crashed = True
+            raise worlds.Crash(step)
+
+        self.world.steps.hooks[step] = die
         with self.assertRaises(worlds.Crash):
             request()
 
@@ -123,7 +127,8 @@ class TestUnexplainedExports(case.ServiceCase):
         self.let_in(self.id)
         self.world.restart()
         self.crash(
-            lambda: self.world.put_access(self.id, "cmp-2", (TWO,)), at=4
+            lambda: self.world.put_access(self.id, "cmp-2", (TWO,)),
+            "export:after",
         )
         self.assertEqual({ONE, TWO, STRANGER}, self.clients())
         report = self.world.restart()
@@ -136,7 +141,7 @@ class TestUnexplainedExports(case.ServiceCase):
     def test_a_revoke_that_was_cut_off_is_finished(self):
         self.let_in(self.id)
         self.world.restart()
-        self.crash(lambda: self.world.delete_access(self.id), at=1)
+        self.crash(lambda: self.world.delete_access(self.id), "export:before")
         self.assertEqual({ONE, STRANGER}, self.clients())
         self.world.restart()
         self.assertEqual({STRANGER}, self.clients())
