@@ -10,22 +10,26 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Letting hosts in and out: one access rule per volume and host."""
+"""Cinder's calls to attach and detach: one access rule per volume and host.
+
+Who needs access is decided in :mod:`.access`; here is what Cinder's calls
+mean for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import contextlib
+import dataclasses
 import time
 from typing import Any
-from typing import TypeVar
 
-from cinder import coordination
 from cinder import exception
 from cinder import objects
+from oslo_config import cfg
 from oslo_log import log as logging
 
+from acme_cinder import access
 from acme_cinder import addresses
 from acme_cinder import client
 from acme_cinder import errors
@@ -33,20 +37,23 @@ from acme_cinder import exports
 from acme_cinder import holders
 from acme_cinder import migration
 from acme_cinder import mount
+from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import shares
 
 LOG = logging.getLogger(__name__)
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 
-#: A mark in a volume's admin metadata, which any service can see: a host
-#: may have kept its access for no reason.
-_KEPT = "acme_access_kept"
-_LOCK_PREFIX = "acme-access-"
 #: One call for one of maybe thousands of volumes at the service's start.
 _REPAIR_DEADLINE_SECONDS = 15.0
 #: After the appliance did not answer, leave it alone for so long.
 _REPAIR_PAUSE_SECONDS = 60.0
+#: oslo.messaging's default, where nothing has made an RPC client here.
+_RPC_SECONDS = 60.0
+#: What a call may take of Cinder's time-out for it: the message waits in a
+#: queue before, and Cinder writes to its database after.
+_SHARE_OF_RPC = 0.8
+#: What a grant may take of a call: the rest is for taking it back.
+_SHARE_OF_GRANT = 0.7
 #: Each of these has taken the whole deadline already.
 _NO_ANSWER = (
     client.TransportError,
@@ -56,13 +63,43 @@ _NO_ANSWER = (
 )
 
 
-def _one_at_a_time(method: _Method) -> _Method:
-    """One change of a volume's access at a time, in the whole cluster: what
-    is decided by the list of attachments must hold until it is done.
+class Deadline:
+    """When a call of Cinder must have ended."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        return max(0.1, self._end - time.monotonic())
+
+
+def _call_seconds() -> float:
+    """Before ``rpc_response_timeout``, after which Cinder gives up on us."""
+    try:
+        seconds = float(cfg.CONF.rpc_response_timeout)
+    except cfg.NoSuchOptError:
+        seconds = _RPC_SECONDS
+    return seconds * _SHARE_OF_RPC
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arrival:
+    """A connection that is being made.
+
+    :ivar record: the attachment's, None where none or several can be it.
+    :ivar claimed: the driver has written the connector into it.
     """
-    lock = coordination.synchronized(_LOCK_PREFIX + "{volume.id}")
-    locked: _Method = lock(method)
-    return locked
+
+    connector: Mapping[str, Any]
+    holder: str
+    record: records.Record | None
+    claimed: bool
+    before: records.Situation
+
+    @property
+    def host(self) -> str:
+        return str(self.connector["host"])
 
 
 class Attachments:
@@ -78,7 +115,13 @@ class Attachments:
         self._shares = volume_shares
         self._api = volume_shares.api
         self._mounts = mounts
+        self.access = access.Access(settings)
         self._pause_until = float("-inf")
+
+    def _within(self, seconds: float) -> client.Client:
+        """The API for calls that end within so long."""
+        longest = self._settings.deadline_seconds
+        return self._api.with_deadline(min(seconds, longest))
 
     def validate(self, connector: Mapping[str, Any]) -> None:
         """:raises InvalidConnectorException: no rule can be made of it."""
@@ -90,6 +133,8 @@ class Attachments:
                 f"the host {connector['host']} in acme_client_networks)"
             )
 
+    # -- attach
+
     def connect(
         self, volume: objects.Volume, connector: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -98,33 +143,75 @@ class Attachments:
         May be called any number of times for one attachment.
 
         :raises VolumeMigrationFailed: Cinder would destroy the file.
+        :raises VolumeBackendAPIException: the attachment was deleted
+            meanwhile, or it took too long; the host has no access by this
+            call.
         """
+        deadline = Deadline(_call_seconds())
         self.validate(connector)
         migration.check_target(volume)
-        return self._connect(volume, connector)
+        with access.locked(volume, deadline.remaining() * _SHARE_OF_GRANT):
+            self._shares.ensure_size_before_attach(volume)
+            arrival = self._arrive(records.read(volume), connector)
+            try:
+                return self._connect(arrival, deadline)
+            except Exception as error:
+                self._take_back(arrival, error, deadline)
+                raise
 
-    @_one_at_a_time
-    def _connect(
-        self, volume: objects.Volume, connector: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _arrive(
+        self, situation: records.Situation, connector: Mapping[str, Any]
+    ) -> _Arrival:
+        """Find out for what the connection is, and record where it goes."""
         host = str(connector["host"])
-        self._shares.ensure_size_before_attach(volume)
-        everywhere = holders.attachments(volume)
-        present = holders.on_host(everywhere, host)
-        mode = holders.requested_mode(volume, connector)
-        try:
-            with self._unchanged_mounts(volume, host):
-                export = self._grant(
-                    self._api, volume, connector, holders.level(present, mode)
-                )
-        except errors.BELOW as error:
-            if _others_pending(everywhere):
-                # One of them may have been given access to this host.
-                _mark(volume, _KEPT)
-            elif not present and not _nothing_done(error):
-                self._withdraw(volume, host)
-            raise
-        self._remove_kept(volume, arriving=host)
+        candidates = situation.candidates(connector)
+        if situation.cinder_works or not candidates:
+            return _Arrival(
+                connector, holders.of_service(host), None, False, situation
+            )
+        record = candidates[0] if len(candidates) == 1 else None
+        claimed = record is not None and record.is_pending
+        if record is not None and claimed:
+            records.claim(situation.volume, record, connector)
+        return _Arrival(
+            connector, holders.of_host(host), record, claimed, situation
+        )
+
+    def _connect(
+        self, arrival: _Arrival, deadline: Deadline
+    ) -> dict[str, Any]:
+        volume = arrival.before.volume
+        api = self._within(deadline.remaining() * _SHARE_OF_GRANT)
+        with self._unchanged_mounts(volume, arrival.host):
+            rule = self.access.grant(
+                api, volume, arrival.holder, self._need(arrival)
+            )
+        export = exports.choose(
+            rule.export_locations,
+            portal=self._settings.portal,
+            present=volume.provider_location,
+        )
+        now = records.read(volume)
+        _check_still_there(arrival, now)
+        self.access.settle_others(
+            self._within(deadline.remaining()),
+            volume,
+            rule.access,
+            self.access.wanted(now),
+        )
+        _keep_location(volume, export)
+        return self._connection(volume, export)
+
+    def _need(self, arrival: _Arrival) -> access.Need:
+        """Of the new connection, and all others under the same rule."""
+        others = arrival.before.without(arrival.record)
+        if holders.is_services(arrival.holder):
+            others = records.Situation(arrival.before.volume, ())
+        return self.access.need(others.beside(arrival.connector), arrival.host)
+
+    def _connection(
+        self, volume: objects.Volume, export: exports.Export
+    ) -> dict[str, Any]:
         return {
             "driver_volume_type": "nfs",
             "mount_point_base": self._settings.mount_point_base,
@@ -137,87 +224,108 @@ class Attachments:
             },
         }
 
-    @_one_at_a_time
+    def _take_back(
+        self, arrival: _Arrival, error: Exception, deadline: Deadline
+    ) -> None:
+        """The attach failed, but the grant may have been made.
+
+        Where this fails, too, the attachment stays recorded with its
+        connector: to delete it, Cinder calls the driver to detach.
+        """
+        volume = arrival.before.volume
+        try:
+            if not _nothing_done(error):
+                before = records.read(volume).without(
+                    arrival.record if arrival.claimed else None
+                )
+                self._leave(before, arrival.host, arrival.holder, deadline)
+            if arrival.claimed and arrival.record is not None:
+                records.unclaim(volume, arrival.record)
+        except exception.VolumeAttachmentNotFound:
+            return
+        except (*errors.BELOW, exception.CinderException):
+            LOG.exception(
+                "The access of %(host)s to %(volume)s, share %(share)s, may "
+                "be left; it is looked at again every few minutes",
+                {
+                    "host": arrival.host,
+                    "volume": volume.name,
+                    "share": volume.name_id,
+                },
+            )
+
+    # -- detach
+
     def disconnect(
         self, volume: objects.Volume, connector: Mapping[str, Any] | None
     ) -> bool:
-        """Keep a host out again, unless it has other attachments.
+        """Take a host's access away, unless it has other attachments.
 
         :param connector: None: end all attachments.
         :returns: whether the host still uses the share.
         """
+        deadline = Deadline(_call_seconds())
+        with access.locked(volume, deadline.remaining() * _SHARE_OF_GRANT):
+            return self._disconnect(records.read(volume), connector, deadline)
+
+    def _disconnect(
+        self,
+        situation: records.Situation,
+        connector: Mapping[str, Any] | None,
+        deadline: Deadline,
+    ) -> bool:
         if connector is None:
-            self._disconnect_all(volume)
+            self._disconnect_all(situation.volume, deadline)
             return False
         host = str(connector["host"])
-        staying = holders.remaining(volume, connector)
-        if staying or holders.pending(volume):
-            # What is pending may go elsewhere, and what stays may be
-            # leaving by another service: then nobody else would tell.
-            _mark(volume, _KEPT)
-            self._lower(volume, host, staying)
-            return True
-        self._release(volume, host)
-        self._api.revoke_access(volume.name_id, holders.of_host(host))
-        self._remove_kept(volume)
-        return False
-
-    def _remove_kept(
-        self, volume: objects.Volume, arriving: str | None = None
-    ) -> None:
-        """Take away what :meth:`_keep_out` had to leave to some host.
-
-        Asks the appliance only if there may be something. What fails stays
-        marked for the next time: the call itself has done its work.
-        """
-        if not _is_marked(volume, _KEPT):
-            return
-        try:
-            if self._revoke_unneeded(self._api, volume, arriving):
-                _unmark(volume, _KEPT)
-        except errors.BELOW as error:
-            _warn_unchecked(volume, error)
-
-    def _revoke_unneeded(
-        self,
-        api: client.Client,
-        volume: objects.Volume,
-        arriving: str | None = None,
-    ) -> bool:
-        """Returns whether it could be told what is needed."""
-        share = api.get_share(volume.name_id)
-        current = objects.Volume.get_by_id(
-            volume.obj_context.elevated(), volume.id
+        departing = situation.departing(connector)
+        holder = holders.of_service(host)
+        if departing is not None and departing.connector is not None:
+            holder = holders.of_host(host)
+        return self._leave(
+            situation.without(departing), host, holder, deadline
         )
-        unneeded = holders.unneeded(share.access, current, arriving)
-        for rule in unneeded or ():
-            api.revoke_access(share.id, rule)
-            LOG.warning(
-                "Took access rule %(rule)s away from %(volume)s, share "
-                "%(share)s: nothing is attached there any more",
-                {"rule": rule, "volume": volume.name, "share": share.id},
-            )
-        return unneeded is not None
 
-    def _disconnect_all(self, volume: objects.Volume) -> None:
-        share = self._api.find_share(volume.name_id)
+    def _leave(
+        self,
+        situation: records.Situation,
+        host: str,
+        holder: str,
+        deadline: Deadline,
+    ) -> bool:
+        """Make the rules right for the attachments that stay.
+
+        :param situation: without the departing one.
+        :returns: whether the host still uses the share.
+        """
+        volume = situation.volume
+        api = self._within(deadline.remaining())
+        wanted = self.access.wanted(situation)
+        need = wanted.needs.get(holders.of_host(host))
+        stays = need is not None or not wanted.may_take
+        if holders.is_services(holder) or not stays:
+            if need is None:
+                self._release(volume, host)
+            rules = api.revoke_access(volume.name_id, holder)
+        elif need is not None and need.clients and wanted.may_take:
+            rules = self.access.grant(api, volume, holder, need).access
+        else:
+            share = api.find_share(volume.name_id)
+            rules = share.access if share else None
+        self.access.settle_others(api, volume, rules, wanted)
+        return stays
+
+    def _disconnect_all(
+        self, volume: objects.Volume, deadline: Deadline
+    ) -> None:
+        api = self._within(deadline.remaining())
+        share = api.find_share(volume.name_id)
         self._release(volume, holders.this_host())
         for holder in share.access if share else ():
-            if holders.is_hosts(holder):
-                self._api.revoke_access(volume.name_id, holder)
+            if holders.is_attachments(holder):
+                api.revoke_access(volume.name_id, holder)
 
-    def _lower(
-        self,
-        volume: objects.Volume,
-        host: str,
-        staying: list[holders.Attachment],
-    ) -> None:
-        """Only read-only attachments are left on the host: tell so."""
-        if not staying or holders.level(staying) == holders.READ_WRITE:
-            return
-        connector = staying[0].connector
-        if connector is not None:
-            self._grant(self._api, volume, connector, holders.READ_ONLY)
+    # -- repair
 
     def ensure(self, volume: objects.Volume) -> None:
         """Repair the rules of an attached volume; for the service's start.
@@ -230,7 +338,7 @@ class Attachments:
         """
         if time.monotonic() < self._pause_until:
             return
-        api = self._api.with_deadline(_REPAIR_DEADLINE_SECONDS)
+        api = self._within(_REPAIR_DEADLINE_SECONDS)
         try:
             share = api.get_share(volume.name_id)
             self.repair(api, volume, share.access)
@@ -243,76 +351,17 @@ class Attachments:
                 "checked for %(seconds)d s: %(error)s",
                 {"seconds": _REPAIR_PAUSE_SECONDS, "error": error},
             )
-        except (*errors.BELOW, ValueError) as error:
-            _warn_unchecked(volume, error)
+        except (*errors.BELOW, exception.CinderException) as error:
+            access.warn_unchecked(volume, error)
 
     def repair(
         self,
         api: client.Client,
         volume: objects.Volume,
-        rules: Mapping[str, client.AccessRule],
+        rules: access.Rules,
     ) -> None:
         """Make the rules right, where those read before are not."""
-        if _missing(rules, volume) or holders.unneeded(rules, volume):
-            self._repair(api, volume)
-
-    @_one_at_a_time
-    def _repair(self, api: client.Client, volume: objects.Volume) -> None:
-        """With the lock in hand all is looked at anew."""
-        share = api.get_share(volume.name_id)
-        for connector, level in _missing(share.access, volume):
-            self._grant(api, volume, connector, level)
-            LOG.warning(
-                "Restored the access of %(host)s to %(volume)s, share "
-                "%(share)s",
-                {
-                    "host": connector["host"],
-                    "volume": volume.name,
-                    "share": share.id,
-                },
-            )
-        self._revoke_unneeded(api, volume)
-
-    def _grant(
-        self,
-        api: client.Client,
-        volume: objects.Volume,
-        connector: Mapping[str, Any],
-        level: str,
-    ) -> exports.Export:
-        host = str(connector["host"])
-        known = self._settings.client_addresses
-        address = str(connector.get("ip") or "")
-        if host == holders.this_host() and volume.provider_location:
-            clients = known.of_this_host(
-                host, address, exports.address_of(volume.provider_location)
-            )
-        else:
-            clients = known.of(host, address)
-        rule = api.grant_access(
-            volume.name_id, holders.of_host(host), clients, level
-        )
-        return exports.choose(
-            rule.export_locations,
-            portal=self._settings.portal,
-            present=volume.provider_location,
-        )
-
-    def _withdraw(self, volume: objects.Volume, host: str) -> None:
-        """A grant failed, and may have been made all the same."""
-        try:
-            self._release(volume, host)
-            self._api.revoke_access(volume.name_id, holders.of_host(host))
-        except errors.BELOW:
-            LOG.exception(
-                "The access of %(host)s to %(volume)s, share %(share)s, may "
-                "be left; deleting the volume removes it",
-                {
-                    "host": host,
-                    "volume": volume.name,
-                    "share": volume.name_id,
-                },
-            )
+        self.access.repair(api, volume, rules)
 
     def _release(self, volume: objects.Volume, host: str) -> None:
         """Unmount, before the rule goes: what is unwritten needs it."""
@@ -328,65 +377,37 @@ class Attachments:
         return contextlib.nullcontext()
 
 
-def remove_lock(volume_id: str) -> None:
-    """The volume is gone; a lock in a file would stay for ever."""
-    coordination.synchronized_remove(_LOCK_PREFIX + volume_id)
+def _check_still_there(arrival: _Arrival, now: records.Situation) -> None:
+    """An attachment may be deleted, or reset, while its host gets access.
 
+    Where several can be the one, each that is gone may have been it.
 
-def _is_marked(volume: objects.Volume, mark: str) -> bool:
-    with volume.obj_as_admin():
-        return mark in (volume.admin_metadata or {})
-
-
-def _mark(volume: objects.Volume, mark: str) -> None:
-    if not _is_marked(volume, mark):
-        with volume.obj_as_admin():
-            volume.admin_metadata_update({mark: "True"}, False)
-
-
-def _unmark(volume: objects.Volume, mark: str) -> None:
-    with volume.obj_as_admin():
-        metadata = dict(volume.admin_metadata or {})
-        if metadata.pop(mark, None):
-            volume.admin_metadata_update(metadata, True)
-
-
-def _missing(
-    rules: Mapping[str, client.AccessRule], volume: objects.Volume
-) -> list[tuple[Mapping[str, Any], str]]:
-    """Connectors of attached hosts without enough access, and its level."""
-    missing = []
-    present = holders.attachments(volume)
-    for host in dict.fromkeys(item.host for item in present if item.host):
-        mine = holders.on_host(present, host)
-        connector = next(
-            (item.connector for item in mine if item.connector), None
+    :raises VolumeBackendAPIException: it is gone.
+    """
+    if holders.is_services(arrival.holder):
+        return
+    expected = (
+        [arrival.record]
+        if arrival.record is not None
+        else arrival.before.candidates(arrival.connector)
+    )
+    present = {item.id for item in now.records}
+    if not present.issuperset(item.id for item in expected):
+        raise exception.VolumeBackendAPIException(
+            data=f"{arrival.before.volume.name} was not attached to "
+            f"{arrival.host}: its attachment was deleted meanwhile. Attach "
+            "it again"
         )
-        level = holders.level(mine)
-        rule = rules.get(holders.of_host(host))
-        if connector is not None and not _is_enough(rule, level):
-            missing.append((connector, level))
-    return missing
 
 
-def _others_pending(present: list[holders.Attachment]) -> bool:
-    """Besides the one that a connection is being made for."""
-    return sum(item.connector is None for item in present) > 1
-
-
-def _is_enough(rule: client.AccessRule | None, level: str) -> bool:
-    return rule is not None and rule.level in (level, holders.READ_WRITE)
+def _keep_location(volume: objects.Volume, export: exports.Export) -> None:
+    """The appliance's addresses may have changed since it was created."""
+    if volume.provider_location != export.location:
+        volume.provider_location = export.location
+        volume.save()
 
 
 def _nothing_done(error: Exception) -> bool:
     if not isinstance(error, client.ApiError):
         return False
     return not error.may_have_been_applied
-
-
-def _warn_unchecked(volume: objects.Volume, error: Exception) -> None:
-    LOG.warning(
-        "Could not check the access rules of %(volume)s, share %(share)s: "
-        "%(error)s",
-        {"volume": volume.name, "share": volume.name_id, "error": error},
-    )

@@ -24,6 +24,7 @@ from cinder.volume import volume_utils
 from oslo_context import context as oslo_context
 from oslo_log import log as logging
 
+from acme_cinder import access
 from acme_cinder import attachments
 from acme_cinder import client
 from acme_cinder import errors
@@ -38,6 +39,7 @@ from acme_cinder import settings as options
 from acme_cinder import shares
 from acme_cinder import startup
 from acme_cinder import stats
+from acme_cinder import sweep
 
 LOG = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._attachments: attachments.Attachments
         self._export_check: exportcheck.ExportCheck
         self._reaper: reaper.Reaper
+        self._sweep: sweep.Sweep
 
     @staticmethod
     def get_driver_options() -> list[Any]:
@@ -124,6 +127,12 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._export_check = exportcheck.ExportCheck(api, self._attachments)
         self._reaper = reaper.Reaper(
             api, mounts, settings.reap_interval_seconds
+        )
+        self._sweep = sweep.Sweep(
+            api,
+            self._attachments.access,
+            self._shares,
+            settings.reap_interval_seconds,
         )
 
     @volume_utils.trace
@@ -252,7 +261,20 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         new_volume: objects.Volume,
         original_volume_status: str,
     ) -> dict[str, Any]:
-        """Keep the new share as it is; only Cinder's record changes."""
+        """Keep the new share as it is, and say whose it is from now on."""
+        try:
+            self._shares.label(new_volume.name_id, volume.id)
+        except errors.BELOW as error:
+            # The data is there; the sweep labels what is attached.
+            LOG.warning(
+                "Share %(share)s is not labelled as that of %(volume)s: "
+                "%(error)s",
+                {
+                    "share": new_volume.name_id,
+                    "volume": volume.id,
+                    "error": error,
+                },
+            )
         return {
             "_name_id": new_volume.name_id,
             "provider_location": new_volume.provider_location,
@@ -400,7 +422,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     @classmethod
     def clean_volume_file_locks(cls, volume_id: str) -> None:
-        attachments.remove_lock(volume_id)
+        access.remove_lock(volume_id)
 
     # -- what the scheduler is told
 
@@ -443,6 +465,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
                 self._stats, common, (), pool_common, sparse=sparse
             )
         self._reaper.run_if_due()
+        self._sweep.run_if_due()
 
     def _pool_common(self) -> dict[str, Any]:
         ratio = volume_utils.get_max_over_subscription_ratio(

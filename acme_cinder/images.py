@@ -34,7 +34,7 @@ from cinder.volume import volume_utils
 from oslo_config import cfg
 
 from acme_cinder import errors
-from acme_cinder import holders
+from acme_cinder import records
 from acme_cinder import shares
 from acme_cinder import volumefile
 
@@ -155,7 +155,7 @@ class Images:
         An attached one by a copy that is made of it at once: its file is
         locked by the guest's QEMU, and goes on being written.
         """
-        if holders.attachments(volume):
+        if records.read(volume).records:
             source = self._shares.copied(volume, str(image_meta["id"]))
         else:
             source = self._shares.mounted(volume)

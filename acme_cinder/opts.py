@@ -148,7 +148,8 @@ ACME_OPTS: Final = [
         min=30,
         max=86400,
         help="How often to look for mounts that a crash or a failed detach "
-        "has left behind, and to unmount them.",
+        "has left behind, and to unmount them; and to compare access rules "
+        "with Cinder's attachments.",
     ),
 ]
 

@@ -39,6 +39,7 @@ from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
 from acme_cinder import mount
+from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import volumefile
 
@@ -46,7 +47,7 @@ LOG = logging.getLogger(__name__)
 
 VOLUME_FILE = "share.volume_file"
 GROW_ONLINE = "share.grow_online"
-_LABEL = "cinder.volume_id"
+VOLUME_LABEL = "cinder.volume_id"
 _SNAPSHOT_LABEL = "cinder.snapshot_id"
 #: Of copies that are made for an image.
 _COPY_LABEL = "cinder.copy_of"
@@ -129,7 +130,7 @@ class Shares:
 
         On an error nothing is left behind, as far as can be known.
         """
-        given = {_LABEL: volume.id} if labels is None else labels
+        given = {VOLUME_LABEL: volume.id} if labels is None else labels
         try:
             share = self._create(volume, origin, given)
         except client.BadRequest as error:
@@ -283,6 +284,10 @@ class Shares:
             },
         )
 
+    def label(self, share_id: str, volume_id: str) -> None:
+        """Say on a share whose it is; a migration changes that."""
+        self.api.update_share(share_id, labels={VOLUME_LABEL: volume_id})
+
     def delete(self, volume: objects.Volume) -> None:
         """Delete a volume's share, never its snapshots; gone is fine.
 
@@ -298,7 +303,7 @@ class Shares:
     def _revoke_leftovers(self, volume: objects.Volume) -> None:
         share = self.api.get_share(volume.name_id)
         attached = [
-            item.host for item in holders.attachments(volume) if item.host
+            item.host for item in records.read(volume).records if item.host
         ]
         others = [name for name in share.access if not holders.is_ours(name)]
         if attached or others:

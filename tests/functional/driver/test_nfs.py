@@ -344,7 +344,7 @@ class LifeCase(NfsCase):
     def test_a_stale_mount_is_replaced(self) -> None:
         volume = self.create()
         path = self.attached(volume)
-        self.driver._api.revoke_access(volume.name_id, "cinder:cmp-1")
+        self.driver._api.revoke_access(volume.name_id, "cinder-service:cmp-1")
         deadline = time.monotonic() + 60
         while _is_readable(path) and time.monotonic() < deadline:
             time.sleep(0.2)

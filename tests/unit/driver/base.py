@@ -107,6 +107,7 @@ class DriverTestCase(unittest.TestCase):
             "acme_api_token": self.appliance.token,
             "acme_api_ca_file": self.appliance.ca_file,
             "nfs_mount_point_base": self.base,
+            "acme_api_deadline_seconds": 5,
             **self.driver_options,
             **changes,
         }
@@ -129,7 +130,7 @@ class DriverTestCase(unittest.TestCase):
             settings.api_addresses,
             settings.credentials,
             verify=settings.verify,
-            deadline_seconds=5,
+            deadline_seconds=settings.deadline_seconds,
             sleep=lambda seconds: None,
             adapter_factory=lambda: self.adapter,
         )

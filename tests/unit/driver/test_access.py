@@ -12,16 +12,19 @@
 
 """Which hosts keep their access while others come and go."""
 
-import socket
 import threading
+import time
 import unittest.mock
 
 from cinder import coordination
 from cinder import exception
+from cinder import objects
 import ddt
+from oslo_config import cfg
 
 from acme_cinder import attachments
 from acme_cinder import client
+from acme_cinder import records
 from tests.fixtures import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
@@ -111,7 +114,7 @@ class KeptAccessTest(base.DriverTestCase):
         self.volume = self.create(multiattach=True)
         self.grant("backup-box")
         self.grant("cinder-mount:ctl-9")
-        self.grant(f"cinder:{socket.gethostname()}")
+        self.grant("cinder-service:ctl-8")
         self.others = sorted(self.share(self.volume).access)
 
     def grant(self, holder):
@@ -157,7 +160,7 @@ class KeptAccessTest(base.DriverTestCase):
 
     def test_goes_when_the_pending_one_arrives_elsewhere(self):
         self.arrive(self.kept(), TWO)
-        self.assertEqual(1, self.log.counts[SHARE])
+        self.assertEqual(2, self.log.total, "a grant and a removal")
         self.assertEqual(["cmp-2"], self.hosts())
 
     def test_stays_when_the_pending_one_arrives_there(self):
@@ -166,7 +169,7 @@ class KeptAccessTest(base.DriverTestCase):
         self.assertEqual(["cmp-1"], self.hosts())
         self.log.clear()
         self.detach(row)
-        self.assertEqual(1, self.log.total, "no longer marked")
+        self.assertEqual(1, self.log.total)
         self.assertEqual([], self.hosts())
 
     def test_goes_with_the_next_detach(self):
@@ -218,16 +221,19 @@ class KeptAccessTest(base.DriverTestCase):
     @ddt.unpack
     def test_not_while_cinder_may_be_attached_itself(self, status, migrating):
         """From any host; that has no attachment in the list."""
-        self.attach(self.volume, TWO)
-        self.grant("cinder:ctl-2")
+        self.grant("cinder-service:ctl-2")
+        self.others.append("cinder-service:ctl-2")
+        self.others.sort()
         self.set_status(status, migrating)
         self.driver.ensure_export(self.context, self.current())
-        self.assertEqual(["cmp-2", "ctl-2"], self.hosts())
+        for _ in range(3):
+            self.driver._sweep.run()
+        self.assertEqual([], self.hosts())
 
     def test_not_while_the_old_api_has_it_attached(self):
         """Its attachments do not say with which connector."""
         cinderworld.attachment(
-            self.volume, None, attached_host="else", attach_status="attached"
+            self.volume, None, attached_host=None, attach_status="attached"
         )
         self.grant("cinder:cmp-7")
         self.set_status("in-use")
@@ -237,10 +243,8 @@ class KeptAccessTest(base.DriverTestCase):
     def test_a_fault_does_not_fail_the_call(self):
         row = self.kept()
         self.driver = self.new_driver(
-            [transports.garbage()],
-            matches=lambda request: (
-                request.method == "GET" and "/shares/" in request.url
-            ),
+            [transports.problem(403, "auth.forbidden")],
+            matches=lambda request: request.method == "DELETE",
         )
         self.arrive(row, TWO)
         self.assertEqual(["cmp-1", "cmp-2"], self.hosts())
@@ -275,6 +279,7 @@ class RepairTest(base.DriverTestCase):
 
     def test_every_request_is_short(self):
         self.driver._api.revoke_access(self.volume.name_id, "cinder:cmp-1")
+        self.driver = self.new_driver(acme_api_deadline_seconds=300)
         seen = []
         grant = client.Client.grant_access
 
@@ -304,6 +309,233 @@ class RepairTest(base.DriverTestCase):
                 self.log.clear()
                 self.ensure()
                 self.assertEqual(0, self.log.total)
+
+
+class FactsTest(base.DriverTestCase):
+    """What the rules follow from is looked at when it is used."""
+
+    def setUp(self):
+        super().setUp()
+        self.volume = self.create(multiattach=True)
+
+    def current(self):
+        return cinderworld.reloaded(self.volume)
+
+    def during_grant(self, happens):
+        """Have something happen while the appliance grants access."""
+        grant = client.Client.grant_access
+
+        def slow(api, *args):
+            rule = grant(api, *args)
+            happens()
+            return rule
+
+        return unittest.mock.patch.object(client.Client, "grant_access", slow)
+
+    def test_one_request_each_beside_others(self):
+        self.attach(self.volume, TWO)
+        self.attach(self.volume, base.connector("cmp-3", "192.0.2.53"))
+        self.log.clear()
+        row = self.attach(self.volume, ONE)
+        self.assertEqual(1, self.log.total)
+        self.log.clear()
+        self.assertIs(False, self.detach(row))
+        self.assertEqual(1, self.log.total)
+
+    def test_the_attachment_is_deleted_while_it_is_made(self):
+        """cinder-api gave up, and deleted what was only reserved."""
+        row = cinderworld.attachment(self.volume, None)
+        with (
+            self.during_grant(row.destroy),
+            self.assertRaisesRegex(
+                exception.VolumeBackendAPIException, "deleted meanwhile"
+            ),
+        ):
+            self.driver.initialize_connection(self.current(), ONE)
+        self.assertEqual({}, self.exported(self.volume))
+
+    def test_deleted_beside_other_attachments(self):
+        """Also one that is there does not hide that it is gone."""
+        other = self.attach(self.volume, dict(ONE, ip="192.0.2.61"))
+        row = cinderworld.attachment(self.volume, None)
+        with (
+            self.during_grant(row.destroy),
+            self.assertRaises(exception.VolumeBackendAPIException),
+        ):
+            self.driver.initialize_connection(self.current(), ONE)
+        self.assertEqual({"192.0.2.61": "rw"}, self.exported(self.volume))
+        self.detach(other)
+        self.assertEqual({}, self.exported(self.volume))
+
+    def test_deleted_before_it_is_made(self):
+        row = cinderworld.attachment(self.volume, None)
+        update = records.claim
+
+        def late(*args):
+            row.destroy()
+            update(*args)
+
+        with (
+            unittest.mock.patch.object(records, "claim", late),
+            self.assertRaises(exception.VolumeAttachmentNotFound),
+        ):
+            self.driver.initialize_connection(self.current(), ONE)
+        self.assertEqual({}, self.exported(self.volume))
+
+    def test_a_service_that_dies_after_the_grant(self):
+        """Cinder's record says that there is something to detach."""
+        row = cinderworld.attachment(self.volume, None)
+        self.driver.initialize_connection(self.current(), ONE)
+        self.assertEqual("attaching", self.read(row).attach_status)
+        self.detach(row)
+        self.assertEqual({}, self.exported(self.volume))
+
+    def test_a_failed_attach_is_only_reserved_again(self):
+        row = cinderworld.attachment(self.volume, None)
+        self.driver = self.new_driver(
+            [transports.ReplyLost()] * 100,
+            matches=lambda request: request.method == "PUT",
+        )
+        with self.assertRaises(exception.VolumeBackendAPIException):
+            self.driver.initialize_connection(self.current(), ONE)
+        self.assertEqual({}, self.exported(self.volume))
+        self.assertEqual("reserved", self.read(row).attach_status)
+        self.assertIsNone(self.read(row).connector)
+
+    def read(self, row):
+        return objects.VolumeAttachment.get_by_id(self.context, row.id)
+
+    def test_two_addresses_of_one_host(self):
+        one = self.attach(self.volume, ONE)
+        two = self.attach(self.volume, dict(ONE, ip="192.0.2.61"))
+        self.assertEqual(
+            {"192.0.2.51": "rw", "192.0.2.61": "rw"},
+            self.exported(self.volume),
+        )
+        self.assertIs(True, self.detach(one))
+        self.assertEqual({"192.0.2.61": "rw"}, self.exported(self.volume))
+        self.assertIs(False, self.detach(two))
+        self.assertEqual({}, self.exported(self.volume))
+
+    def test_a_mode_that_is_stored_after_the_call(self):
+        row = self.attach(self.volume, ONE, attach_mode=None)
+        self.assertEqual({"192.0.2.51": "rw"}, self.exported(self.volume))
+        row.attach_mode = "ro"
+        row.save()
+        self.driver._sweep.run()
+        self.assertEqual({"192.0.2.51": "ro"}, self.exported(self.volume))
+
+    def test_a_readonly_flag_that_was_taken_back(self):
+        """Cinder records ro for its mere presence, and tells Nova rw."""
+        self.volume.admin_metadata_update({"readonly": "False"}, False)
+        where = dict(ONE, mode="ro")
+        self.attach(self.volume, where, attach_mode="ro")
+        self.assertEqual({"192.0.2.51": "rw"}, self.exported(self.volume))
+
+    def test_reset_of_the_attach_status(self):
+        for where in (ONE, TWO):
+            self.attach(self.volume, where)
+        for row in self.current().volume_attachment:
+            row.destroy()
+        self.driver._sweep.run()
+        self.assertEqual({}, self.exported(self.volume))
+
+    def test_a_sweep_costs_one_request(self):
+        self.attach(self.volume, ONE)
+        self.attach(self.create(), TWO)
+        self.log.clear()
+        self.driver._sweep.run()
+        self.assertEqual({"GET /v1/shares": 1}, dict(self.log.counts))
+
+    def test_a_lost_rule_is_found(self):
+        self.attach(self.volume, ONE)
+        self.driver._api.revoke_access(self.volume.name_id, "cinder:cmp-1")
+        self.driver._sweep.run()
+        self.assertEqual({"192.0.2.51": "rw"}, self.exported(self.volume))
+
+    def test_cinders_own_connection_is_not_taken(self):
+        """By nothing that happens at the same time; and does not stay."""
+        own = base.own_connector()
+        self.volume.status = "backing-up"
+        self.volume.save()
+        self.driver.initialize_connection(self.current(), own)
+        before = self.exported(self.volume).items()
+        for _ in range(3):
+            self.detach(self.attach(self.volume, TWO))
+            self.driver._sweep.run()
+            self.assertLessEqual(before, self.exported(self.volume).items())
+        # The service has died, and Cinder has cleaned up.
+        self.volume.status = "available"
+        self.volume.save()
+        for _ in range(2):
+            self.driver._sweep.run()
+        self.assertEqual({}, self.exported(self.volume))
+
+    def test_the_label_follows_a_migration(self):
+        source = self.create()
+        target = self.create(migration_status=f"target:{source.id}")
+        update = self.driver.update_migrated_volume(
+            self.context, source, target, "available"
+        )
+        self.assertEqual(target.name_id, update["_name_id"])
+        self.assertEqual(
+            {"cinder.volume_id": source.id}, self.share(target).labels
+        )
+
+    def test_a_location_that_the_appliance_no_longer_has(self):
+        self.volume.provider_location = "192.0.2.77:/gold/shares/old"
+        self.volume.save()
+        info = self.driver.initialize_connection(self.current(), ONE)
+        self.assertEqual(
+            info["data"]["export"], self.current().provider_location
+        )
+
+
+class DeadlineTest(base.DriverTestCase):
+    """An attach has ended before Cinder gives up on it."""
+
+    def setUp(self):
+        super().setUp()
+        self.volume = self.create()
+        patch = unittest.mock.patch.object(
+            attachments, "_call_seconds", lambda: 2.0
+        )
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def assert_ends(self, call):
+        started = time.monotonic()
+        with self.assertRaises(exception.CinderException):
+            call(self.volume, ONE)
+        self.assertLess(time.monotonic() - started, 20)
+
+    def test_waiting_for_another_change(self):
+        with coordination.COORDINATOR.get_lock(
+            f"acme-access-{self.volume.id}"
+        ):
+            self.assert_ends(self.driver.initialize_connection)
+            self.assert_ends(self.driver.terminate_connection)
+
+    def test_an_appliance_that_is_busy(self):
+        self.driver = self.new_driver(
+            [transports.unavailable()] * 9999,
+            matches=lambda request: "/access/" in request.url,
+            acme_api_deadline_seconds=300,
+        )
+        self.assert_ends(self.driver.initialize_connection)
+
+
+class CallSecondsTest(unittest.TestCase):
+    def test_less_than_cinders_own(self):
+        conf = unittest.mock.Mock(rpc_response_timeout=20)
+        with unittest.mock.patch.object(attachments.cfg, "CONF", conf):
+            self.assertEqual(16.0, attachments._call_seconds())
+
+    def test_where_nothing_has_registered_it(self):
+        with unittest.mock.patch.object(
+            attachments.cfg, "CONF", cfg.ConfigOpts()
+        ):
+            self.assertEqual(48.0, attachments._call_seconds())
 
 
 class RekeyTest(base.DriverTestCase):

@@ -132,7 +132,7 @@ class ComputeHostTest(base.DriverTestCase):
         two = self.attach(self.volume, dict(where, mountpoint="/dev/vdb"))
         self.log.clear()
         self.assertIs(True, self.detach(one))
-        self.assertEqual(0, self.log.total)
+        self.assertEqual(1, self.log.total)
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(self.volume))
         self.assertIs(False, self.detach(two))
         self.assertEqual({}, self.exported(self.volume))

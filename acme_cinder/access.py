@@ -1,0 +1,363 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who may mount a volume's share: the one place that decides it.
+
+What a share's rules should be follows from Cinder's attachments alone, see
+:class:`Wanted`. Every change is made with the volume's lock of the whole
+cluster held, and in this order: the rule that the call is about, what else is
+missing, then what nobody needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import ipaddress
+import itertools
+from typing import Any
+
+from cinder import coordination
+from cinder import exception
+from cinder import objects
+from oslo_log import log as logging
+
+from acme_cinder import client
+from acme_cinder import errors
+from acme_cinder import exports
+from acme_cinder import holders
+from acme_cinder import records
+from acme_cinder import settings as options
+
+LOG = logging.getLogger(__name__)
+
+_LOCK_PREFIX = "acme-access-"
+#: How long a repair waits for what is being done to the same volume.
+_REPAIR_SECONDS = 15.0
+Rules = Mapping[str, client.AccessRule]
+
+
+@contextlib.contextmanager
+def locked(volume: objects.Volume, seconds: float) -> Iterator[None]:
+    """One change of a volume's access at a time, in the whole cluster.
+
+    :param seconds: how long to wait for the others.
+    :raises VolumeBackendAPIException: it took longer.
+    """
+    lock = coordination.COORDINATOR.get_lock(_LOCK_PREFIX + volume.id)
+    if not lock.acquire(blocking=max(seconds, 0.01)):
+        raise exception.VolumeBackendAPIException(
+            data=f"{volume.name}: another change of its access took longer "
+            f"than {seconds:.0f} s; try again"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_lock(volume_id: str) -> None:
+    """The volume is gone; a lock in a file would stay for ever."""
+    coordination.synchronized_remove(_LOCK_PREFIX + volume_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """What one rule must allow.
+
+    :ivar clients: None where Cinder does not know the host's addresses.
+    """
+
+    clients: tuple[str, ...] | None
+    level: str
+
+    def is_met(self, rule: client.AccessRule | None) -> bool:
+        if rule is None:
+            # Without addresses no rule can be made.
+            return self.clients is None
+        allowed = _networks(rule.clients)
+        return rule.level in (self.level, holders.READ_WRITE) and all(
+            network in allowed for network in _networks(self.clients or ())
+        )
+
+    def is_exceeded(self, rule: client.AccessRule | None) -> bool:
+        """Whether the rule allows writing where reading will do.
+
+        Not by addresses: those of a host that runs Cinder, only that host
+        knows all of.
+        """
+        return (
+            rule is not None
+            and self.clients is not None
+            and self.level == holders.READ_ONLY != rule.level
+        )
+
+    def beside(self, rule: client.AccessRule | None, *, keep: bool) -> Need:
+        """With the addresses that a rule has, too; ``keep`` its level."""
+        if rule is None or self.clients is None:
+            return self
+        level = holders.READ_WRITE if keep and rule.level == "rw" else None
+        clients = dict.fromkeys([*self.clients, *rule.clients])
+        return Need(tuple(clients), level or self.level)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The ``cinder:`` rules that a volume's attachments call for.
+
+    :ivar needs: by holder.
+    :ivar may_take: whether all other ``cinder:`` rules can go. Not while
+        a host may have access whose attachment does not name it yet.
+    """
+
+    needs: Mapping[str, Need]
+    may_take: bool
+
+    def unneeded(self, rules: Rules) -> list[str]:
+        if not self.may_take:
+            return []
+        return [
+            holder
+            for holder in rules
+            if holders.is_hosts(holder) and holder not in self.needs
+        ]
+
+    def is_met(self, rules: Rules) -> bool:
+        return not self.unneeded(rules) and not any(
+            self.change(rules, holder) for holder in self.needs
+        )
+
+    def change(self, rules: Rules, holder: str) -> Need | None:
+        """What to make of one rule, None where it is right."""
+        need, rule = self.needs[holder], rules.get(holder)
+        if not need.is_met(rule):
+            return need.beside(rule, keep=not self.may_take)
+        if self.may_take and need.is_exceeded(rule):
+            return need.beside(rule, keep=False)
+        return None
+
+
+class Access:
+    """Makes a share's rules what its volume's attachments call for."""
+
+    def __init__(self, settings: options.Settings) -> None:
+        self._settings = settings
+
+    def wanted(self, situation: records.Situation) -> Wanted:
+        hosts = dict.fromkeys(
+            item.host for item in situation.records if item.host
+        )
+        somewhere = any(
+            item.is_of_first_api and not item.host
+            for item in situation.records
+        )
+        return Wanted(
+            {
+                holders.of_host(host): self._need_if_known(situation, host)
+                for host in hosts
+            },
+            may_take=not (somewhere or situation.arrival_may_hide),
+        )
+
+    def need(self, situation: records.Situation, host: str) -> Need:
+        """What the attachments on one host need together.
+
+        :raises ValueError, OSError: an address cannot be told.
+        """
+        present = situation.on_host(host)
+        clients = (
+            self._clients(situation.volume, host, item.connector or {})
+            for item in present
+        )
+        return Need(
+            tuple(dict.fromkeys(itertools.chain.from_iterable(clients))),
+            records.level(situation.volume, [item.mode for item in present]),
+        )
+
+    def _need_if_known(self, situation: records.Situation, host: str) -> Need:
+        try:
+            return self.need(situation, host)
+        except (ValueError, OSError):
+            # Attached by the first API, or the options have changed since.
+            return Need(None, holders.READ_WRITE)
+
+    def _clients(
+        self,
+        volume: objects.Volume,
+        host: str,
+        connector: Mapping[str, Any],
+    ) -> tuple[str, ...]:
+        known = self._settings.client_addresses
+        address = str(connector.get("ip") or "")
+        if host == holders.this_host() and volume.provider_location:
+            return known.of_this_host(
+                host, address, exports.address_of(volume.provider_location)
+            )
+        return known.of(host, address)
+
+    def looks_right(
+        self, found: Sequence[records.Record], rules: Rules
+    ) -> bool:
+        """A first look, without asking the database about the volume."""
+        ours = {name for name in rules if holders.is_attachments(name)}
+        expected = {holders.of_host(item.host) for item in found if item.host}
+        return ours == expected and all(
+            self._looks_right(item, rules[holders.of_host(item.host)])
+            for item in found
+            if item.host
+        )
+
+    def _looks_right(
+        self, item: records.Record, rule: client.AccessRule
+    ) -> bool:
+        address = str((item.connector or {}).get("ip") or "")
+        try:
+            clients = self._settings.client_addresses.of(
+                item.host or "", address
+            )
+        except ValueError:
+            return False
+        return rule.level == (item.mode or holders.READ_WRITE) and Need(
+            clients, rule.level
+        ).is_met(rule)
+
+    def unexplained(
+        self, situation: records.Situation, rules: Rules
+    ) -> list[str]:
+        """Rules of hosts that no attachment calls for at this moment.
+
+        One of them may be of a connection that is being made.
+        """
+        wanted = Wanted(self.wanted(situation).needs, may_take=True)
+        found = wanted.unneeded(rules)
+        if situation.is_idle:
+            found += [name for name in rules if holders.is_services(name)]
+        return found
+
+    def grant(
+        self,
+        api: client.Client,
+        volume: objects.Volume,
+        holder: str,
+        need: Need,
+    ) -> client.GrantedAccess:
+        if need.clients is None:
+            raise ValueError(f"the addresses of {holder} are not known")
+        return api.grant_access(
+            volume.name_id, holder, need.clients, need.level
+        )
+
+    def settle(
+        self,
+        api: client.Client,
+        volume: objects.Volume,
+        rules: Rules | None,
+        wanted: Wanted,
+    ) -> None:
+        """Make all ``cinder:`` rules right, given what they are.
+
+        Nothing is asked of the appliance where they are.
+
+        :param rules: None where an appliance did not tell them.
+        """
+        if rules is None:
+            return
+        for holder in wanted.needs:
+            change = wanted.change(rules, holder)
+            if change is not None:
+                self.grant(api, volume, holder, change)
+                _warn("Corrected", holder, volume)
+        for holder in wanted.unneeded(rules):
+            api.revoke_access(volume.name_id, holder)
+            _warn("Removed", holder, volume)
+
+    def settle_others(
+        self,
+        api: client.Client,
+        volume: objects.Volume,
+        rules: Rules | None,
+        wanted: Wanted,
+    ) -> None:
+        """As :meth:`settle`, beside a call that has done its own work.
+
+        What fails here is done by the next call, or by the sweep.
+        """
+        try:
+            self.settle(api, volume, rules, wanted)
+        except errors.BELOW as error:
+            warn_unchecked(volume, error)
+
+    def repair(
+        self, api: client.Client, volume: objects.Volume, rules: Rules
+    ) -> None:
+        """Make the rules right, where those read before are not.
+
+        With the lock held all is read again.
+        """
+        if self.wanted(records.read(volume)).is_met(rules):
+            return
+        with locked(volume, _REPAIR_SECONDS):
+            situation = records.read(volume)
+            volume = situation.volume
+            share = api.get_share(volume.name_id)
+            wanted = self.wanted(situation)
+            self.settle(api, volume, share.access, wanted)
+
+    def remove_unexplained(
+        self, api: client.Client, volume: objects.Volume, holder: str
+    ) -> None:
+        """Remove a rule that nothing has called for in a long time.
+
+        Longer than any connection can take to be recorded.
+        """
+        with locked(volume, _REPAIR_SECONDS):
+            situation = records.read(volume)
+            volume = situation.volume
+            share = api.get_share(volume.name_id)
+            if holder not in self.unexplained(situation, share.access):
+                return
+            rules = api.revoke_access(share.id, holder)
+            _warn("Removed", holder, volume)
+            # What was being connected just now is recorded by this time.
+            wanted = self.wanted(records.read(volume))
+            self.settle(api, volume, rules, wanted)
+
+
+def _networks(
+    clients: tuple[str, ...],
+) -> set[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """However they are spelled."""
+    return {ipaddress.ip_network(client) for client in clients}
+
+
+def _warn(done: str, holder: str, volume: objects.Volume) -> None:
+    LOG.warning(
+        "%(done)s access rule %(holder)s of %(volume)s, share %(share)s: it "
+        "was not what the attachments call for",
+        {
+            "done": done,
+            "holder": holder,
+            "volume": volume.name,
+            "share": volume.name_id,
+        },
+    )
+
+
+def warn_unchecked(volume: objects.Volume, error: Exception) -> None:
+    LOG.warning(
+        "Could not check the access rules of %(volume)s, share %(share)s: "
+        "%(error)s",
+        {"volume": volume.name, "share": volume.name_id, "error": error},
+    )

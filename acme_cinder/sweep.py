@@ -1,0 +1,156 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Looks at all access rules again, every few minutes.
+
+Not everything that ends an attachment calls the driver: ``os-reset_status``
+deletes the records alone, cinder-api can give up on a call that goes on, a
+service can die, and of two that detach at once each sees the other one's
+record. And what is decided by a record may be written after the call, as
+the mode of an attachment is. So what a share has is compared with what
+Cinder's database says, for all shares in one go: a request for each thousand
+shares and one query. Only where they differ is more asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import time
+from typing import Any
+
+from cinder import context as cinder_context
+from cinder import exception
+from cinder import objects
+from oslo_log import log as logging
+
+from acme_cinder import access
+from acme_cinder import client
+from acme_cinder import errors
+from acme_cinder import holders
+from acme_cinder import records
+from acme_cinder import shares
+
+LOG = logging.getLogger(__name__)
+
+#: One pass never keeps its caller for longer than this and one share; the
+#: next pass goes on where it stopped.
+_PASS_SECONDS = 10.0
+_CALL_SECONDS = 15.0
+
+
+class Sweep:
+    """Does a pass when one is due; any thread may ask for it.
+
+    :param interval_seconds: between two beginnings.
+    """
+
+    def __init__(
+        self,
+        api: client.Client,
+        rights: access.Access,
+        volume_shares: shares.Shares,
+        interval_seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api.with_deadline(_CALL_SECONDS)
+        self._access = rights
+        self._shares = volume_shares
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._due_at = float("-inf")
+        self._rest: Iterator[client.Share] = iter(())
+        self._unfinished = False
+        #: Rules that nothing explained in the pass before.
+        self._suspects: set[tuple[str, str]] = set()
+        self._found: set[tuple[str, str]] = set()
+
+    def run_if_due(self) -> None:
+        if self._unfinished or self._clock() >= self._due_at:
+            self.run()
+
+    def run(self) -> None:
+        """One pass. Never raises: what cannot be done now is logged."""
+        deadline = self._clock() + _PASS_SECONDS
+        try:
+            self._pass(deadline)
+        except (*errors.BELOW, exception.CinderException) as error:
+            self._unfinished = False
+            LOG.warning("Access rules were not all checked: %s", error)
+
+    def _pass(self, deadline: float) -> None:
+        if not self._unfinished:
+            self._begin()
+        attached = records.read_all(cinder_context.get_admin_context())
+        for share in self._rest:
+            volume_id, found = attached.get(share.id, ("", []))
+            try:
+                self._consider(share, volume_id, found)
+            except (*errors.BELOW, exception.CinderException):
+                LOG.exception("Could not check the access to %s", share.id)
+            if self._clock() >= deadline:
+                return
+        self._unfinished = False
+        self._suspects, self._found = self._found, set()
+
+    def _begin(self) -> None:
+        self._due_at = self._clock() + self._interval_seconds
+        self._rest = self._api.list_shares()
+        self._unfinished = True
+
+    def _consider(
+        self,
+        share: client.Share,
+        volume_id: str,
+        found: list[records.Record],
+    ) -> None:
+        ours = [name for name in share.access if holders.is_attachments(name)]
+        labelled = share.labels.get(shares.VOLUME_LABEL) == volume_id
+        if not (ours or found) or (
+            labelled and self._access.looks_right(found, share.access)
+        ):
+            return
+        volume = _volume(share, volume_id)
+        if volume is None:
+            return
+        if share.labels.get(shares.VOLUME_LABEL) != volume.id:
+            self._label(share, volume)
+        self._access.repair(self._api, volume, share.access)
+        self._leftovers(share, volume)
+
+    def _label(self, share: client.Share, volume: objects.Volume) -> None:
+        """A migration has given the share to another volume."""
+        self._shares.label(share.id, volume.id)
+
+    def _leftovers(self, share: client.Share, volume: objects.Volume) -> None:
+        """What only time tells: nothing needs it in two passes."""
+        situation = records.read(volume)
+        for holder in self._access.unexplained(situation, share.access):
+            if (share.id, holder) in self._suspects:
+                self._access.remove_unexplained(self._api, volume, holder)
+            else:
+                self._found.add((share.id, holder))
+
+
+def _volume(share: client.Share, volume_id: str) -> objects.Volume | None:
+    """The volume whose share it is; None: Cinder has none."""
+    context: Any = cinder_context.get_admin_context()
+    named = (volume_id, share.labels.get(shares.VOLUME_LABEL), share.id)
+    for candidate in dict.fromkeys(name for name in named if name):
+        try:
+            volume = objects.Volume.get_by_id(context, candidate)
+        except exception.VolumeNotFound:
+            continue
+        if volume.name_id == share.id:
+            return volume
+    return None
