@@ -441,7 +441,7 @@ class PlainWorld(World):
 
 
 _SETTINGS = hypothesis.settings(
-    max_examples=int(os.environ.get("ACME_MODEL_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("ACME_MODEL_EXAMPLES", "15")),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(hypothesis.HealthCheck),
