@@ -93,7 +93,7 @@ DEFAULT_OPTS: Final = [
         max=65536,
         help="Connections to the API that are open at a time. Past that a"
         " new one takes the place of the oldest that has not shown a valid"
-        " token. Each takes about 60 KiB.",
+        " token. Each takes 60 to 200 KiB.",
     ),
     cfg.IntOpt(
         "max_connections_without_token",

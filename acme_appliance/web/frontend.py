@@ -60,7 +60,7 @@ _LOOK_UP_THREADS: Final = 4
 _LINGER_SECONDS: Final = 2
 #: The kernel's room for replies, of each connection: a client that reads
 #: nothing makes it hold so much, and not megabytes.
-_SEND_BUFFER_BYTES: Final = 256 << 10
+_SEND_BUFFER_BYTES: Final = 64 << 10
 #: How long to wait where the kernel has no room for one more connection.
 _NO_ROOM_SECONDS: Final = 0.1
 #: Closed with a reset: the kernel keeps nothing of it.
