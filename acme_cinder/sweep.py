@@ -68,7 +68,8 @@ class Sweep:
         self._shares = volume_shares
         self._interval_seconds = interval_seconds
         self._clock = clock
-        self._due_at = float("-inf")
+        # At the start, all attached volumes are checked anyway.
+        self._due_at = clock() + interval_seconds
         self._rest: Iterator[client.Share] = iter(())
         self._unfinished = False
         #: Rules that nothing explained in the pass before.
