@@ -78,6 +78,9 @@ class _View:
     rows: frozenset[str]
 
     def relation(self) -> Relation:
+        if self.known_id is None and not self.held and not self.rows:
+            # Whatever id it has: there is nothing that could be lost.
+            return Relation.NEW
         if self.identity is None:
             return self._without_identity()
         if self.known_id not in (None, self.identity["id"]):
@@ -153,8 +156,10 @@ class Identities:
     def adopt(self, pool: str) -> None:
         """Write the id of a pool to both sides, the pool first."""
         engine = self.pools[pool]
-        identity = {"sequence": 0, **(engine.metadata.read_identity() or {})}
+        identity = engine.metadata.read_identity() or {}
         identity.setdefault("id", str(uuid.uuid4()))
+        with self.database.read() as session:
+            identity["sequence"] = newest_event(session)
         identity.update(name=pool, system_id=self._system_id)
         engine.metadata.prepare()
         engine.metadata.write_identity(identity)

@@ -221,6 +221,14 @@ class TestAdoption(IdentityCase):
             self.world.restart()
             self.assertEqual(identity.Relation.OURS, self.relation())
 
+    def test_an_empty_pool_and_an_empty_database(self):
+        """Whatever id the pool has: there is nothing to lose."""
+        self.world.delete_share(self.make_share())
+        self.lose_database()
+        for _ in range(2):
+            self.world.restart()
+            self.assertEqual(identity.Relation.OURS, self.relation())
+
     def test_looking_adopts_nothing(self):
         world = worlds.World(self, start=False)
         report = world.service.reconcile(False)
@@ -333,7 +341,7 @@ class TestRelations(unittest.TestCase):
             ("new", None, ("x", 0), "a", "ab"),
             ("older", None, ("x", 6), "a", "ab"),
             ("lost", None, ("x", 6), "a", ""),
-            ("lost", None, ("x", 6), "", ""),
+            ("new", None, ("x", 6), "", ""),
             ("lost", None, ("x", 5), "a", ""),
         ):
             with self.subTest(f"{known} {there} {held} {rows}"):
