@@ -28,6 +28,7 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
+from acme_appliance.db import rows
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
@@ -78,6 +79,7 @@ class Core:
         self.identities = identity.Identities(
             database, self.pools, settings.system_id
         )
+        self.share_room = Room()
         self.events_changed = threading.Condition()
         #: Counts announcements, so that none is missed while looking.
         self.events_version = 0
@@ -136,18 +138,20 @@ class Core:
         detail: types.Body | None = None,
     ) -> None:
         """Log a change in the transaction that makes it."""
-        session.add(
-            models.Event(
-                time=self.clock(),
-                type=type_,
-                namespace=intent.namespace,
-                share_id=intent.share_id,
-                snapshot_id=intent.snapshot_id,
-                actor=intent.actor,
-                request_id=intent.request_id,
-                job_id=intent.id if job else None,
-                detail=detail or {},
-            )
+        rows.insert(
+            session,
+            models.Event,
+            {
+                "time": self.clock(),
+                "type": type_,
+                "namespace": intent.namespace,
+                "share_id": intent.share_id,
+                "snapshot_id": intent.snapshot_id,
+                "actor": intent.actor,
+                "request_id": intent.request_id,
+                "job_id": intent.id if job else None,
+                "detail": detail or {},
+            },
         )
 
     def touch(self, row: models.Share | models.Snapshot) -> None:
@@ -324,6 +328,25 @@ class Core:
     def stop_watching(self) -> None:
         for each in (*self.watches.values(), self.exporter_watch):
             each.stop()
+
+
+class Room:
+    """Whether there may be one more of something, seldom counted."""
+
+    def __init__(self) -> None:
+        self._left = 0
+
+    def take(self, count: Callable[[], int]) -> bool:
+        """Called by whoever makes one, in the transaction that makes it.
+
+        :param count: how many more there may be; asked when as many as
+            it last said were made. Those that went meanwhile, or came to
+            nothing, only make it be asked earlier.
+        """
+        if self._left <= 0:
+            self._left = count()
+        self._left -= 1
+        return self._left >= 0
 
 
 class Deadline:

@@ -27,6 +27,7 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
+from acme_appliance.db import rows
 from acme_appliance.engines import base as engines
 from acme_appliance.service import core
 from acme_appliance.service import types
@@ -83,25 +84,27 @@ class Entries:
         self, session: orm.Session, intent: types.Intent, state: types.JobState
     ) -> None:
         """The intent, in the transaction that begins the change."""
-        session.add(
-            models.Job(
-                id=intent.id,
-                kind=intent.kind,
-                namespace=intent.namespace,
-                share_id=intent.share_id,
-                snapshot_id=intent.snapshot_id,
-                arguments=dict(intent.arguments),
-                state=state,
-                undo=False,
-                problem=None,
-                attempts=0,
-                attempted_at=None,
-                last_problem=None,
-                request_id=intent.request_id,
-                actor=intent.actor,
-                created_at=self.core.clock(),
-                finished_at=None,
-            )
+        rows.insert(
+            session,
+            models.Job,
+            {
+                "id": intent.id,
+                "kind": intent.kind,
+                "namespace": intent.namespace,
+                "share_id": intent.share_id,
+                "snapshot_id": intent.snapshot_id,
+                "arguments": dict(intent.arguments),
+                "state": state,
+                "undo": False,
+                "problem": None,
+                "attempts": 0,
+                "attempted_at": None,
+                "last_problem": None,
+                "request_id": intent.request_id,
+                "actor": intent.actor,
+                "created_at": self.core.clock(),
+                "finished_at": None,
+            },
         )
 
     def mark(self, job_id: str, **values: object) -> None:
@@ -147,11 +150,7 @@ class Entries:
                 intent,
                 detail={"code": problem.code, "detail": problem.detail},
             )
-        session.execute(
-            sa.update(models.Job)
-            .where(models.Job.id == intent.id)
-            .values(**values)
-        )
+        rows.update(session, models.Job, intent.id, **values)
 
     # -- reading
 

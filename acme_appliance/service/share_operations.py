@@ -20,6 +20,7 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
+from acme_appliance.db import rows
 from acme_appliance.engines import base as engines
 from acme_appliance.service import descriptions
 from acme_appliance.service import operation
@@ -122,26 +123,35 @@ class CreateShare(ShareOperation):
         )
         source = given["source"] or {}
         now = self.core.clock()
-        row = models.Share(
-            id=self.intent.share_id,
-            namespace=self.intent.namespace,
-            name=given["name"],
-            pool=self.pool,
-            state=types.State.CREATING,
-            generation=self.core.generations.next(),
-            size_bytes=given["size_bytes"],
-            file=given["file"],
-            origin_type=source.get("type"),
-            origin_id=source.get("id"),
-            create_request=given["request"],
-            created_at=now,
-            updated_at=now,
-            job_id=self.intent.id,
-            label_rows=[],
-            access_rules=[],
+        rows.insert(
+            session,
+            models.Share,
+            {
+                "id": self.intent.share_id,
+                "namespace": self.intent.namespace,
+                "name": given["name"],
+                "pool": self.pool,
+                "state": types.State.CREATING,
+                "generation": self.core.generations.next(),
+                "size_bytes": given["size_bytes"],
+                "file": given["file"],
+                "origin_type": source.get("type"),
+                "origin_id": source.get("id"),
+                "labels": given["labels"],
+                "create_request": given["request"],
+                "created_at": now,
+                "updated_at": now,
+                "job_id": self.intent.id,
+            },
         )
-        set_labels(row, given["labels"])
-        session.add(row)
+        rows.insert(
+            session,
+            models.ShareLabel,
+            *(
+                {"share_id": self.intent.share_id, "key": key, "value": value}
+                for key, value in given["labels"].items()
+            ),
+        )
 
     def steps(self) -> list[operation.Step]:
         share_id, given = self.intent.share_id, self.intent.arguments
@@ -222,16 +232,23 @@ class CreateShare(ShareOperation):
         return engines.Owner(defaults.uid, defaults.gid)
 
     def finish(self, session: orm.Session) -> types.Done:
-        row = self.row(session)
-        states.move(row, types.State.AVAILABLE)
-        self.end(row)
+        row = rows.update(
+            session,
+            models.Share,
+            self.intent.share_id,
+            state=types.State.AVAILABLE,
+            job_id=None,
+            generation=self.core.generations.next(),
+            updated_at=self.core.clock(),
+        )
         self.core.add_event(
             session,
             "share.created",
             self.intent,
             detail={"name": row.name, "size_bytes": row.size_bytes},
         )
-        return types.Done(self.core.share_body(row), created=True)
+        # Nobody could be given access to it so far.
+        return types.Done(self.core.share_body(row, {}), created=True)
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         session.delete(self.row(session))
@@ -239,7 +256,9 @@ class CreateShare(ShareOperation):
     def _check_limit(self, session: orm.Session) -> None:
         limit = self.core.settings.limits.max_shares
         count = sa.select(sa.func.count()).select_from(models.Share)
-        if session.scalar(count) >= limit:  # type: ignore[operator]
+        if not self.core.share_room.take(
+            lambda: limit - (session.scalar(count) or 0)
+        ):
             raise problems.Problem(
                 "limit.shares", f"This appliance has {limit} shares at most."
             )
@@ -395,14 +414,13 @@ class DeleteShare(ShareOperation):
         ids = sorted(self.intent.arguments["snapshots"])
         self.core.unexplained_exports.pop(self.intent.share_id, None)
         self._delete_snapshot_rows(session)
-        row = self.row(session)
+        row = rows.delete(session, models.Share, self.intent.share_id)
         self.core.add_event(
             session,
             "share.deleted",
             self.intent,
             detail={"name": row.name, "snapshots": ids},
         )
-        session.delete(row)
         return types.Done(None)
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:

@@ -49,7 +49,7 @@ class Shares:
     def get(self, caller: types.Caller, share_id: str) -> types.Body:
         with self.core.database.read() as session:
             row = rows.get_visible(session, caller, share_id)
-            body = self.core.share_body(row)
+            (body,) = self._show(session, [row])
         return self.core.measured(body)
 
     def page(
