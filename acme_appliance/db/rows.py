@@ -55,7 +55,7 @@ def insert(
 
 
 @functools.cache
-def _delete(model: type[models.Base]) -> sa.Delete:
+def _delete(model: type[models.Base]) -> Any:
     return (
         sa.delete(table(model))
         .where(table(model).c.id == sa.bindparam("this_id"))

@@ -317,15 +317,18 @@ class BtrfsEngine(base.Engine):
                 btrfsutil.delete_subvolume(folder, name)
 
     def _stat(self, share_id: str, name: str) -> os.stat_result | None:
-        base.check_id(share_id)
-        with _translated(share_id), self._folder(base.Kind.SHARE) as folder:
-            if _find(folder, share_id) is None:
-                return None
-            with _opened(share_id, folder) as share:
-                found = _find(share, name)
-        if found is None or not stat.S_ISREG(found.st_mode):
-            return None
-        return found
+        # One call, as a start looks at every share. Only the last part of
+        # the path is a client's to name, and that is not followed.
+        path = os.path.join(
+            self.directory(share_id), base.check_file_name(name)
+        )
+        with _translated(share_id):
+            try:
+                found = os.stat(path, follow_symlinks=False)
+            except FileNotFoundError:
+                with self._folder(base.Kind.SHARE):
+                    return None
+        return found if stat.S_ISREG(found.st_mode) else None
 
 
 def prepare(directory: str) -> None:
