@@ -56,7 +56,8 @@ class Checkout:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"PYTHONPATH": str(self._path)}
+        # Or -m would take the code of the current folder.
+        return {"PYTHONPATH": str(self._path), "PYTHONSAFEPATH": "1"}
 
     def command(self, config: pathlib.Path, *arguments: str) -> list[str]:
         program = [self._python, "-m", "acme_appliance"]
