@@ -14,6 +14,7 @@
 
 import ddt
 
+from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.service import types
 from tests.unit.appliance import case
@@ -60,7 +61,7 @@ class TestDefault(Case):
         self.assertNotIn(ID, self.world.engine.ids(worlds.share(ID).kind))
 
     def test_both_are_named_at_once(self):
-        with self.assertRaises(Exception) as caught:
+        with self.assertRaises(problems.Problem) as caught:
             self.world.put_share(file={"uid": 0, "gid": 0})
         self.assertEqual(
             ["/file/uid", "/file/gid"],

@@ -341,8 +341,8 @@ class VolumesTest(VolumesCase):
 
     def test_root_leaves_the_owner_to_the_appliance(self):
         with (
-            mock.patch("os.geteuid", return_value=0),
-            mock.patch("os.getegid", return_value=0),
+            mock.patch("os.geteuid", autospec=True, return_value=0),
+            mock.patch("os.getegid", autospec=True, return_value=0),
         ):
             self.driver = self.new_driver()
         file = self.share(self.create()).file
