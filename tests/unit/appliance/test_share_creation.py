@@ -175,8 +175,8 @@ class TestCreate(case.ServiceCase):
             "precondition.failed",
             lambda: put(worlds.CALLER, ID, body, wait_seconds=9, if_match=1),
         )
-        put(worlds.CALLER, ID, body, wait_seconds=9)
-        put(worlds.CALLER, ID, body, wait_seconds=9, if_match=2)
+        made = put(worlds.CALLER, ID, body, wait_seconds=9).body["generation"]
+        put(worlds.CALLER, ID, body, wait_seconds=9, if_match=made)
 
 
 class TestLimits(case.ServiceCase):

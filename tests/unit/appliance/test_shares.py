@@ -182,8 +182,9 @@ class TestPatch(case.ServiceCase):
         )
 
     def test_if_match(self):
-        self.world.patch_share(ID, name="2", if_match=2)
-        for stale in (1, 2, 4):
+        made = self.share(ID)["generation"]
+        self.world.patch_share(ID, name="2", if_match=made)
+        for stale in (1, made, made + 2):
             self.check_problem(
                 "precondition.failed",
                 lambda n=stale: self.world.patch_share(
@@ -246,14 +247,15 @@ class TestDelete(case.ServiceCase):
 
     def test_if_match(self):
         id_ = self.make_share()
+        made = self.share(id_)["generation"]
         delete = self.world.service.delete_share
         self.check_problem(
             "precondition.failed",
             lambda: delete(worlds.CALLER, id_, wait_seconds=9, if_match=1),
         )
-        delete(worlds.CALLER, id_, wait_seconds=9, if_match=2)
+        delete(worlds.CALLER, id_, wait_seconds=9, if_match=made)
         # Sent again after a lost reply: gone is gone.
-        delete(worlds.CALLER, id_, wait_seconds=9, if_match=2)
+        delete(worlds.CALLER, id_, wait_seconds=9, if_match=made)
 
 
 class TestWithoutVolumeFile(case.ServiceCase):

@@ -144,16 +144,16 @@ class TestSnapshots(case.ServiceCase):
 
     def test_if_match(self):
         made = self.put().body["generation"]
-        self.patch({"name": "2"}, if_match=made)
+        patched = self.patch({"name": "2"}, if_match=made)["generation"]
         self.check_problem(
             "precondition.failed", lambda: self.patch({"name": "3"}, made)
         )
         delete = self.world.service.delete_snapshot
         self.check_problem(
             "precondition.failed",
-            lambda: delete(worlds.CALLER, ID, wait_seconds=9, if_match=2),
+            lambda: delete(worlds.CALLER, ID, wait_seconds=9, if_match=made),
         )
-        delete(worlds.CALLER, ID, wait_seconds=9, if_match=3)
+        delete(worlds.CALLER, ID, wait_seconds=9, if_match=patched)
 
     def test_delete_twice_whatever_was_cloned(self):
         self.put()
