@@ -40,9 +40,27 @@ from acme_cinder import shares
 from acme_cinder import startup
 from acme_cinder import stats
 from acme_cinder import sweep
+from acme_cinder import usermessages
 
 LOG = logging.getLogger(__name__)
 
+_COPY_IMAGE = (
+    usermessages.Action.COPY_IMAGE_TO_VOLUME,
+    usermessages.Detail.DRIVER_FAILED_CREATE,
+)
+_ATTACH = (
+    usermessages.Action.ATTACH_VOLUME,
+    usermessages.Detail.ATTACH_ERROR,
+)
+_CLONE = (
+    usermessages.Action.CREATE_VOLUME_FROM_BACKEND,
+    usermessages.Detail.DRIVER_FAILED_CREATE,
+)
+#: As Cinder does where a volume cannot be retyped or migrated to a place.
+_MIGRATE = (
+    usermessages.Action.SCHEDULE_ALLOCATE_VOLUME,
+    usermessages.Detail.NO_BACKEND_AVAILABLE,
+)
 #: The scheduler shall soon know that the appliance is down; and Cinder
 #: reports for one back end after the other, every minute.
 _STATS_DEADLINE_SECONDS = 30.0
@@ -175,8 +193,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         origin = shares.Origin(
             client.Source("snapshot", snapshot.id), snapshot.volume.name
         )
-        with errors.operation(
-            "Created from a snapshot", volume=volume, source=snapshot
+        with (
+            usermessages.on_failure(*_CLONE, volume),
+            errors.operation(
+                "Created from a snapshot", volume=volume, source=snapshot
+            ),
         ):
             return self._shares.create(volume, origin)
 
@@ -187,7 +208,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         origin = shares.Origin(
             client.Source("share", src_vref.name_id), src_vref.name
         )
-        with errors.operation("Cloned", volume=volume, source=src_vref):
+        with (
+            usermessages.on_failure(*_CLONE, volume),
+            errors.operation("Cloned", volume=volume, source=src_vref),
+        ):
             return self._shares.create(volume, origin)
 
     @volume_utils.trace
@@ -251,7 +275,8 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
         :raises VolumeMigrationFailed: copying would destroy the file.
         """
-        migration.check(context, src_vol, dest_vol)
+        with usermessages.on_failure(*_MIGRATE, src_vol, context):
+            migration.check(context, src_vol, dest_vol)
 
     @volume_utils.trace
     def update_migrated_volume(
@@ -325,7 +350,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         image_id: str,
         disable_sparse: bool = False,
     ) -> None:
-        with errors.operation(f"Wrote image {image_id} to", volume=volume):
+        with (
+            usermessages.on_failure(*_COPY_IMAGE, volume, context),
+            errors.operation(f"Wrote image {image_id} to", volume=volume),
+        ):
             self._images.download(
                 context,
                 volume,
@@ -343,7 +371,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         image_id: str,
         disable_sparse: bool = False,
     ) -> None:
-        with errors.operation(f"Encrypted image {image_id} to", volume=volume):
+        with (
+            usermessages.on_failure(*_COPY_IMAGE, volume, context),
+            errors.operation(f"Encrypted image {image_id} to", volume=volume),
+        ):
             self._images.download_encrypted(
                 context,
                 volume,
@@ -403,8 +434,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         connector: dict[str, Any],
         **kwargs: Any,
     ) -> dict[str, Any]:
-        with errors.operation(
-            f"Gave host {connector.get('host')} access to", volume=volume
+        with (
+            usermessages.on_failure(*_ATTACH, volume),
+            errors.operation(
+                f"Gave host {connector.get('host')} access to", volume=volume
+            ),
         ):
             return self._attachments.connect(volume, connector)
 

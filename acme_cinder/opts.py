@@ -106,9 +106,7 @@ ACME_OPTS: Final = [
         "one Cinder knows: NETWORK=NETWORK of the same size keeps the host "
         "part of the address, HOST=ADDRESS is for one host by its name or "
         "address, and HOST=ADDRESS|ADDRESS gives it several. The first "
-        "entry that matches counts; names go before networks. Hosts where a "
-        "service of this back end runs need no entry: each of them tells "
-        "the others from which address it reaches the appliance.",
+        "entry that matches counts; names go before networks.",
     ),
     cfg.ListOpt(
         "acme_fixed_clients",

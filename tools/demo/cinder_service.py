@@ -44,6 +44,8 @@ from oslo_config import cfg  # noqa: E402
 from oslo_log import log as logging  # noqa: E402
 from oslo_privsep import priv_context  # noqa: E402
 
+from tools.demo import wire  # noqa: E402
+
 CONF = cfg.CONF
 LOG = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ def configure(arguments: list[str]) -> None:
     os_brick.setup(CONF)
     migration.db_sync()
     coordination.COORDINATOR.start()
+    wire.install()
     rpc.init(CONF)
 
 

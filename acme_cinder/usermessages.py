@@ -1,0 +1,140 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What users read in ``cinder message-list`` when a call has failed.
+
+Cinder has a fixed list of texts (cinder/message/message_field.py), for an
+end user must not see internals. The one that fits best is chosen here, for
+the calls where Cinder's manager itself writes no message or always the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import errno
+from typing import Any
+from typing import Final
+
+from cinder import exception
+from cinder import objects
+from cinder.message import api as message_api
+from cinder.message import message_field
+from oslo_concurrency import processutils
+from oslo_log import log as logging
+
+from acme_cinder import client
+
+LOG = logging.getLogger(__name__)
+
+Action: Final[Any] = message_field.Action
+Detail: Final[Any] = message_field.Detail
+Field = tuple[str, str]
+
+#: The manager writes a message about these itself (flows/manager/
+#: create_volume.py, ``_create_from_image_cache_or_download``).
+_TOLD_BY_CINDER: Final = (
+    exception.ImageTooBig,
+    exception.ImageSignatureVerificationException,
+    exception.ImageConversionNotAllowed,
+)
+_NO_ACCESS_TO_APPLIANCE: Final = (
+    client.AuthenticationFailed,
+    client.Forbidden,
+    client.ProtocolError,
+    client.TransportError,
+    client.Unavailable,
+)
+#: qemu-img tells why it failed only in the C library's words.
+_FULL: Final = ("No space left on device", "Disk quota exceeded")
+
+
+@contextlib.contextmanager
+def on_failure(
+    action: Field,
+    detail: Field,
+    volume: objects.Volume,
+    context: Any = None,
+) -> Iterator[None]:
+    """Write a message when what is done in here fails.
+
+    :param action: what was done, of ``message_field.Action``.
+    :param detail: of ``message_field.Detail``, where the error has no
+        better one.
+    :param context: of the request; default: the volume's.
+    """
+    try:
+        yield
+    except exception.CinderException as error:
+        if not isinstance(error, _TOLD_BY_CINDER):
+            _tell(
+                context or volume.obj_context,
+                action,
+                _detail_of(error) or detail,
+                volume,
+            )
+        raise
+
+
+def _tell(
+    context: Any,
+    action: Field,
+    detail: Field,
+    volume: objects.Volume,
+) -> None:
+    """Once for a request, however often the scheduler tries it again."""
+    message = {
+        "request_id": context.request_id,
+        "resource_uuid": volume.id,
+        "action_id": action[0],
+        "detail_id": detail[0],
+    }
+    messages = message_api.API()
+    try:
+        known = messages.get_all(context, filters=message)
+    except Exception:  # As in API.create: the call's own error is to be seen.
+        LOG.exception("Could not look for messages about %s", volume.name)
+        return
+    if not known:
+        messages.create(
+            context, action, resource_uuid=volume.id, detail=detail
+        )
+
+
+def _detail_of(error: BaseException) -> Field | None:
+    """The detail that tells most; None: nothing better than "failed"."""
+    found: Field | None = None
+    for cause in _causes(error):
+        if _is_full(cause):
+            found = Detail.NOT_ENOUGH_SPACE_FOR_IMAGE
+        elif isinstance(cause, _NO_ACCESS_TO_APPLIANCE):
+            found = Detail.DRIVER_NOT_INITIALIZED
+        elif isinstance(cause, exception.ImageUnacceptable):
+            found = Detail.IMAGE_FORMAT_UNACCEPTABLE
+    return found
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, client.NoSpace):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, processutils.ProcessExecutionError) and any(
+        words in str(error.stderr) for words in _FULL
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__
