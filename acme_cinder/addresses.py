@@ -19,6 +19,7 @@ What the contract does not take as a client of an access rule is refused:
 ``components/schemas/Clients`` in openapi.yaml.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
@@ -140,12 +141,20 @@ class Mapped:
     networks: tuple[tuple[Network, Network], ...]
 
 
+def _no_peer(host: str) -> str | None:
+    return None
+
+
 @dataclasses.dataclass(frozen=True)
 class ClientAddresses:
-    """Which addresses an access rule for a host needs."""
+    """Which addresses an access rule for a host needs.
+
+    :ivar peer: gives the address that a host itself has found, if any.
+    """
 
     mapped: Mapped
     fixed: tuple[str, ...] = ()
+    peer: Callable[[str], str | None] = _no_peer
 
     def of(self, host: str, address: str) -> tuple[str, ...]:
         """The clients of an access rule for a host.
@@ -154,7 +163,11 @@ class ClientAddresses:
         :raises ValueError: it is no IP address of one host, and no entry
             of ``acme_client_networks`` is for that host.
         """
-        return self._with_fixed(self._translated(host, address))
+        found = list(self._translated(host, address))
+        own = self.peer(host)
+        if own is not None:
+            found.append(own)
+        return self._with_fixed(found)
 
     def of_this_host(
         self, host: str, address: str | None, portal: str

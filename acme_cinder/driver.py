@@ -20,6 +20,7 @@ from cinder import exception
 from cinder import interface
 from cinder import objects
 from cinder.volume import driver
+from cinder.volume import driver_utils
 from cinder.volume import volume_utils
 from oslo_context import context as oslo_context
 from oslo_log import log as logging
@@ -34,6 +35,7 @@ from acme_cinder import migration
 from acme_cinder import mixins
 from acme_cinder import mount
 from acme_cinder import opts
+from acme_cinder import peers
 from acme_cinder import reaper
 from acme_cinder import settings as options
 from acme_cinder import shares
@@ -96,6 +98,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         )
         self._stats: dict[str, Any] = {}
         self._settings: options.Settings
+        self._peers: peers.PeerAddresses
         self._api: client.Client
         self._mounts: mount.Mounts
         self._shares: shares.Shares
@@ -129,6 +132,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         mounts: mount.Mounts,
     ) -> None:
         """Put the parts together; tests bring some of their own."""
+        namespace = self._driver_data_namespace() or type(self).__name__
+        self._peers = peers.PeerAddresses(
+            driver_utils.VolumeDriverUtils(namespace, self.db)
+        )
+        settings = settings.with_peers(self._peers.of)
         self._settings = settings
         self._api = api
         self._mounts = mounts
@@ -159,6 +167,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         startup.check_host(self._settings)
         found = startup.check_appliance(self._api, self._settings)
         self._shares.features.learn(found.pools)
+        self._publish_address(found)
         self._export_check.begin()
         self._reaper.run_if_due()
 
@@ -473,7 +482,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         sparse = self._settings.sparse
         api = self._api.with_deadline(_STATS_DEADLINE_SECONDS)
         try:
-            pools = api.get_stats().pools
+            found = api.get_stats()
         except errors.BELOW as error:
             LOG.warning("The appliance gives no figures: %s", error)
             self._stats = stats.down(
@@ -484,7 +493,9 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
                 sparse=sparse,
             )
             return
+        pools = found.pools
         self._shares.features.learn(pools)
+        self._publish_address(found)
         self._stats = stats.backend(
             common,
             [
@@ -500,6 +511,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             )
         self._reaper.run_if_due()
         self._sweep.run_if_due()
+
+    def _publish_address(self, found: client.Stats) -> None:
+        chosen = self._settings.portal
+        self._peers.publish_own((chosen,) if chosen else found.portals)
 
     def _pool_common(self) -> dict[str, Any]:
         ratio = volume_utils.get_max_over_subscription_ratio(

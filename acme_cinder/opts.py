@@ -106,7 +106,9 @@ ACME_OPTS: Final = [
         "one Cinder knows: NETWORK=NETWORK of the same size keeps the host "
         "part of the address, HOST=ADDRESS is for one host by its name or "
         "address, and HOST=ADDRESS|ADDRESS gives it several. The first "
-        "entry that matches counts; names go before networks.",
+        "entry that matches counts; names go before networks. Hosts where a "
+        "service of this back end has run need no entry: each records the "
+        "address that it reaches the appliance from, for the others.",
     ),
     cfg.ListOpt(
         "acme_fixed_clients",

@@ -71,6 +71,18 @@ class Settings:
     file_gid: int
     file_mode: str
 
+    def with_peers(self, peer: Callable[[str], str | None]) -> "Settings":
+        """The same, with the addresses that other hosts have found.
+
+        :param peer: gives a host's address, if it is known.
+        """
+        return dataclasses.replace(
+            self,
+            client_addresses=dataclasses.replace(
+                self.client_addresses, peer=peer
+            ),
+        )
+
     @property
     def allocation(self) -> str:
         return "sparse" if self.sparse else "full"

@@ -1,0 +1,93 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""From which address the other services' hosts reach the appliance.
+
+A service may have to give access to a host other than its own: in an
+active-active cluster any service gets the request of cinder-backup, or of a
+migration, to attach a volume there. The connector has the ``my_ip`` of that
+host, often not its address on the storage network, and only the host itself
+can look. So each service records its host's address, in what Cinder keeps
+for drivers (cinder/volume/driver_utils.py). There is no update of it: the
+record with the highest number counts, and one is added when the address has
+changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from typing import Final
+
+from cinder import exception
+from oslo_log import log as logging
+
+from acme_cinder import addresses
+from acme_cinder import holders
+
+LOG = logging.getLogger(__name__)
+
+_KEY: Final = "acme_storage_address_"
+
+
+class PeerAddresses:
+    """Addresses of hosts where a service of this back end has run.
+
+    :param data: Cinder's ``VolumeDriverUtils``.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._published: tuple[str, str] | None = None
+
+    def publish(self, host: str, address: str) -> None:
+        """Record a host's own address; without a query where it is known."""
+        if self._published == (host, address):
+            return
+        number, known = self._last(host)
+        if known != address and not self._data.insert_driver_initiator_data(
+            host, f"{_KEY}{number + 1}", address
+        ):
+            # Another service of this host was first; see the next time.
+            return
+        self._published = (host, address)
+
+    def publish_own(self, portals: Sequence[str]) -> None:
+        """Record the address that this host reaches a portal from.
+
+        Never raises: without it, peers use what Cinder knows of this host.
+        """
+        if not portals:
+            return
+        try:
+            self.publish(
+                holders.this_host(), addresses.source_address(portals[0])
+            )
+        except (OSError, ValueError, exception.CinderException) as error:
+            LOG.warning(
+                "This host's address on the storage network is not told to "
+                "other services: %s",
+                error,
+            )
+
+    def of(self, host: str) -> str | None:
+        """A host's address; None: no service has run there."""
+        return self._last(host)[1]
+
+    def _last(self, host: str) -> tuple[int, str | None]:
+        """The number and the address of the newest record."""
+        numbered = [
+            (int(record.key.removeprefix(_KEY)), str(record.value))
+            for record in self._data.get_driver_initiator_data(host)
+            if record.key.startswith(_KEY)
+        ]
+        return max(numbered, default=(0, None))
