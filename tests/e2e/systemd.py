@@ -53,7 +53,7 @@ _MASKED = (
     "systemd-tmpfiles-setup.service",
     "systemd-tmpfiles-setup-dev.service",
 )
-_LIMIT_SECONDS = 60
+_LIMIT_SECONDS = 300
 
 
 def run(*command: str, check: bool = True) -> str:

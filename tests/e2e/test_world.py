@@ -21,7 +21,7 @@ import tempfile
 import unittest
 
 SANDBOX = pathlib.Path(__file__).parents[2] / "tools" / "sandbox.sh"
-TIMEOUT_SECONDS = 240
+TIMEOUT_SECONDS = 600
 
 
 def state_outside() -> dict[str, str]:

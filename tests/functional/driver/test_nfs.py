@@ -379,7 +379,7 @@ class LifeCase(NfsCase):
         self.driver._reaper.run()
         self.assertTrue(os.path.exists(path))
         self.driver._api.revoke_access(
-            volume.name_id, f"cinder:{socket.gethostname()}"
+            volume.name_id, f"cinder-service:{socket.gethostname()}"
         )
         self.driver._reaper.run()
         self.assert_nothing_mounted()
@@ -402,7 +402,7 @@ class LifeTest(LifeCase):
         self.addCleanup(self.unmount_all)
         self.addCleanup(subprocess.run, ["umount", other], check=True)
         self.driver._api.revoke_access(
-            left.name_id, f"cinder:{socket.gethostname()}"
+            left.name_id, f"cinder-service:{socket.gethostname()}"
         )
         done = self.run_reap()
         self.assertEqual(0, done.returncode, done.stderr)

@@ -20,7 +20,7 @@ from acme_appliance import problems
 from acme_appliance.service import background
 from acme_appliance.service import workers
 
-SOON = 30.0
+SOON = 120.0
 
 
 class TestBackground(unittest.TestCase):

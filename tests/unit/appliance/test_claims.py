@@ -20,7 +20,7 @@ from acme_appliance.service import queue
 from tests.unit.appliance import case
 from tests.unit.appliance import test_queue
 
-SOON = 10.0
+SOON = 120.0
 SNAPSHOT = "33333333-3333-4333-8333-333333333333"
 CLONE = "22222222-2222-4222-8222-222222222222"
 

@@ -22,7 +22,7 @@ from acme_appliance.service import retention
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 
-SOON = 10.0
+SOON = 120.0
 
 
 class SlowCase(case.ServiceCase):

@@ -31,7 +31,7 @@ from tests.unit.appliance import test_crashes
 from tests.unit.appliance import world as worlds
 
 MIB = worlds.MIB
-SOON = 30.0
+SOON = 120.0
 NAMES = sorted(scenarios.SCENARIOS.keys() - set(test_crashes.STEPLESS))
 
 

@@ -21,7 +21,7 @@ from acme_appliance.service import queue
 
 ALONE, TOGETHER = queue.Claim.ALONE, queue.Claim.TOGETHER
 #: More than enough for a thread to do what it will do at once.
-SOON = 10.0
+SOON = 120.0
 
 
 def length(fair_queue, key):

@@ -45,7 +45,7 @@ class Case(case.ServiceCase):
         barrier = threading.Barrier(len(requests))
 
         def send(request):
-            barrier.wait(30)
+            barrier.wait(120)
             try:
                 request()
             except problems.Problem as problem:
@@ -55,7 +55,7 @@ class Case(case.ServiceCase):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
         return codes
 
 
@@ -170,7 +170,7 @@ class TestQuota(Case):
         grow = self.world.engine.grow_file
 
         def slow(*arguments):
-            barrier.wait(30)
+            barrier.wait(120)
             grow(*arguments)
 
         self.world.engine.grow_file = slow
@@ -186,8 +186,8 @@ class TestQuota(Case):
             "limit.bytes",
             lambda: self.world.patch_share(ids[1], size_bytes=3 * MIB),
         )
-        barrier.wait(30)
-        first.join(60)
+        barrier.wait(120)
+        first.join(120)
         self.world.engine.grow_file = grow
         self.world.patch_share(ids[1], size_bytes=2 * MIB)
         self.assertEqual(10 * MIB, self.usage()["provisioned_bytes"])

@@ -37,7 +37,7 @@ from acme_appliance.db.session import Database
 from acme_appliance.service import tokens
 from tools.bench import hostile
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 CONFIGURATION = """\
 [DEFAULT]
@@ -269,7 +269,7 @@ class ServeTest(ServerCase):
         process.send_signal(signal.SIGTERM)
         self.assertEqual(0, process.wait(PATIENCE_SECONDS))
         poller.join(PATIENCE_SECONDS)
-        self.assertLess(time.monotonic() - begin, 30)
+        self.assertLess(time.monotonic() - begin, 50)
         self.assertEqual([200], [reply.status_code for reply in replies])
 
     def test_a_body_in_chunks(self):

@@ -219,7 +219,7 @@ class VerifyTest(unittest.TestCase):
         reply = session.get(
             self.appliance.url + "/healthz",
             verify=self.appliance.ca_file,
-            timeout=10,
+            timeout=60,
         )
         self.assertEqual({"status": "ok"}, reply.json())
 
@@ -241,7 +241,7 @@ class FixtureTest(unittest.TestCase):
             requests.Session() as session,
         ):
             session.trust_env = False
-            session.get(appliance.url + "/healthz", timeout=10)
+            session.get(appliance.url + "/healthz", timeout=60)
             self.assertEqual(
                 [("GET", "/healthz", 200)],
                 [(r.method, r.path, r.status) for r in appliance.requests],

@@ -452,7 +452,7 @@ class JobsTest(ApplianceTestCase):
         create = self.engine.create_share
 
         def wait(*args):
-            release.wait(30)
+            release.wait(120)
             create(*args)
 
         self.engine.create_share = wait
@@ -488,7 +488,7 @@ class BusyTest(ApplianceTestCase):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
         self.assertEqual([], wrong)
         self.assertEqual(
             {f"cmp-{number}" for number in range(0, 16, 2)},

@@ -192,7 +192,7 @@ class ManyThreadsTest(LoginTestCase):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
         self.assertEqual(count, len(results))
         return results
 
@@ -213,7 +213,7 @@ class ManyThreadsTest(LoginTestCase):
             if getattr(behaviour, "status", 0) == 401:
                 if not getattr(expired, "seen", False):
                     expired.seen = True
-                    gate.wait(10)  # all of them get their 401 at once
+                    gate.wait(120)  # all of them get their 401 at once
             return behaviour
 
         self.server.respond = respond
@@ -230,7 +230,7 @@ class ManyThreadsTest(LoginTestCase):
         answer = self.sessions.__call__
 
         def respond(seen):
-            lock.wanted_by_all.wait(10)
+            lock.wanted_by_all.wait(120)
             return answer(seen)
 
         self.server.respond = respond

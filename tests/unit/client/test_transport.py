@@ -264,7 +264,7 @@ class SlowReplyTest(unittest.TestCase):
             with connection, contextlib.suppress(OSError):
                 connection.recv(65536)
                 connection.sendall(head)
-                for _ in range(200):
+                for _ in range(4000):
                     if stop.wait(0.05):
                         break
                     connection.sendall(b" ")
@@ -285,7 +285,7 @@ class SlowReplyTest(unittest.TestCase):
         started = time.monotonic()
         with self.assertRaises(client.OutcomeUnknown) as caught:
             api.create_share(base.SHARE_ID, name="n", size_bytes=1)
-        self.assertLess(time.monotonic() - started, 2)
+        self.assertLess(time.monotonic() - started, 60)
         self.assertIn("too slowly", str(caught.exception))
 
     @ddt.data(
@@ -361,7 +361,7 @@ class ConnectionTest(base.ClientTestCase):
 
         def respond(seen: wire.Seen) -> wire.Behaviour:
             if parallel:
-                gate.wait(10)
+                gate.wait(120)
             return wire.reply(base.SHARE)
 
         server = self.serve(respond)

@@ -33,23 +33,23 @@ class CommandsTest(unittest.TestCase):
         started = time.monotonic()
         with self.assertRaises(brick_exception.ExecutionTimeout) as caught:
             self.commands.run(*command, timeout_seconds=0.3)
-        self.assertLess(time.monotonic() - started, 20)
+        self.assertLess(time.monotonic() - started, 120)
         return caught.exception
 
     def test_a_command_that_hangs_is_killed(self):
-        error = self.assert_killed("sleep", "60")
+        error = self.assert_killed("sleep", "600")
         self.assertIn("killed after 0.3 s", error.stderr)
-        self.assertEqual("sleep 60", error.cmd)
+        self.assertEqual("sleep 600", error.cmd)
 
     def test_what_a_command_starts_is_killed_with_it(self):
         """As mount(8) and its helper, which has the pipes."""
-        self.assert_killed("sh", "-c", "sleep 60; true")
+        self.assert_killed("sh", "-c", "sleep 600; true")
 
     def test_as_os_bricks_client_asks_for_it(self):
         """It says check_exit_code=0, which alone would hide a time-out."""
         self.commands.timeout_seconds = 0.3
         with self.assertRaises(brick_exception.ExecutionTimeout):
-            self.commands.for_brick("sleep", "60", check_exit_code=0)
+            self.commands.for_brick("sleep", "600", check_exit_code=0)
 
     def test_a_command_that_was_killed_by_others(self):
         with self.assertRaises(processutils.ProcessExecutionError):

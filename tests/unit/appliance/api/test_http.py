@@ -70,7 +70,7 @@ class HttpTest(base.ApiCase):
     @ddt.data("BREW", "CONNECT", "TRACE")
     def test_strange_methods(self, method):
         reply = self.anybody.session.request(
-            method, self.appliance.url + "/v1/system", timeout=30
+            method, self.appliance.url + "/v1/system", timeout=120
         )
         self.assertIn(reply.status_code, (400, 405))
         self.assertEqual(
@@ -84,7 +84,7 @@ class HttpTest(base.ApiCase):
             self.appliance.url + self.path,
             data=data,
             headers=headers,
-            timeout=30,
+            timeout=120,
         )
         base.check_reply("PUT", self.path, reply)
         return reply
