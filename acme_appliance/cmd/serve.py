@@ -128,12 +128,16 @@ def _compare_identities(conf: cfg.ConfigOpts, found: list[Exception]) -> None:
     from acme_appliance.service import identity
 
     try:
+        pools = composition.build_engines(conf)
         with stores.open_database(conf) as database:
             identity.Identities(
                 database,
-                composition.build_engines(conf),
+                pools,
                 composition.system_id(composition.ensure_state_path(conf)),
-            ).check_all(adopt=False)
+            ).check_all(
+                (name for name, pool in pools.items() if not pool.check()),
+                adopt=False,
+            )
     except identity.Mismatch as error:
         found.append(CommandError(str(error), Exit.WRONG_DATABASE))
     except engines.EngineError as error:

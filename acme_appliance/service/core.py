@@ -301,6 +301,17 @@ class Core:
             for name, answer in answers.items()
         }
 
+    def check_identities(self) -> None:
+        """Check that the database is that of all pools that answer.
+
+        :raises identity.Mismatch: nothing may be done with these.
+        """
+        self.identities.check_all(
+            name
+            for name, sighting in self.look_at_pools().items()
+            if not sighting.reasons
+        )
+
     def check_pool(self, pool: str, *, adopt: bool = True) -> None:
         """Returns or raises soon, also where the pool hangs.
 

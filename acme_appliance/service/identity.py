@@ -21,6 +21,7 @@ wrong, so nothing is done with it; ``acme-appliance recover`` brings it up
 to date.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import enum
@@ -134,18 +135,17 @@ class Identities:
             if pool not in self._verified:
                 self._verify(pool, adopt)
 
-    def check_all(self, *, adopt: bool = True) -> None:
-        """Check all pools that can be used now.
+    def check_all(self, pools: Iterable[str], *, adopt: bool = True) -> None:
+        """Check several pools, all of which can be used now.
 
         :raises Mismatch: with a line for each pool that is wrong.
         """
         wrong = []
-        for pool, engine in self.pools.items():
-            if not engine.check():
-                try:
-                    self.check(pool, adopt=adopt)
-                except Mismatch as error:
-                    wrong.append(str(error))
+        for pool in pools:
+            try:
+                self.check(pool, adopt=adopt)
+            except Mismatch as error:
+                wrong.append(str(error))
         if wrong:
             raise Mismatch("\n".join(wrong))
 

@@ -110,7 +110,7 @@ class Recovery:
         :raises identity.Mismatch: the database is not that of the pools;
             nothing was done.
         """
-        self.core.identities.check_all()
+        self.core.check_identities()
         if self.journal.entries.open():
             # Before a change of a share's rules is finished: it exports
             # the share to the clients of its rules only.
@@ -128,7 +128,7 @@ class Recovery:
         :raises identity.Mismatch: with ``apply``; nothing was done.
         """
         if apply:
-            self.core.identities.check_all()
+            self.core.check_identities()
         for job_id in close_jobs:
             self.open_jobs.close(job_id)
         if apply:

@@ -74,7 +74,7 @@ class IdentityCase(case.ServiceCase):
                 "system.starting", lambda: self.world.put_share()
             )
             with self.assertRaisesRegex(identity.Mismatch, text):
-                self.world.service.core.identities.check_all()
+                self.world.service.core.check_identities()
         self.check_problem(
             "engine.unavailable", lambda: self.world.service.reconcile(True)
         )
@@ -89,8 +89,8 @@ class IdentityCase(case.ServiceCase):
 class TestRefusals(IdentityCase):
     def setUp(self):
         super().setUp()
-        self.id = self.make_share()
-        self.world.put_access(self.id)
+        self.share_id = self.make_share()
+        self.world.put_access(self.share_id)
 
     def test_an_empty_database(self):
         self.lose_database()
@@ -109,13 +109,13 @@ class TestRefusals(IdentityCase):
             self.make_share()
 
         def rename():
-            self.world.patch_share(self.id, name="other")
+            self.world.patch_share(self.share_id, name="other")
 
         def grant():
-            self.world.put_access(self.id, "cmp-2", ("192.0.2.52",))
+            self.world.put_access(self.share_id, "cmp-2", ("192.0.2.52",))
 
         def revoke():
-            self.world.delete_access(self.id)
+            self.world.delete_access(self.share_id)
 
         def delete():
             self.world.delete_share(other)
@@ -132,12 +132,12 @@ class TestRefusals(IdentityCase):
                 self.assertEqual(identity.Relation.OLDER, self.relation())
                 self.restore(newer)
                 if change is revoke:
-                    self.world.exporter.withdraw(self.id)
+                    self.world.exporter.withdraw(self.share_id)
                 self.world.restart()
 
     def test_the_newest_event_is_in_the_pool_soon(self):
         """Also where the process is killed."""
-        self.world.patch_share(self.id, name="other")
+        self.world.patch_share(self.share_id, name="other")
         with self.world.database.read() as session:
             newest = identity.newest_event(session)
         deadline = time.monotonic() + 60

@@ -49,16 +49,16 @@ class RestorationCase(test_identity.IdentityCase):
 class TestLostDatabase(RestorationCase):
     def setUp(self):
         super().setUp()
-        self.id = self.make_share(
+        self.share_id = self.make_share(
             labels={"a": "b", "c": "é"}, size_bytes=3 * worlds.MIB
         )
-        self.kept = self.make_snapshot(self.id, labels={"s": "t"})
+        self.kept = self.make_snapshot(self.share_id, labels={"s": "t"})
         self.clone = self.world.clone("snapshot", self.kept).body["id"]
-        self.world.patch_share(self.id, name="renamed")
-        self.world.patch_share(self.id, size_bytes=4 * worlds.MIB)
-        self.world.put_access(self.id)
+        self.world.patch_share(self.share_id, name="renamed")
+        self.world.patch_share(self.share_id, size_bytes=4 * worlds.MIB)
+        self.world.put_access(self.share_id)
         self.world.put_access(
-            self.id, "cmp-2", ("192.0.2.52", "2001:db8::/64"), "ro"
+            self.share_id, "cmp-2", ("192.0.2.52", "2001:db8::/64"), "ro"
         )
         self.other = self.make_share(caller=worlds.OTHER)
 
@@ -67,10 +67,10 @@ class TestLostDatabase(RestorationCase):
         self.check_ours()
         body = {"size_bytes": 3 * worlds.MIB, "name": "volume"}
         again = self.world.put_share(
-            self.id, labels={"a": "b", "c": "é"}, **body
+            self.share_id, labels={"a": "b", "c": "é"}, **body
         )
         self.assertFalse(again.created)
-        self.assertEqual(0, self.world.put_access(self.id).created)
+        self.assertEqual(0, self.world.put_access(self.share_id).created)
 
     def test_everything_comes_back(self):
         expected = self.world.state()
@@ -82,7 +82,7 @@ class TestLostDatabase(RestorationCase):
         self.assertEqual(
             [
                 {
-                    "share_id": self.id,
+                    "share_id": self.share_id,
                     "granted": ["cmp-1", "cmp-2"],
                     "revoked": [],
                 }
@@ -94,7 +94,7 @@ class TestLostDatabase(RestorationCase):
         self.check_all_is_back(expected)
 
     def test_generations_and_events_go_on(self):
-        before = self.share(self.id)
+        before = self.share(self.share_id)
         seen = self.world.service.list_events(worlds.ADMIN, 0, 0, 1000)
         self.lose_database()
         self.restored()
@@ -105,7 +105,7 @@ class TestLostDatabase(RestorationCase):
         self.assertEqual("database.recovered", events[0]["type"])
         self.assertEqual("share.created", events[-1]["type"])
         self.assertNotEqual(
-            before["generation"], self.share(self.id)["generation"]
+            before["generation"], self.share(self.share_id)["generation"]
         )
 
     def test_a_dry_run_changes_nothing(self):
@@ -209,7 +209,7 @@ class TestLostDatabase(RestorationCase):
         self.world.exporter._rules.clear()
         self.lose_database()
         self.restored()
-        access = self.share(self.id)["access"]
+        access = self.share(self.share_id)["access"]
         self.assertEqual(
             {
                 "recovered:192.0.2.51",
@@ -218,8 +218,10 @@ class TestLostDatabase(RestorationCase):
             },
             set(access),
         )
-        self.world.delete_access(self.id, "recovered:192.0.2.51")
-        self.assertNotIn("192.0.2.51", self.world.exporter.exported()[self.id])
+        self.world.delete_access(self.share_id, "recovered:192.0.2.51")
+        self.assertNotIn(
+            "192.0.2.51", self.world.exporter.exported()[self.share_id]
+        )
 
 
 class TestOlderCopy(RestorationCase):

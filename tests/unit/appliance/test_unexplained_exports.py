@@ -24,8 +24,8 @@ STRANGER = "192.0.2.99"
 class TestUnexplainedExports(case.ServiceCase):
     def setUp(self):
         super().setUp()
-        self.id = self.make_share()
-        self.world.put_access(self.id)
+        self.share_id = self.make_share()
+        self.world.put_access(self.share_id)
 
     def let_in(self, share_id, client=STRANGER):
         """Export a share behind the service's back."""
@@ -35,16 +35,16 @@ class TestUnexplainedExports(case.ServiceCase):
 
     def clients(self, share_id=None):
         exported = self.world.exporter.exported()
-        return set(exported.get(share_id or self.id, {}))
+        return set(exported.get(share_id or self.share_id, {}))
 
     def test_a_start_keeps_and_reports_them(self):
         unknown = worlds.new_id()
         self.let_in(unknown)
-        self.let_in(self.id)
+        self.let_in(self.share_id)
         for _ in range(2):
             report = self.world.restart()
             self.assertEqual(
-                {unknown, self.id},
+                {unknown, self.share_id},
                 {each["share_id"] for each in report.unexplained_exports},
             )
             self.assertEqual([], report.export_differences)
@@ -59,14 +59,14 @@ class TestUnexplainedExports(case.ServiceCase):
     def test_an_operator_withdraws_them(self):
         unknown = worlds.new_id()
         self.let_in(unknown)
-        self.let_in(self.id)
+        self.let_in(self.share_id)
         self.world.restart()
         report = self.world.service.reconcile(False)
         self.assertEqual(2, len(report["unexplained_exports"]))
         self.assertEqual({ONE, STRANGER}, self.clients())
         report = self.world.service.reconcile(True)
         self.assertEqual(2, len(report["unexplained_exports"]))
-        self.assertEqual({self.id: {ONE: "rw"}}, self.exported())
+        self.assertEqual({self.share_id: {ONE: "rw"}}, self.exported())
         self.assertEqual([], self.world.service.export_warnings())
 
     def exported(self):
@@ -80,29 +80,29 @@ class TestUnexplainedExports(case.ServiceCase):
         self.assertEqual({ONE}, self.clients())
 
     def test_changes_of_rules_leave_them_alone(self):
-        self.let_in(self.id)
+        self.let_in(self.share_id)
         self.world.restart()
-        self.world.put_access(self.id, "cmp-2", (TWO,))
+        self.world.put_access(self.share_id, "cmp-2", (TWO,))
         self.assertEqual({ONE, TWO, STRANGER}, self.clients())
-        self.world.delete_access(self.id)
-        self.world.delete_access(self.id, "cmp-2")
+        self.world.delete_access(self.share_id)
+        self.world.delete_access(self.share_id, "cmp-2")
         self.assertEqual({STRANGER}, self.clients())
         self.world.restart()
         self.assertEqual({STRANGER}, self.clients())
 
     def test_a_rule_explains_them(self):
-        self.let_in(self.id)
+        self.let_in(self.share_id)
         self.world.restart()
-        self.world.put_access(self.id, "cmp-9", (STRANGER,))
+        self.world.put_access(self.share_id, "cmp-9", (STRANGER,))
         self.assertEqual([], self.world.service.export_warnings())
-        self.world.delete_access(self.id, "cmp-9")
+        self.world.delete_access(self.share_id, "cmp-9")
         self.assertEqual({ONE}, self.clients())
 
     def test_a_deleted_share_has_none(self):
-        self.world.delete_access(self.id)
-        self.let_in(self.id)
+        self.world.delete_access(self.share_id)
+        self.let_in(self.share_id)
         self.world.restart()
-        self.world.delete_share(self.id)
+        self.world.delete_share(self.share_id)
         self.assertEqual({}, self.exported())
         self.assertEqual([], self.world.service.export_warnings())
 
@@ -124,31 +124,33 @@ class TestUnexplainedExports(case.ServiceCase):
 
     def test_a_grant_that_was_cut_off_is_explained(self):
         """And keeps no stranger out when it is finished."""
-        self.let_in(self.id)
+        self.let_in(self.share_id)
         self.world.restart()
         self.crash(
-            lambda: self.world.put_access(self.id, "cmp-2", (TWO,)),
+            lambda: self.world.put_access(self.share_id, "cmp-2", (TWO,)),
             "export:after",
         )
         self.assertEqual({ONE, TWO, STRANGER}, self.clients())
         report = self.world.restart()
         self.assertEqual({ONE, TWO, STRANGER}, self.clients())
         self.assertEqual(
-            [{"share_id": self.id, "clients": {STRANGER: "rw"}}],
+            [{"share_id": self.share_id, "clients": {STRANGER: "rw"}}],
             report.unexplained_exports,
         )
 
     def test_a_revoke_that_was_cut_off_is_finished(self):
-        self.let_in(self.id)
+        self.let_in(self.share_id)
         self.world.restart()
-        self.crash(lambda: self.world.delete_access(self.id), "export:before")
+        self.crash(
+            lambda: self.world.delete_access(self.share_id), "export:before"
+        )
         self.assertEqual({ONE, STRANGER}, self.clients())
         self.world.restart()
         self.assertEqual({STRANGER}, self.clients())
 
     def test_nobody_learns_of_them_before_the_start(self):
         """``status`` runs beside the server, and looks for itself."""
-        self.let_in(self.id)
+        self.let_in(self.share_id)
         self.world.restart(start=False)
         self.world.service.compare_exports()
         self.assertRegex(

@@ -161,7 +161,7 @@ class World(stateful.RuleBasedStateMachine):
             multiattach=self.multiattach,
             provider_location=LOCATION,
         )
-        self.id = volume.id
+        self.volume_id = volume.id
         self.api.share_id = self.api.volume_id = volume.id
         self.managers = [Manager(self._driver(number)) for number in range(2)]
         #: What Nova was told, by the attachment: host, address, mode.
@@ -199,11 +199,11 @@ class World(stateful.RuleBasedStateMachine):
     # -- looking
 
     def volume(self) -> objects.Volume:
-        return objects.Volume.get_by_id(self.context, self.id)
+        return objects.Volume.get_by_id(self.context, self.volume_id)
 
     def rows(self) -> list[Any]:
         found = objects.VolumeAttachmentList.get_all_by_volume_id(
-            self.context, self.id
+            self.context, self.volume_id
         )
         return sorted(found, key=lambda row: row.id)
 
@@ -263,12 +263,14 @@ class World(stateful.RuleBasedStateMachine):
         if len(rows) < (4 if self.multiattach else 2):
             row = objects.VolumeAttachment(
                 self.context,
-                volume_id=self.id,
+                volume_id=self.volume_id,
                 attach_status="reserved",
                 attach_mode=mode,
             )
             row.create()
-            db.volume_update(self.context, self.id, {"status": "reserved"})
+            db.volume_update(
+                self.context, self.volume_id, {"status": "reserved"}
+            )
 
     @stateful.rule(
         which=strategies.integers(0, 3),
@@ -344,7 +346,7 @@ class World(stateful.RuleBasedStateMachine):
     def _delete(self, row_id: str) -> None:
         """As cinder-api, when the attachment is only reserved for it."""
         self.connected.pop(row_id, None)
-        db.volume_detached(self.context, self.id, row_id)
+        db.volume_detached(self.context, self.volume_id, row_id)
 
     @stateful.rule(
         which=strategies.integers(0, 3), service=strategies.integers(0, 1)
@@ -398,21 +400,25 @@ class World(stateful.RuleBasedStateMachine):
             self._delete(row.id)
         db.volume_update(
             self.context,
-            self.id,
+            self.volume_id,
             {"status": "available", "attach_status": "detached"},
         )
 
     @stateful.precondition(lambda self: not self.own and not self.rows())
     @stateful.rule(service=strategies.integers(0, 1))
     def own_connect(self, service: int) -> None:
-        db.volume_update(self.context, self.id, {"status": "backing-up"})
+        db.volume_update(
+            self.context, self.volume_id, {"status": "backing-up"}
+        )
         try:
             self.managers[service].driver.initialize_connection(
                 self.volume(), base.own_connector()
             )
             self.own = True
         except exception.CinderException:
-            db.volume_update(self.context, self.id, {"status": "available"})
+            db.volume_update(
+                self.context, self.volume_id, {"status": "available"}
+            )
 
     @stateful.precondition(lambda self: self.own)
     @stateful.rule(service=strategies.integers(0, 1))
@@ -425,7 +431,7 @@ class World(stateful.RuleBasedStateMachine):
             )
         except exception.CinderException:
             pass
-        db.volume_update(self.context, self.id, {"status": "available"})
+        db.volume_update(self.context, self.volume_id, {"status": "available"})
 
     @stateful.rule(service=strategies.integers(0, 1))
     def sweep(self, service: int) -> None:
