@@ -37,30 +37,29 @@ class Retention:
         """Forget all rows that are too old, a batch at a time: changes
         wait while one is being deleted."""
         settings = self.core.settings
-        for key, time, days in (
-            (
-                models.Job.id,
-                models.Job.finished_at,
-                settings.job_retention_days,
-            ),
-            (
-                models.Event.seq,
-                models.Event.time,
-                settings.event_retention_days,
-            ),
-        ):
-            while self._delete(key, time, days) == BATCH:
-                pass
+        job, event = models.Job, models.Event
+        self._prune(job.id, job.finished_at, settings.job_retention_days)
+        # The newest event stays: it says how far the database has come.
+        newest = sa.select(sa.func.max(event.seq)).scalar_subquery()
+        self._prune(
+            event.seq,
+            event.time,
+            settings.event_retention_days,
+            event.seq != newest,
+        )
 
-    def _delete(self, key: Any, time: Any, days: int) -> int:
+    def _prune(self, key: Any, time: Any, days: int, *conditions: Any) -> None:
         oldest = self.core.clock() - datetime.timedelta(days=days)
-        old = sa.select(key).where(time < oldest).order_by(time).limit(BATCH)
-        with self.core.database.read() as session:
-            # The newest event stays: it says how far the database has come.
-            newest = session.scalar(sa.select(sa.func.max(key)))
-            keys = [k for k in session.scalars(old) if k != newest]
-        if not keys:
-            return 0
-        with self.core.database.write() as session:
-            session.execute(sa.delete(key.class_).where(key.in_(keys)))
-        return len(keys)
+        old = (
+            sa.select(key)
+            .where(time < oldest, *conditions)
+            .order_by(time)
+            .limit(BATCH)
+        )
+        while True:
+            with self.core.database.read() as session:
+                keys = list(session.scalars(old))
+            if not keys:
+                return
+            with self.core.database.write() as session:
+                session.execute(sa.delete(key.class_).where(key.in_(keys)))
