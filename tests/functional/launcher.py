@@ -162,7 +162,7 @@ def _warm_up():
         database.upgrade()
         service = Service(
             database,
-            {"gold": MemoryEngine()},
+            {"gold": MemoryEngine(durable=False)},
             memory.MemoryExporter(),
             Settings(system_id=worlds.SYSTEM_ID, system_name="test"),
         )
