@@ -29,6 +29,7 @@ from typing import Any
 from typing import Final
 
 from cinder import exception
+from oslo_db import exception as db_exception
 from oslo_log import log as logging
 
 from acme_cinder import addresses
@@ -36,6 +37,14 @@ from acme_cinder import holders
 
 LOG = logging.getLogger(__name__)
 
+#: No route, a name that is not resolved, a database that is away: the next
+#: statistics try again.
+_NOT_NOW: Final = (
+    OSError,
+    ValueError,
+    exception.CinderException,
+    db_exception.DBError,
+)
 _KEY: Final = "acme_storage_address_"
 
 
@@ -72,7 +81,7 @@ class PeerAddresses:
             self.publish(
                 holders.this_host(), addresses.source_address(portals[0])
             )
-        except (OSError, ValueError, exception.CinderException) as error:
+        except _NOT_NOW as error:
             LOG.warning(
                 "This host's address on the storage network is not told to "
                 "other services: %s",

@@ -42,6 +42,7 @@ from acme_cinder import client
 from acme_cinder import holders
 from acme_cinder import mount
 from acme_cinder import settings as options
+from acme_cinder import shares
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 
@@ -108,6 +109,11 @@ class Appliance:
 
     def list_shares(self) -> Any:
         yield self.get_share(self.share_id)
+
+    def get_stats(self) -> Any:
+        """Its one pool has volume files: the driver mounts nothing."""
+        pool = unittest_mock.Mock(features=frozenset({shares.VOLUME_FILE}))
+        return unittest_mock.Mock(pools=(pool,), portals=())
 
 
 class Manager(manager.VolumeManager):
