@@ -320,6 +320,15 @@ def _with_pool(wanted: _Wanted, pools: dict[str, options.Pool]) -> str:
             f" {wanted.nfs_conf}, restart the NFS server, and repeat",
             Exit.CONFIGURATION,
         )
+    if root in {pool.path for pool in pools.values()}:
+        raise CommandError(
+            f"{root}, which is [nfs] root in {wanted.output}, is a pool by"
+            " itself, and a further pool must not be inside of it. While"
+            " nothing is mounted, set [nfs] root to a directory above all"
+            f" pools, the same as rootdir in {wanted.nfs_conf}, restart the"
+            " NFS server, and repeat",
+            Exit.CONFIGURATION,
+        )
     if not f"{wanted.path}/".startswith(f"{root.rstrip('/')}/"):
         raise CommandError(
             f"{wanted.path} is not below {root}, which is [nfs] root in"
@@ -392,7 +401,7 @@ path = {wanted.path}
     source = wanted.device or wanted.image
     if source:
         text += f"""
-# Mounted at path by acme-appliance serve, where nothing else has.
+# acme-appliance mount mounts this at path, unless something is mounted there.
 device = {_stable_name(source)}
 """
         # A directory is on a file system that others use, too.

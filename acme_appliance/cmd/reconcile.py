@@ -85,6 +85,7 @@ def add_parser(subparsers: Any) -> None:
 def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance import problems
     from acme_appliance.cmd import stores
+    from acme_appliance.service import identity
 
     apply, close_jobs = conf.command.apply, conf.command.close_job
     if close_jobs and not apply:
@@ -97,7 +98,9 @@ def run(conf: cfg.ConfigOpts) -> int:
             with stores.look_at_service(conf) as service:
                 report = service.reconcile(apply)
     except problems.Problem as problem:
-        raise CommandError(problem.detail) from problem
+        wrong = isinstance(problem.__cause__, identity.Mismatch)
+        code = Exit.WRONG_DATABASE if wrong else Exit.FAILED
+        raise CommandError(problem.detail, code) from problem
     if conf.command.json:
         print(json.dumps(report, indent=2, sort_keys=True))
     else:

@@ -301,16 +301,18 @@ class Core:
             for name, answer in answers.items()
         }
 
-    def check_identities(self) -> None:
+    def check_identities(self, *, adopt: bool = True) -> None:
         """Check that the database is that of all pools that answer.
 
+        :param adopt: make pools ours that are new.
         :raises identity.Mismatch: nothing may be done with these.
         """
-        self.identities.check_all(
+        answering = [
             name
             for name, sighting in self.look_at_pools().items()
             if not sighting.reasons
-        )
+        ]
+        self.identities.check_all(answering, adopt=adopt)
 
     def check_pool(self, pool: str, *, adopt: bool = True) -> None:
         """Returns or raises soon, also where the pool hangs.

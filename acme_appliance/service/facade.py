@@ -189,8 +189,17 @@ class Service:
         return self._readiness(self.core.look_at_pools())
 
     def obstacles(self) -> list[str]:
-        """Why pools and exports cannot be served; empty: they can."""
-        return self._obstacles(self.core.look_at_pools())
+        """Why pools and exports cannot be served; empty: they can.
+
+        Pools that are not the database's are among them: a start would
+        refuse them. Changes nothing.
+        """
+        found = self._obstacles(self.core.look_at_pools())
+        try:
+            self.core.check_identities(adopt=False)
+        except engines.EngineError as error:
+            found += str(error).splitlines()
+        return found
 
     def _readiness(self, sightings: pool_views.Sightings) -> list[str]:
         reasons = []

@@ -361,6 +361,13 @@ class InitTest(Case):
         self.assertEqual(3, code)
         self.assertIn("choose another --pool", err)
 
+    def test_a_further_pool_where_clients_see_the_first_as_root(self):
+        gold = ("--directory", str(self.directory / "gold"))
+        self.assertEqual(0, self.init(*gold)[0])
+        code, _, err = self.init("--directory", "/q", "--pool", "q")
+        self.assertEqual(3, code)
+        self.assertIn("a directory above all pools", err)
+
     def test_what_clients_see_as_root_stays(self):
         """Every path that is mounted hangs on it."""
         root = self.directory / "p"

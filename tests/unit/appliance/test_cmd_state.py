@@ -27,6 +27,8 @@ from acme_appliance import locks
 from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.db.session import Database
+from acme_appliance.service import core
+from acme_appliance.service import identity
 from acme_appliance.service import recovery
 from acme_appliance.service import Service
 from tests.unit.appliance import test_cmd
@@ -166,6 +168,16 @@ class ReconcileTest(Case):
         lock.leave()
         self.assertIn("agree", self.ok("reconcile", "--apply"))
         self.assertFalse(lock.is_held())
+
+    def test_a_database_that_is_not_the_pools(self):
+        self.begin()
+        with unittest.mock.patch.object(
+            core.Core,
+            "check_identities",
+            side_effect=identity.Mismatch("pool gold: it is another one"),
+        ):
+            self.fails(5, "it is another one", "reconcile", "--apply")
+            self.assertIn("NOT READY: pool gold", self.ok("status"))
 
     def test_all_is_well(self):
         self.assertIn("agree", self.ok("reconcile", "--apply"))

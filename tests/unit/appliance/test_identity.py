@@ -80,6 +80,8 @@ class IdentityCase(case.ServiceCase):
         )
         report = self.world.service.reconcile(False)
         self.assertRegex(report["unusable_pools"]["gold"], text)
+        # What acme-appliance status shows as "NOT READY".
+        self.assertRegex("\n".join(self.world.service.obstacles()), text)
         self.assertEqual(before, self.untouched())
 
     def relation(self):
