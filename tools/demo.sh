@@ -34,7 +34,7 @@ proves that nothing is left. Exit code 0: all of it held.
 The machine's own exports and mounts are not touched: it all happens in
 namespaces of its own where the kernel has NFS and this runs as root, else in a
 user-mode-linux guest. Logs are in .work/demo-logs. The first run downloads
-about 150 MB; after that a run takes about a minute.
+about 150 MB; after that a run takes one to five minutes.
 TEXT
 }
 
