@@ -100,8 +100,12 @@ def write_after_commit(
     metadata: types.Body,
 ) -> None:
     """Write metadata for a change that is committed already. What cannot be
-    written now is written by the comparison at the next start."""
+    written now is written by the comparison at the next start.
+
+    A pool that hangs is not written to: the caller holds the share.
+    """
     try:
+        shared.check_pool(pool)
         shared.engine(pool).metadata.write(subject, metadata)
     except engines.EngineError as error:
         LOG.warning(

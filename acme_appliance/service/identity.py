@@ -153,14 +153,18 @@ class Identities:
         """The pool is away; another one may come in its place."""
         self._verified.pop(pool, None)
 
-    def adopt(self, pool: str) -> None:
-        """Write the id of a pool to both sides, the pool first."""
+    def adopt(self, pool: str, *, system_id: str | None = None) -> None:
+        """Write the id of a pool to both sides, the pool first.
+
+        :param system_id: the appliance's id, where it is not the one that
+            this process has; a pool keeps it for when all else is lost.
+        """
         engine = self.pools[pool]
-        identity = engine.metadata.read_identity() or {}
+        identity = read(engine) or {}
         identity.setdefault("id", str(uuid.uuid4()))
         with self.database.read() as session:
             identity["sequence"] = newest_event(session)
-        identity.update(name=pool, system_id=self._system_id)
+        identity.update(name=pool, system_id=system_id or self._system_id)
         engine.metadata.prepare()
         engine.metadata.write_identity(identity)
         engine.sync()
@@ -197,7 +201,9 @@ class Identities:
         relation = view.relation()
         if relation == Relation.NEW:
             if adopt:
-                self.adopt(pool)
+                # A recovery that was cut off: the id may be needed still.
+                kept = (view.identity or {}) if view.held else {}
+                self.adopt(pool, system_id=kept.get("system_id"))
             return
         if relation != Relation.OURS:
             raise Mismatch(f"pool {pool}: {_explain(relation, view)}")
@@ -205,7 +211,7 @@ class Identities:
 
     def _look(self, pool: str) -> _View:
         engine = self.pools[pool]
-        identity = engine.metadata.read_identity()
+        identity = read(engine)
         held = engine.ids(engines.Kind.SHARE) | engine.ids(
             engines.Kind.SNAPSHOT
         )
@@ -218,6 +224,22 @@ class Identities:
                 held=frozenset(held),
                 rows=frozenset(_ids(session, pool)),
             )
+
+
+def read(engine: engines.Engine) -> dict[str, Any] | None:
+    """Who a pool says it is; None: it does not say so, or unreadably.
+
+    :raises engines.EngineError: it cannot be read now.
+    """
+    identity = engine.metadata.read_identity()
+    if identity is None:
+        return None
+    if isinstance(identity.get("id"), str) and isinstance(
+        identity.get("sequence"), int
+    ):
+        return identity
+    LOG.warning("The identity of a pool is of no use: %.200r", identity)
+    return None
 
 
 def newest_event(session: orm.Session) -> int:

@@ -60,6 +60,8 @@ class _Run:
         self.queued = False
         #: By a worker, or by whoever cancels it: it is theirs alone.
         self.taken = False
+        #: The ticket is this run's to release, once.
+        self.holds = True
         self.future: futures.Future[types.Done] = futures.Future()
 
 
@@ -354,8 +356,15 @@ class Journal:
         self.core.on_step(intent.id, "intent:after")
 
     def _forget(self, run: _Run) -> None:
-        """Release the share, after the last word about it is on disk."""
-        if self._runs.pop(run.operation.intent.id, None) is not None:
+        """Release the share, after the last word about it is on disk.
+
+        Also where the run was never registered: or nothing would ever
+        release its share.
+        """
+        with self._lock:
+            self._runs.pop(run.operation.intent.id, None)
+            holds, run.holds = run.holds, False
+        if holds:
             self.core.queue.release(run.ticket)
 
 

@@ -18,6 +18,7 @@ no two changes share what is left.
 """
 
 import dataclasses
+import json
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -111,8 +112,9 @@ def used(
 def _growing(session: orm.Session, namespace: str, job_id: str | None) -> int:
     """A share has its new size in its row only when it has it."""
     job, share = models.Job, models.Share
+    arguments = sa.cast(job.arguments, sa.Text).label("arguments")
     statement = (
-        sa.select(job.id, job.arguments, share.size_bytes)
+        sa.select(job.id, arguments, share.size_bytes)
         .join(share, share.id == job.share_id)
         .where(
             job.state.in_(types.OPEN_JOB_STATES),
@@ -121,10 +123,19 @@ def _growing(session: orm.Session, namespace: str, job_id: str | None) -> int:
         )
     )
     return sum(
-        max(0, row.arguments["size_bytes"] - row.size_bytes)
+        max(0, _wanted_bytes(row.arguments) - row.size_bytes)
         for row in session.execute(statement)
         if row.id != job_id
     )
+
+
+def _wanted_bytes(arguments: str) -> int:
+    """The size that an extend is going to make; 0: a row that cannot be
+    read, which is set aside and makes nothing grow (see ``entries``)."""
+    try:
+        return int(json.loads(arguments)["size_bytes"])
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def body(

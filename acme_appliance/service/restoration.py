@@ -90,7 +90,7 @@ class Report:
     without_share: list[str] = _list()
     #: Of all shares; their tokens have to be made anew.
     namespaces: list[str] = _list()
-    #: The appliance's id, where its database was lost.
+    #: The appliance's id, by its pools; None: they say none.
     system_id: str | None = None
     applied: bool = False
 
@@ -131,7 +131,7 @@ class Restoration:
                 self._pass_by(session, pools)
         if apply:
             for pool in pools:
-                self.core.identities.adopt(pool)
+                self.core.identities.adopt(pool, system_id=report.system_id)
         return report
 
     # A session that is never flushed or committed changes nothing.
@@ -163,9 +163,7 @@ class Restoration:
     def _pass_by(self, session: orm.Session, pools: list[str]) -> None:
         """Go on after the newest event that any pool has seen: no number is
         given twice, and the database is no older copy any more."""
-        found = [
-            self.core.pools[pool].metadata.read_identity() for pool in pools
-        ]
+        found = [identity.read(self.core.pools[pool]) for pool in pools]
         seen = [each["sequence"] for each in found if each is not None]
         number = max([identity.newest_event(session), *seen]) + 1
         session.add(
@@ -215,11 +213,10 @@ class _Pool:
         relation = Relation(report.pools[pool])
         self.is_older = relation == Relation.OLDER
         self.is_lost = relation == Relation.LOST
+        self.is_new = relation == Relation.NEW
 
     def restore(self) -> None:
-        if self.is_lost:
-            found = self.engine.metadata.read_identity() or {}
-            self.report.system_id = found.get("system_id")
+        self._find_system_id()
         if self.is_older:
             self._close_jobs()
         shares = self._rows(models.Share)
@@ -231,6 +228,15 @@ class _Pool:
         for share in shares.values():
             self._restore_rules(share)
         self.report.namespaces += [each.namespace for each in shares.values()]
+
+    def _find_system_id(self) -> None:
+        """A recovery that was cut off may have left the database complete,
+        and the appliance with another id than before."""
+        if not self.is_new:
+            found = identity.read(self.engine) or {}
+            self.report.system_id = found.get(
+                "system_id", self.report.system_id
+            )
 
     def _rows(self, table: Any) -> dict[str, Any]:
         statement = sa.select(table).where(table.pool == self.pool)

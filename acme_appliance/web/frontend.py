@@ -161,6 +161,10 @@ class _Protocol(web.RequestHandler):
                 message,
             )
             return _refuse("request.invalid", "This is not a valid request.")
+        if isinstance(exc, ConnectionError):
+            # Not worth more: anybody can cause it, as often as he likes.
+            LOG.debug("Gone before its reply: %s", self.connection.address)
+            return _refuse("internal", "The connection is closed.")
         LOG.error("A request could not be served", exc_info=exc)
         return _refuse("internal", "Something unexpected happened.")
 

@@ -12,8 +12,10 @@
 
 """What is held: by a change that waits, and while storage is asked."""
 
+from concurrent import futures
 import itertools
 import threading
+import time
 
 from acme_appliance.service import changes
 from acme_appliance.service import queue
@@ -181,3 +183,49 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
         self.world.engine.used_bytes = fail
         body = self.world.patch_share(self.share_id, labels={"a": "b"}).body
         self.assertIsNone(body["used_bytes"])
+
+
+class TestManyAtOnce(case.ServiceCase):
+    def test_change_that_ends_while_another_begins(self):
+        """What is at work is counted while it may end: neither change may
+        fail by that, and no share may stay held."""
+        first, second = self.make_share(), self.make_share()
+        begun, go = threading.Event(), threading.Event()
+        self.addCleanup(go.set)
+
+        def hold():
+            begun.set()
+            go.wait(SOON)
+
+        self.world.steps.hooks["export:before"] = hold
+        with futures.ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(self.world.put_access, first)
+            self.assertTrue(begun.wait(SOON))
+            self.world.steps.hooks.clear()
+            runs = self.world.service._journal._runs
+            (run,) = runs.values()
+            run.operation = _EndsWhenAsked(run.operation, go, runs)
+            self.world.put_access(second)
+            ending.result(SOON)
+        for id_ in (first, second):
+            self.world.delete_access(id_)
+            self.world.delete_share(id_)
+
+
+class _EndsWhenAsked:
+    """An operation that lets its run end while it is looked at."""
+
+    def __init__(self, operation, go, runs):
+        self.intent = operation.intent
+        self._pool = operation.pool
+        self._go = go
+        self._runs = runs
+
+    @property
+    def pool(self):
+        self._go.set()
+        # It may not end before the look is over: so much is waited here.
+        end = time.monotonic() + 1
+        while self.intent.id in self._runs and time.monotonic() < end:
+            time.sleep(0.001)
+        return self._pool

@@ -166,6 +166,33 @@ class TestHangingPool(case.ServiceCase):
         self.world.delete_access(self.silver)
         self.assertEqual({}, self.world.exporter.exported())
 
+    def test_names_and_labels_can_be_changed_there(self):
+        """They are the database's; the metadata beside them is old until
+        the next start. Nothing is held for that."""
+        snapshot = self.make_snapshot(self.silver)
+        self.hang()
+        with futures.ThreadPoolExecutor(2) as pool:
+            self.addCleanup(self.disk.set)
+            try:
+                for number in range(2):
+                    labels = {"a": str(number)}
+                    pool.submit(
+                        self.world.patch_share, self.silver, labels=labels
+                    ).result(BOUND_SECONDS)
+                    pool.submit(
+                        self.service.patch_snapshot,
+                        worlds.CALLER,
+                        snapshot,
+                        {"labels": labels},
+                        wait_seconds=worlds.WAIT,
+                    ).result(BOUND_SECONDS)
+            finally:
+                self.disk.set()
+        self.wait_until_up()
+        self.assertEqual({"a": "1"}, self.share(self.silver)["labels"])
+        report = self.world.restart()
+        self.assertEqual(2, len(report.old_metadata))
+
     def test_all_is_well_when_it_answers_again(self):
         self.hang()
         self.check_problem(

@@ -25,6 +25,7 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import openjobs
+from acme_appliance.service import types
 from tests.unit.appliance import case
 from tests.unit.appliance import scenarios
 from tests.unit.appliance import test_crashes
@@ -390,6 +391,8 @@ class TestHungPool(case.ServiceCase):
 class TestUnreadableJobs(case.ServiceCase):
     """Of a later release, or broken."""
 
+    # What open jobs are going to make counts for a quota.
+    settings = {"quotas": {"a": types.Quota(max_bytes=1 << 40)}}
     BROKEN = (
         {"kind": "share.levitate"},
         {"arguments": {}},
@@ -430,6 +433,7 @@ class TestUnreadableJobs(case.ServiceCase):
         self.assertEqual(2 * MIB, self.share(self.other_id)["size_bytes"])
         self.world.patch_share(self.other_id, size_bytes=3 * MIB)
         self.make_share()
+        self.world.service.system(worlds.CALLER)
         problem = self.check_problem(
             "job.unreadable",
             lambda: self.world.patch_share(self.share_id, name="x"),

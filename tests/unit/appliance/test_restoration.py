@@ -12,6 +12,10 @@
 
 """A lost database is rebuilt, and an older copy brought up to date."""
 
+import dataclasses
+
+import ddt
+
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
@@ -46,6 +50,7 @@ class RestorationCase(test_identity.IdentityCase):
         self.assertEqual({"applied": True}, self.found(self.restored()))
 
 
+@ddt.ddt
 class TestLostDatabase(RestorationCase):
     def setUp(self):
         super().setUp()
@@ -93,6 +98,27 @@ class TestLostDatabase(RestorationCase):
         self.assertEqual(worlds.SYSTEM_ID, report["system_id"])
         self.check_all_is_back(expected)
 
+    def test_appliance_keeps_its_id_however_often_all_is_lost(self):
+        """Drivers would take it for another one, and its volumes for lost."""
+        for _ in range(2):
+            self.lose_database()
+            # The file with the id is lost too: each process makes a new one.
+            self.world.settings = dataclasses.replace(
+                self.world.settings, system_id=worlds.new_id()
+            )
+            self.assertEqual(worlds.SYSTEM_ID, self.restored()["system_id"])
+        # Killed before the file was written: the database is complete.
+        self.assertEqual(identity.Relation.OURS, self.relation())
+        self.assertEqual(worlds.SYSTEM_ID, self.restored()["system_id"])
+
+    @ddt.data({}, {"id": 7}, {"id": "x"}, {"id": "x", "sequence": "y"})
+    def test_identity_that_is_of_no_use(self, broken):
+        expected = self.world.state()
+        self.lose_database()
+        self.world.engine.metadata.write_identity(broken)
+        self.assertEqual({"gold": "lost"}, self.restored()["pools"])
+        self.assertEqual(expected, self.world.state())
+
     def test_generations_and_events_go_on(self):
         before = self.share(self.share_id)
         seen = self.world.service.list_events(worlds.ADMIN, 0, 0, 1000)
@@ -131,7 +157,7 @@ class TestLostDatabase(RestorationCase):
         self.lose_database()
         self.world.restart(start=False)
 
-        def crash(pool):
+        def crash(pool, **given):
             raise worlds.Crash
 
         self.world.service.core.identities.adopt = crash
