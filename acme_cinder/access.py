@@ -33,6 +33,7 @@ from cinder import coordination
 from cinder import exception
 from cinder import objects
 from oslo_log import log as logging
+from tooz import coordination as tooz
 
 from acme_cinder import client
 from acme_cinder import errors
@@ -53,11 +54,20 @@ Rules = Mapping[str, client.AccessRule]
 def locked(volume: objects.Volume, seconds: float) -> Iterator[None]:
     """One change of a volume's access at a time, in the whole cluster.
 
-    :param seconds: how long to wait for the others.
-    :raises VolumeBackendAPIException: it took longer.
+    :param seconds: how long to wait for the others, at most.
+    :raises VolumeBackendAPIException: it took longer, or the service that
+        has the locks does not work.
     """
-    lock = coordination.COORDINATOR.get_lock(_LOCK_PREFIX + volume.id)
-    if not lock.acquire(blocking=max(seconds, 0.01)):
+    seconds = max(client.at_most(seconds), 0.01)
+    try:
+        lock = coordination.COORDINATOR.get_lock(_LOCK_PREFIX + volume.id)
+        acquired = lock.acquire(blocking=seconds)
+    except tooz.ToozError as error:
+        raise exception.VolumeBackendAPIException(
+            data=f"{volume.name}: its access cannot be changed, since there "
+            f"is no lock to be had: {error!r}"
+        ) from error
+    if not acquired:
         raise exception.VolumeBackendAPIException(
             data=f"{volume.name}: another change of its access took longer "
             f"than {seconds:.0f} s; try again"
@@ -65,7 +75,15 @@ def locked(volume: objects.Volume, seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
+        _release(lock, volume)
+
+
+def _release(lock: Any, volume: objects.Volume) -> None:
+    """What was done stays done, whatever the lock's service says."""
+    try:
         lock.release()
+    except tooz.ToozError:
+        LOG.exception("The lock of %s was not released", volume.name)
 
 
 def remove_lock(volume_id: str) -> None:

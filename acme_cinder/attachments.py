@@ -18,9 +18,11 @@ mean for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -52,8 +54,12 @@ _RPC_SECONDS = 60.0
 #: What a call may take of Cinder's time-out for it: the message waits in a
 #: queue before, and Cinder writes to its database after.
 _SHARE_OF_RPC = 0.8
-#: What a grant may take of a call: the rest is for taking it back.
+#: What waiting for other changes of the same volume may take of a call.
+_SHARE_OF_LOCK = 0.5
+#: What a grant may take of the rest: then there is time to take it back.
 _SHARE_OF_GRANT = 0.7
+#: What unmounting may take of a call: the rest is for revoking.
+_SHARE_OF_UNMOUNT = 0.5
 #: Each of these has taken the whole deadline already.
 _NO_ANSWER = (
     client.TransportError,
@@ -63,17 +69,6 @@ _NO_ANSWER = (
 )
 
 
-class Deadline:
-    """When a call of Cinder must have ended."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    def remaining(self) -> float:
-        return max(0.1, self._end - time.monotonic())
-
-
 def _call_seconds() -> float:
     """Before ``rpc_response_timeout``, after which Cinder gives up on us."""
     try:
@@ -81,6 +76,15 @@ def _call_seconds() -> float:
     except cfg.NoSuchOptError:
         seconds = _RPC_SECONDS
     return seconds * _SHARE_OF_RPC
+
+
+@contextlib.contextmanager
+def _changing(volume: objects.Volume) -> Iterator[None]:
+    """Have the volume's lock, for as long as a call of Cinder may take."""
+    with client.limited(_call_seconds()):
+        wait = client.at_most(math.inf) * _SHARE_OF_LOCK
+        with access.locked(volume, wait):
+            yield
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +122,6 @@ class Attachments:
         self.access = access.Access(settings)
         self._pause_until = float("-inf")
 
-    def _within(self, seconds: float) -> client.Client:
-        """The API for calls that end within so long."""
-        longest = self._settings.deadline_seconds
-        return self._api.with_deadline(min(seconds, longest))
-
     def validate(self, connector: Mapping[str, Any]) -> None:
         """:raises InvalidConnectorException: no rule can be made of it."""
         if not connector.get("host"):
@@ -147,16 +146,17 @@ class Attachments:
             meanwhile, or it took too long; the host has no access by this
             call.
         """
-        deadline = Deadline(_call_seconds())
         self.validate(connector)
         migration.check_target(volume)
-        with access.locked(volume, deadline.remaining() * _SHARE_OF_GRANT):
-            self._shares.ensure_size_before_attach(volume)
+        with _changing(volume):
+            with client.limited_to_share(_SHARE_OF_GRANT):
+                self._shares.ensure_size_before_attach(volume)
             arrival = self._arrive(records.read(volume), connector)
             try:
-                return self._connect(arrival, deadline)
+                with client.limited_to_share(_SHARE_OF_GRANT):
+                    return self._connect(arrival)
             except Exception as error:
-                self._take_back(arrival, error, deadline)
+                self._take_back(arrival, error)
                 raise
 
     def _arrive(
@@ -177,14 +177,11 @@ class Attachments:
             connector, holders.of_host(host), record, claimed, situation
         )
 
-    def _connect(
-        self, arrival: _Arrival, deadline: Deadline
-    ) -> dict[str, Any]:
+    def _connect(self, arrival: _Arrival) -> dict[str, Any]:
         volume = arrival.before.volume
-        api = self._within(deadline.remaining() * _SHARE_OF_GRANT)
         with self._unchanged_mounts(volume, arrival.host):
             rule = self.access.grant(
-                api, volume, arrival.holder, self._need(arrival)
+                self._api, volume, arrival.holder, self._need(arrival)
             )
         export = exports.choose(
             rule.export_locations,
@@ -194,10 +191,7 @@ class Attachments:
         now = records.read(volume)
         _check_still_there(arrival, now)
         self.access.settle_others(
-            self._within(deadline.remaining()),
-            volume,
-            rule.access,
-            self.access.wanted(now),
+            self._api, volume, rule.access, self.access.wanted(now)
         )
         _keep_location(volume, export)
         return self._connection(volume, export)
@@ -224,9 +218,7 @@ class Attachments:
             },
         }
 
-    def _take_back(
-        self, arrival: _Arrival, error: Exception, deadline: Deadline
-    ) -> None:
+    def _take_back(self, arrival: _Arrival, error: Exception) -> None:
         """The attach failed, but the grant may have been made.
 
         Where this fails, too, the attachment stays recorded with its
@@ -238,7 +230,7 @@ class Attachments:
                 before = records.read(volume).without(
                     arrival.record if arrival.claimed else None
                 )
-                self._leave(before, arrival.host, arrival.holder, deadline)
+                self._leave(before, arrival.host, arrival.holder)
             if arrival.claimed and arrival.record is not None:
                 records.unclaim(volume, arrival.record)
         except exception.VolumeAttachmentNotFound:
@@ -264,42 +256,33 @@ class Attachments:
         :param connector: None: end all attachments.
         :returns: whether the host still uses the share.
         """
-        deadline = Deadline(_call_seconds())
-        with access.locked(volume, deadline.remaining() * _SHARE_OF_GRANT):
-            return self._disconnect(records.read(volume), connector, deadline)
+        with _changing(volume):
+            return self._disconnect(records.read(volume), connector)
 
     def _disconnect(
         self,
         situation: records.Situation,
         connector: Mapping[str, Any] | None,
-        deadline: Deadline,
     ) -> bool:
         if connector is None:
-            self._disconnect_all(situation.volume, deadline)
+            self._disconnect_all(situation.volume)
             return False
         host = str(connector["host"])
         departing = situation.departing(connector)
         holder = holders.of_service(host)
         if departing is not None and departing.connector is not None:
             holder = holders.of_host(host)
-        return self._leave(
-            situation.without(departing), host, holder, deadline
-        )
+        return self._leave(situation.without(departing), host, holder)
 
     def _leave(
-        self,
-        situation: records.Situation,
-        host: str,
-        holder: str,
-        deadline: Deadline,
+        self, situation: records.Situation, host: str, holder: str
     ) -> bool:
         """Make the rules right for the attachments that stay.
 
         :param situation: without the departing one.
         :returns: whether the host still uses the share.
         """
-        volume = situation.volume
-        api = self._within(deadline.remaining())
+        volume, api = situation.volume, self._api
         wanted = self.access.wanted(situation)
         need = wanted.needs.get(holders.of_host(host))
         stays = need is not None or not wanted.may_take
@@ -315,15 +298,12 @@ class Attachments:
         self.access.settle_others(api, volume, rules, wanted)
         return stays
 
-    def _disconnect_all(
-        self, volume: objects.Volume, deadline: Deadline
-    ) -> None:
-        api = self._within(deadline.remaining())
-        share = api.find_share(volume.name_id)
+    def _disconnect_all(self, volume: objects.Volume) -> None:
+        share = self._api.find_share(volume.name_id)
         self._release(volume, holders.this_host())
         for holder in share.access if share else ():
             if holders.is_attachments(holder):
-                api.revoke_access(volume.name_id, holder)
+                self._api.revoke_access(volume.name_id, holder)
 
     # -- repair
 
@@ -338,10 +318,10 @@ class Attachments:
         """
         if time.monotonic() < self._pause_until:
             return
-        api = self._within(_REPAIR_DEADLINE_SECONDS)
         try:
-            share = api.get_share(volume.name_id)
-            self.repair(api, volume, share.access)
+            with client.limited(_REPAIR_DEADLINE_SECONDS):
+                share = self._api.get_share(volume.name_id)
+                self.repair(self._api, volume, share.access)
         except client.NotFound:
             raise
         except _NO_ANSWER as error:
@@ -366,7 +346,8 @@ class Attachments:
     def _release(self, volume: objects.Volume, host: str) -> None:
         """Unmount, before the rule goes: what is unwritten needs it."""
         if host == holders.this_host() and volume.provider_location:
-            self._mounts.detach(volume.name_id, volume.provider_location)
+            with client.limited_to_share(_SHARE_OF_UNMOUNT):
+                self._mounts.detach(volume.name_id, volume.provider_location)
 
     def _unchanged_mounts(
         self, volume: objects.Volume, host: str

@@ -25,7 +25,12 @@ from os_brick import exception as brick_exception
 from os_brick.privileged import rootwrap as brick_rootwrap
 from oslo_concurrency import processutils
 
+from acme_cinder import client
+
 Execute = Callable[..., tuple[str, str]]
+#: A command gets this long whatever is left of a limit: unmounting lazily
+#: has to be possible then, and ``timeout`` takes 0 for no limit.
+_LEAST_SECONDS = 2.0
 #: os-brick's own time limit comes so much after the command's.
 _BACKSTOP_SECONDS = 5.0
 
@@ -94,7 +99,7 @@ class Commands:
             *command,
             run_as_root=root,
             root_helper=self.root_helper,
-            timeout=timeout_seconds or self.timeout_seconds,
+            timeout=_limited(timeout_seconds or self.timeout_seconds),
         )
         return out if isinstance(out, str) else out.decode()
 
@@ -104,5 +109,9 @@ class Commands:
             # A process for a mkdir, for every single mount, is too much.
             os.makedirs(command[-1], exist_ok=True)
             return "", ""
-        options.setdefault("timeout", self.timeout_seconds)
+        options.setdefault("timeout", _limited(self.timeout_seconds))
         return self._execute(*command, **options)
+
+
+def _limited(seconds: float) -> float:
+    return max(client.at_most(seconds), _LEAST_SECONDS)

@@ -53,6 +53,7 @@ from os_brick.remotefs import remotefs
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 
+from acme_cinder import client
 from acme_cinder import commands
 from acme_cinder import errors
 from acme_cinder import hostlock
@@ -65,6 +66,8 @@ _PROBE_SECONDS = 10.0
 #: An attachment waits so long for another process to (un)mount its share:
 #: it has to end before Cinder's own RPC time-out.
 _ATTACH_SECONDS = 20.0
+#: What mounting may take of a limit: the rest is for unmounting.
+_SHARE_OF_MOUNTING = 0.7
 _FOLDER = ".acme"
 _MOUNT_TABLE = pathlib.Path("/proc/self/mounts")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -199,7 +202,8 @@ class Mounts:
         with self._locks.changing(share_id):
             user = self._locks.use(share_id)
             try:
-                self._ensure_mounted(share_id, access)
+                with client.limited_to_share(_SHARE_OF_MOUNTING):
+                    self._ensure_mounted(share_id, access)
             except BaseException:
                 os.close(user)
                 with _logged_only(share_id):
@@ -260,7 +264,7 @@ class Mounts:
     def _mount(
         self, path: str, export: str, options: str, access: Access
     ) -> None:
-        client = _Client(
+        brick = _Client(
             "nfs",
             self.commands.root_helper,
             execute=self.commands.for_brick,
@@ -271,7 +275,7 @@ class Mounts:
         )
         for attempt in range(1, self._attempts + 1):
             try:
-                self._mount_once(client, export, path)
+                self._mount_once(brick, export, path)
                 return
             except (
                 brick_exception.BrickException,
@@ -289,15 +293,15 @@ class Mounts:
                         "error": error,
                     },
                 )
-                if attempt == self._attempts:
+                if attempt == self._attempts or not client.at_most(1):
                     raise errors.MountError(
                         f"{export} cannot be mounted: {error}"
                     ) from error
             self._sleep(_RETRY_SECONDS)
             access.grant()
 
-    def _mount_once(self, client: _Client, export: str, path: str) -> None:
-        client.mount(export)
+    def _mount_once(self, brick: _Client, export: str, path: str) -> None:
+        brick.mount(export)
         if path not in self._table():
             # What is written there now would stay on this host.
             raise processutils.ProcessExecutionError(
@@ -308,10 +312,10 @@ class Mounts:
 
     def attached_path(self, export: str) -> str:
         """Where os-brick mounts an export."""
-        client = remotefs.RemoteFsClient(
+        brick = remotefs.RemoteFsClient(
             "nfs", self.commands.root_helper, nfs_mount_point_base=self.base
         )
-        path: str = client.get_mount_point(export)
+        path: str = brick.get_mount_point(export)
         return path
 
     def is_attached(self, export: str) -> bool:

@@ -63,6 +63,9 @@ from acme_cinder.client.models import Stats
 from acme_cinder.client.models import VolumeFile
 from acme_cinder.client.models import VolumeFileSpec
 from acme_cinder.client.settings import check_verify
+from acme_cinder.client.timing import at_most
+from acme_cinder.client.timing import limited
+from acme_cinder.client.timing import limited_to_share
 
 __all__ = (
     "AccessRule",
@@ -110,6 +113,9 @@ __all__ = (
     "VolumeFile",
     "VolumeFileSpec",
     "WrongState",
+    "at_most",
     "check_verify",
+    "limited",
+    "limited_to_share",
     "parse_address",
 )

@@ -63,8 +63,12 @@ class Calls:
     new_backoff: Callable[[], timing.Backoff] = timing.Backoff
 
     def begin(self) -> timing.Call:
+        """:raises errors.NotSent: the caller's limit has passed."""
+        seconds = timing.at_most(self.deadline_seconds)
+        if seconds <= 0:
+            raise errors.NotSent("there was no time left to ask")
         return timing.Call(
-            timing.Deadline(self.clock, self.deadline_seconds),
+            timing.Deadline(self.clock, seconds),
             self._valid_request_id(),
         )
 

@@ -13,10 +13,15 @@
 """How long a call may take, and how long to pause inside it."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import contextvars
 import dataclasses
 import datetime
 import email.utils
+import math
 import random
+import time
 
 #: The first pause between two rounds, and the longest one.
 FIRST_PAUSE_SECONDS = 0.2
@@ -49,6 +54,36 @@ class Deadline:
     @property
     def passed(self) -> bool:
         return self.remaining() <= 0
+
+
+#: Of this thread, be it a native or a green one.
+_limit: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar(
+    "acme_time_limit", default=None
+)
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """All calls that begin in here end within so long, taken together.
+
+    Within another limit, the earlier end counts.
+    """
+    token = _limit.set(Deadline(time.monotonic, at_most(seconds)))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def limited_to_share(share: float) -> contextlib.AbstractContextManager[None]:
+    """As :func:`limited`, to a share of what the limit leaves, if any."""
+    return limited(share * at_most(math.inf))
+
+
+def at_most(seconds: float) -> float:
+    """So many seconds, or what the limit leaves of them."""
+    limit = _limit.get()
+    return seconds if limit is None else min(seconds, limit.remaining())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,13 @@ NAMES = """
     VolumeFileSpec WrongState
 """.split()
 
-FUNCTIONS = ("check_verify", "parse_address")
+FUNCTIONS = (
+    "at_most",
+    "check_verify",
+    "limited",
+    "limited_to_share",
+    "parse_address",
+)
 
 METHODS = {
     "close": "(self) -> None",

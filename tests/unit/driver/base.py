@@ -119,6 +119,7 @@ class DriverTestCase(unittest.TestCase):
         *,
         matches: Any = lambda request: True,
         backend: str = "acme-1",
+        adapter: transports.CountingAdapter | None = None,
         **changes: Any,
     ) -> driver.acmeNfsDriver:
         made = self.unready_driver(**changes)
@@ -132,7 +133,7 @@ class DriverTestCase(unittest.TestCase):
             verify=settings.verify,
             deadline_seconds=settings.deadline_seconds,
             sleep=lambda seconds: None,
-            adapter_factory=lambda: self.adapter,
+            adapter_factory=lambda: adapter or self.adapter,
         )
         self.addCleanup(api.close)
         mounts = mount.Mounts(

@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Attaching and detaching end before Cinder gives up on the call."""
+
+import contextlib
+import threading
+import time
+import unittest
+import unittest.mock
+
+from cinder import exception
+from cinder import objects
+from os_brick import exception as brick_exception
+
+from acme_cinder import access
+from acme_cinder import attachments
+from acme_cinder import client
+from acme_cinder import holders
+from tests.fixtures import transports
+from tests.unit.driver import base
+from tests.unit.driver import cinderworld
+
+HOST = base.connector("cmp-1")
+CALL_SECONDS = 6.0
+#: Without limits each of the cases takes a minute or more.
+LONG_SECONDS = 60.0
+ENDED_SECONDS = 30.0
+
+
+class DeadlineTestCase(base.DriverTestCase):
+    driver_options = {"acme_api_deadline_seconds": 300}
+
+    def setUp(self):
+        super().setUp()
+        self.silent = transports.SilentAdapter(self.log)
+        self.driver = self.new_driver(adapter=self.silent)
+        patch = unittest.mock.patch.object(
+            attachments, "_call_seconds", lambda: CALL_SECONDS
+        )
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.volume = self.create()
+
+    @contextlib.contextmanager
+    def ends(self):
+        started = time.monotonic()
+        with contextlib.suppress(exception.CinderException):
+            yield
+        self.assertLess(time.monotonic() - started, ENDED_SECONDS)
+
+    def attach_ends(self, where):
+        cinderworld.attachment(self.volume, None)
+        with self.ends():
+            self.driver.initialize_connection(
+                cinderworld.reloaded(self.volume), where
+            )
+
+    def detach_ends(self, where):
+        with self.ends():
+            self.driver.terminate_connection(
+                cinderworld.reloaded(self.volume), where
+            )
+
+    def hang(self, program):
+        """A command that never ends, for as long as it is let."""
+        real = self.host.execute
+
+        def execute(*command, **options):
+            if command[0] == program and "-l" not in command:
+                time.sleep(min(options["timeout"], LONG_SECONDS))
+                raise brick_exception.ExecutionTimeout(
+                    stdout="", stderr="", cmd=program
+                )
+            return real(*command, **options)
+
+        self.driver._mounts.commands._execute = execute
+
+
+class SilentApplianceTest(DeadlineTestCase):
+    def test_what_pools_can_do_is_not_known(self):
+        self.driver._shares.features.distrust()
+        self.silent.seconds = LONG_SECONDS
+        self.attach_ends(HOST)
+
+    def test_rules_to_correct(self):
+        for number in range(12):
+            self.driver._api.grant_access(
+                self.volume.name_id,
+                holders.of_host(f"old-{number}"),
+                ["192.0.2.9"],
+                "rw",
+            )
+        self.silent.seconds = CALL_SECONDS / 2.5
+        self.attach_ends(HOST)
+
+    def test_all_connections_to_end(self):
+        for number in range(12):
+            self.attach(self.volume, base.connector(f"cmp-{number}"))
+        self.silent.seconds = CALL_SECONDS / 2.5
+        self.detach_ends(None)
+
+
+class OtherProcessTest(DeadlineTestCase):
+    def test_both_locks_are_taken(self):
+        mounting = self.driver._mounts._locks.changing(self.volume.name_id)
+        with mounting, contextlib.ExitStack() as stack:
+            stack.enter_context(access.locked(self.volume, 1))
+            release = threading.Timer(CALL_SECONDS / 3, stack.close)
+            release.start()
+            started = time.monotonic()
+            self.attach_ends(base.own_connector())
+            # Before the 20 s that the host's lock alone may take.
+            self.assertLess(time.monotonic() - started, 18)
+            release.join()
+
+
+class HungMountTest(DeadlineTestCase):
+    def test_the_rule_goes_though_unmounting_hangs(self):
+        row = self.attach(self.volume, base.own_connector())
+        volume = cinderworld.reloaded(self.volume)
+        export = volume.provider_location
+        path = self.driver._mounts.attached_path(export)
+        self.host._mounted[path] = export
+        self.hang("umount")
+        fresh = objects.VolumeAttachment.get_by_id(self.context, row.id)
+        self.detach_ends(fresh.connector)
+        self.assertEqual({}, self.exported(volume))
+
+
+class MinimalApplianceTest(base.WithoutVolumeFile, DeadlineTestCase):
+    def test_mounting_hangs(self):
+        self.hang("mount")
+        self.attach_ends(HOST)
+
+    def test_the_appliance_is_silent(self):
+        self.silent.seconds = LONG_SECONDS
+        self.attach_ends(HOST)
+
+
+class LimitTest(unittest.TestCase):
+    def test_the_earlier_end_counts(self):
+        with client.limited(10), client.limited(1000):
+            self.assertLessEqual(client.at_most(100), 10)
+        with client.limited(1000), client.limited_to_share(0.01):
+            self.assertLessEqual(client.at_most(100), 10)
+        self.assertEqual(100, client.at_most(100))
+
+    def test_nothing_is_sent_after_it(self):
+        api = client.Client(
+            ["https://127.0.0.1:1"], client.BearerToken("t" * 43), verify=False
+        )
+        with client.limited(0), self.assertRaises(client.NotSent):
+            api.get_stats()
