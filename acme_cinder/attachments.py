@@ -103,7 +103,7 @@ class _Arrival:
 
     @property
     def host(self) -> str:
-        return str(self.connector["host"])
+        return records.host_of(self.connector)
 
 
 class Attachments:
@@ -124,7 +124,7 @@ class Attachments:
 
     def validate(self, connector: Mapping[str, Any]) -> None:
         """:raises InvalidConnectorException: no rule can be made of it."""
-        if not connector.get("host"):
+        if not isinstance(connector.get("host") or None, str):
             raise exception.InvalidConnectorException(missing="host")
         if not addresses.usable(connector, self._settings.client_addresses):
             raise exception.InvalidConnectorException(
@@ -163,7 +163,7 @@ class Attachments:
         self, situation: records.Situation, connector: Mapping[str, Any]
     ) -> _Arrival:
         """Find out for what the connection is, and record where it goes."""
-        host = str(connector["host"])
+        host = records.host_of(connector)
         candidates = situation.candidates(connector)
         if situation.cinder_works or not candidates:
             return _Arrival(
@@ -267,7 +267,7 @@ class Attachments:
         if connector is None:
             self._disconnect_all(situation.volume)
             return False
-        host = str(connector["host"])
+        host = records.host_of(connector)
         departing = situation.departing(connector)
         holder = holders.of_service(host)
         if departing is not None and departing.connector is not None:

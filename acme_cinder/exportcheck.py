@@ -38,7 +38,6 @@ from oslo_log import log as logging
 
 from acme_cinder import attachments
 from acme_cinder import client
-from acme_cinder import errors
 
 LOG = logging.getLogger(__name__)
 
@@ -65,7 +64,6 @@ _PUT_OFF = (
     client.Unavailable,
     client.RateLimited,
 )
-_FAULTS = (*errors.BELOW, exception.CinderException, ValueError)
 
 
 class ExportCheck:
@@ -119,7 +117,8 @@ class ExportCheck:
                 "%(volume)s the first: %(error)s",
                 {"volume": volume.name, "error": error},
             )
-        except _FAULTS as error:
+        except Exception as error:
+            # Cinder would put the volume in error, whatever it is.
             self._waiting.append(volume.id)
             _warn(volume, error)
 
@@ -133,6 +132,8 @@ class ExportCheck:
         except client.NotFound:
             self._absent.add(volume.id)
             self._tell_of_absent()
+        except Exception as error:
+            _warn(volume, error)
 
     # -- later
 
@@ -151,6 +152,8 @@ class ExportCheck:
                 "%(error)s",
                 {"count": len(self._waiting), "error": error},
             )
+        except Exception:
+            LOG.exception("Attached volumes are still to be checked")
         finally:
             self._listing = None
             self._tell_of_absent()
@@ -168,7 +171,7 @@ class ExportCheck:
                 self._waiting.popleft()
             except _PUT_OFF:
                 raise
-            except _FAULTS as error:
+            except Exception as error:
                 _warn(volume, error)
                 self._waiting.rotate(-1)
 

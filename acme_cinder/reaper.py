@@ -30,11 +30,9 @@ import functools
 import random
 import time
 
-from cinder import exception
 from oslo_log import log as logging
 
 from acme_cinder import client
-from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
 from acme_cinder import mount
@@ -124,7 +122,7 @@ class Reaper:
                 done = self._mounts.reap(
                     share_id, functools.partial(self._revoke, share_id)
                 )
-        except (*errors.BELOW, exception.CinderException):
+        except Exception:
             LOG.exception("Could not clean up the mount of share %s", share_id)
             return False
         if done:

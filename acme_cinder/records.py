@@ -129,7 +129,7 @@ class Situation:
         ) or next(
             (
                 item
-                for item in self.on_host(given["host"])
+                for item in self.on_host(host_of(given))
                 if item.is_of_first_api
             ),
             None,
@@ -166,11 +166,16 @@ class Situation:
         return len(self.pending) >= (1 if self.volume.multiattach else 2)
 
 
+def host_of(connector: Mapping[str, Any]) -> str:
+    """The host's name; users of the API put there what they like."""
+    return str(connector.get("host") or "")
+
+
 def connection(connector: Mapping[str, Any]) -> Record:
     """A connection that nothing has recorded."""
     return Record(
         id="",
-        host=str(connector["host"]),
+        host=host_of(connector),
         connector=connector,
         mode=connector.get("mode"),
         status=_ATTACHING,
@@ -191,7 +196,7 @@ def _record(row: Any, connector: Mapping[str, Any] | None) -> Record:
     connector = connector or None
     return Record(
         id=row.id,
-        host=(connector or {}).get("host") or row.attached_host or None,
+        host=host_of(connector or {}) or row.attached_host or None,
         connector=connector,
         mode=_mode(row.attach_mode, connector),
         status=row.attach_status,
