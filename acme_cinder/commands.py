@@ -114,4 +114,4 @@ class Commands:
 
 
 def _limited(seconds: float) -> float:
-    return max(client.at_most(seconds), _LEAST_SECONDS)
+    return max(client.at_most(seconds), min(seconds, _LEAST_SECONDS))
