@@ -106,6 +106,22 @@ class Distributions(unittest.TestCase):
                 name, r"^acme_cinder-[^/]+\.(dist-info|data/data/share)/"
             )
 
+    def test_the_wheel_of_an_archive_without_git_is_whole(self) -> None:
+        """pbr takes the names of files that are no code from git."""
+        tree = self.folder / "archive"
+        tree.mkdir()
+        run("git", "archive", "-o", self.folder / "a.tar", "HEAD")
+        run("tar", "-xf", self.folder / "a.tar", "-C", tree)
+        built = self.folder / "of-archive"
+        run(
+            *("env", "PBR_VERSION=1.0.0", sys.executable, "-m", "build"),
+            *("--wheel", "--outdir", built, tree),
+        )
+        (wheel,) = built.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            names = set(archive.namelist())
+        self.assertLessEqual(tracked_files(*PACKAGES), names)
+
     def test_the_wheel_brings_the_files_for_the_host(self) -> None:
         with zipfile.ZipFile(self.built.wheel) as wheel:
             shared = {
