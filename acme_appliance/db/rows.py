@@ -22,6 +22,7 @@ from typing import Any
 from typing import cast
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy import orm
 
 from acme_appliance.db import models
@@ -33,17 +34,52 @@ def table(model: type[models.Base]) -> sa.Table:
 
 
 @functools.cache
+def _select(model: type[models.Base]) -> sa.Select[Any]:
+    return sa.select(table(model)).where(_by_id(model))
+
+
+@functools.cache
 def _insert(model: type[models.Base]) -> sa.Insert:
     return sa.insert(table(model))
 
 
 @functools.cache
-def _update(model: type[models.Base]) -> sa.Update:
-    return (
+def _update(
+    model: type[models.Base], names: tuple[str, ...], returning: bool
+) -> Any:
+    statement = (
         sa.update(table(model))
-        .where(table(model).c.id == sa.bindparam("this_id"))
-        .returning(*table(model).c)
+        .where(_by_id(model))
+        .values({name: sa.bindparam(name) for name in names})
     )
+    return statement.returning(*table(model).c) if returning else statement
+
+
+@functools.cache
+def _delete(model: type[models.Base]) -> Any:
+    return (
+        sa.delete(table(model)).where(_by_id(model)).returning(*table(model).c)
+    )
+
+
+def _by_id(model: type[models.Base]) -> sa.ColumnElement[bool]:
+    return table(model).c.id == sa.bindparam("this_id")
+
+
+def find(
+    connection: sa.Connection, model: type[models.Base], id_: str
+) -> Any | None:
+    """One row, with the names of the model's columns; None: there is none."""
+    found = connection.execute(_select(model), {"this_id": id_})
+    return found.one_or_none()
+
+
+def get(connection: sa.Connection, model: type[models.Base], id_: str) -> Any:
+    """As :func:`find`.
+
+    :raises sqlalchemy.exc.NoResultFound: it is not there.
+    """
+    return connection.execute(_select(model), {"this_id": id_}).one()
 
 
 def insert(
@@ -52,15 +88,6 @@ def insert(
     """Write new rows at once, all with the same columns."""
     if rows:
         session.connection().execute(_insert(model), list(rows))
-
-
-@functools.cache
-def _delete(model: type[models.Base]) -> Any:
-    return (
-        sa.delete(table(model))
-        .where(table(model).c.id == sa.bindparam("this_id"))
-        .returning(*table(model).c)
-    )
 
 
 def delete(session: orm.Session, model: type[models.Base], id_: str) -> Any:
@@ -85,6 +112,19 @@ def update(
 
     :raises sqlalchemy.exc.NoResultFound: it is not there.
     """
-    statement = _update(model).values(**values)
-    found = session.connection().execute(statement, {"this_id": id_})
+    statement = _update(model, tuple(values), True)
+    found = session.connection().execute(statement, {"this_id": id_, **values})
     return found.one()
+
+
+def change(
+    session: orm.Session,
+    model: type[models.Base],
+    id_: str,
+    **values: Any,
+) -> None:
+    """As :func:`update`, for whoever does not need the row."""
+    statement = _update(model, tuple(values), False)
+    found = session.connection().execute(statement, {"this_id": id_, **values})
+    if not found.rowcount:
+        raise exc.NoResultFound(f"there is no {model.__name__} {id_}")

@@ -355,6 +355,10 @@ class MemoryEngine(base.Engine):
     def sync(self) -> None:
         with self._changing():
             self.sync_count += 1
+            if not self.capabilities.durable:
+                # It is gone with the process, and nobody goes back.
+                self._touched.clear()
+                return
             self._copy_touched(self._state, self._durable)
             self.metadata.sync()
 

@@ -25,6 +25,7 @@ from acme_appliance.service import journal
 from acme_appliance.service import operation
 from acme_appliance.service import queue
 from acme_appliance.service import types
+from acme_appliance.service import workers
 
 Claims = Mapping[str, queue.Claim]
 Decision = operation.Operation | types.Done
@@ -158,8 +159,7 @@ class Changer:
         """
         ticket = self.hold(alone(share_id), deadline)
         future = self._start_take_up(share_id, ticket)
-        futures.wait([future], timeout=deadline.remaining())
-        if not future.done():
+        if not workers.wait(future, deadline.remaining()):
             raise problems.Problem(
                 "share.busy",
                 f"A change of the share {share_id} that was cut off is being"

@@ -22,6 +22,7 @@ import logging
 import secrets
 import threading
 import time
+from typing import Any
 import uuid
 
 from sqlalchemy import orm
@@ -177,7 +178,7 @@ class Core:
             )
 
     def share_body(
-        self, row: models.Share, access_rules: types.Body | None = None
+        self, row: Any, access_rules: types.Body | None = None
     ) -> types.Body:
         """A share as clients see it, but for what :meth:`measured` adds;
         its rules must be loadable, where they are not given."""
@@ -223,7 +224,7 @@ class Core:
             return outcome
         return dataclasses.replace(outcome, body=self.measured(outcome.body))
 
-    def export_locations(self, row: models.Share) -> list[types.Body]:
+    def export_locations(self, row: Any) -> list[types.Body]:
         """Where to mount a share; empty if its pool is configured no more."""
         engine = self.pools.get(row.pool)
         if engine is None:
@@ -322,13 +323,10 @@ class Core:
             database is not the pool's.
         """
         self.engine(pool)
-        each = self.watches[pool]
-        sighting = each.finish_look(each.start_look())
-        if sighting.reasons:
+        obstacles = self.watches[pool].obstacles()
+        if obstacles:
             self.identities.forget(pool)
-            raise engines.Unavailable(
-                f"the pool {pool}: {sighting.reasons[0]}"
-            )
+            raise engines.Unavailable(f"the pool {pool}: {obstacles[0]}")
         self.identities.check(pool, adopt=adopt)
 
     def check_exporter(self) -> list[str]:

@@ -23,7 +23,6 @@ import datetime
 import logging
 from typing import Any
 
-from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.service import core
 from acme_appliance.service import types
@@ -63,11 +62,11 @@ def of(row: Any, kind: engines.Kind) -> types.Body:
     }
 
 
-def of_share(row: models.Share) -> types.Body:
+def of_share(row: Any) -> types.Body:
     return of(row, engines.Kind.SHARE)
 
 
-def of_snapshot(row: models.Snapshot) -> types.Body:
+def of_snapshot(row: Any) -> types.Body:
     return of(row, engines.Kind.SNAPSHOT)
 
 

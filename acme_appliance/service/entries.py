@@ -150,7 +150,7 @@ class Entries:
                 intent,
                 detail={"code": problem.code, "detail": problem.detail},
             )
-        rows.update(session, models.Job, intent.id, **values)
+        rows.change(session, models.Job, intent.id, **values)
 
     # -- reading
 

@@ -41,8 +41,8 @@ from acme_appliance.service import entries
 from acme_appliance.service import failures
 from acme_appliance.service import queue
 from acme_appliance.service import types
+from acme_appliance.service import workers
 from acme_appliance.service.operation import Operation
-from acme_appliance.service.workers import Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Journal:
     def __init__(self, shared: core.Core, kinds: entries.Kinds) -> None:
         self.core = shared
         self.entries = entries.Entries(shared, kinds)
-        self._workers = Workers(shared.settings.workers)
+        self._workers = workers.Workers(shared.settings.workers)
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
         self._stopped = threading.Event()
@@ -97,8 +97,7 @@ class Journal:
         except BaseException:
             self._forget(run)
             raise
-        futures.wait([run.future], timeout=deadline.remaining())
-        if run.future.done():
+        if workers.wait(run.future, deadline.remaining()):
             return run.future.result()
         return types.Accepted(self.entries.view(operation.intent.id))
 
@@ -115,7 +114,7 @@ class Journal:
         run = self._runs.get(job_id)
         if run is None:
             return not self._stopped.wait(timeout_seconds)
-        futures.wait([run.future], timeout=timeout_seconds)
+        workers.wait(run.future, timeout_seconds)
         return True
 
     def cancel(self, job_id: str) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
+from acme_appliance.db.rows import find
 from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
 from acme_appliance.service import core
@@ -83,12 +84,12 @@ class ShareCreation:
         body: types.Body,
         if_match: int | None,
     ) -> changes.Decision:
-        with self.core.database.read() as session:
-            row = session.get(models.Share, share_id)
-            if row is not None:
-                return self._same_share(caller, row, body, if_match)
-            core.check_precondition(if_match, None, "share")
-            arguments = self._create_arguments(session, caller, body)
+        with self.core.database.read_rows() as connection:
+            row = find(connection, models.Share, share_id)
+        if row is not None:
+            return self._same_share(caller, share_id, body, if_match)
+        core.check_precondition(if_match, None, "share")
+        arguments = self._create_arguments(caller, body)
         pool = arguments["pool"]
         self.core.check_pool(pool)
         share = engines.Reference(engines.Kind.SHARE, share_id)
@@ -112,26 +113,28 @@ class ShareCreation:
     def _same_share(
         self,
         caller: types.Caller,
-        row: models.Share,
+        share_id: str,
         body: types.Body,
         if_match: int | None,
     ) -> types.Done:
-        if not caller.sees(row.namespace):
-            raise problems.Problem(
-                "share.exists_mismatch", f"The id {row.id} is taken."
-            )
-        changes.check_no_open_job(row)
-        core.check_precondition(if_match, row.generation, "share")
-        if row.create_request != body:
-            raise problems.Problem(
-                "share.exists_mismatch",
-                f"The share {row.id} was created by another request.",
-            )
-        rows.check_usable(row)
-        return types.Done(self.core.share_body(row))
+        with self.core.database.read() as session:
+            row = session.get_one(models.Share, share_id)
+            if not caller.sees(row.namespace):
+                raise problems.Problem(
+                    "share.exists_mismatch", f"The id {share_id} is taken."
+                )
+            changes.check_no_open_job(row)
+            core.check_precondition(if_match, row.generation, "share")
+            if row.create_request != body:
+                raise problems.Problem(
+                    "share.exists_mismatch",
+                    f"The share {share_id} was created by another request.",
+                )
+            rows.check_usable(row)
+            return types.Done(self.core.share_body(row))
 
     def _create_arguments(
-        self, session: orm.Session, caller: types.Caller, body: types.Body
+        self, caller: types.Caller, body: types.Body
     ) -> types.Body:
         arguments: types.Body = {
             "name": body.get("name", ""),
@@ -140,7 +143,8 @@ class ShareCreation:
         }
         owners.check(body.get("file", {}), self.core.settings)
         if "source" in body:
-            arguments.update(self._from_source(session, caller, body))
+            with self.core.database.read() as session:
+                arguments.update(self._from_source(session, caller, body))
         else:
             arguments.update(self._from_nothing(body))
         limit = self.core.settings.limits.max_share_bytes

@@ -13,6 +13,8 @@
 """Making, changing and deleting a share, step by step."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 from typing import ClassVar
 
 import sqlalchemy as sa
@@ -53,6 +55,11 @@ def set_labels(row: models.Share, labels: types.Body) -> None:
             row.label_rows.append(models.ShareLabel(key=key, value=value))
 
 
+def _count(session: orm.Session) -> int:
+    statement = sa.select(sa.func.count()).select_from(models.Share)
+    return session.scalar(statement) or 0
+
+
 class ShareOperation(operation.Operation):
     """What operations on a share have in common."""
 
@@ -73,23 +80,14 @@ class ShareOperation(operation.Operation):
             job_id=self.intent.id,
         )
 
-    def set_result(self, row: models.Share) -> None:
-        """Write into a row what the change makes of the share."""
-
     def write_metadata(self) -> None:
-        """Write beside the share what the database will say of it."""
-        with self.core.database.read() as session:
-            row = self.row(session)
-            # Into this session only, which is never committed.
-            self.set_result(row)
-            metadata = descriptions.of_share(row)
+        """Write beside the share what the database says of it now."""
+        metadata = descriptions.of_share(self.read_row())
         self.engine.metadata.write(self.reference, metadata)
 
-    def write_old_metadata(self) -> None:
-        """Write beside the share what the database says of it now."""
-        with self.core.database.read() as session:
-            metadata = descriptions.of_share(self.row(session))
-        self.engine.metadata.write(self.reference, metadata)
+    def read_row(self) -> Any:
+        with self.core.database.read_rows() as connection:
+            return rows.get(connection, models.Share, self.intent.share_id)
 
     def delete_metadata(self) -> None:
         self.engine.metadata.delete(self.reference)
@@ -114,6 +112,8 @@ class CreateShare(ShareOperation):
     (type, id, file_name, size_bytes) or None, request."""
 
     kind: ClassVar[str] = "share.create"
+    #: As it was begun; None: not by this process.
+    _row: SimpleNamespace | None = None
 
     def begin(self, session: orm.Session) -> None:
         self._check_limit(session)
@@ -121,29 +121,9 @@ class CreateShare(ShareOperation):
         self.check_quota(
             session, quotas.Usage(size_bytes=given["size_bytes"], shares=1)
         )
-        source = given["source"] or {}
-        now = self.core.clock()
-        rows.insert(
-            session,
-            models.Share,
-            {
-                "id": self.intent.share_id,
-                "namespace": self.intent.namespace,
-                "name": given["name"],
-                "pool": self.pool,
-                "state": types.State.CREATING,
-                "generation": self.core.generations.next(),
-                "size_bytes": given["size_bytes"],
-                "file": given["file"],
-                "origin_type": source.get("type"),
-                "origin_id": source.get("id"),
-                "labels": given["labels"],
-                "create_request": given["request"],
-                "created_at": now,
-                "updated_at": now,
-                "job_id": self.intent.id,
-            },
-        )
+        values = self._new_row()
+        self._row = SimpleNamespace(**values)
+        rows.insert(session, models.Share, values)
         rows.insert(
             session,
             models.ShareLabel,
@@ -152,6 +132,32 @@ class CreateShare(ShareOperation):
                 for key, value in given["labels"].items()
             ),
         )
+
+    def _new_row(self) -> types.Body:
+        given = self.intent.arguments
+        source = given["source"] or {}
+        now = self.core.clock()
+        return {
+            "id": self.intent.share_id,
+            "namespace": self.intent.namespace,
+            "name": given["name"],
+            "pool": self.pool,
+            "state": types.State.CREATING,
+            "generation": self.core.generations.next(),
+            "size_bytes": given["size_bytes"],
+            "file": given["file"],
+            "origin_type": source.get("type"),
+            "origin_id": source.get("id"),
+            "labels": given["labels"],
+            "create_request": given["request"],
+            "created_at": now,
+            "updated_at": now,
+            "job_id": self.intent.id,
+        }
+
+    def read_row(self) -> Any:
+        # The database is asked only where an earlier process began it.
+        return self._row or super().read_row()
 
     def steps(self) -> list[operation.Step]:
         share_id, given = self.intent.share_id, self.intent.arguments
@@ -255,10 +261,7 @@ class CreateShare(ShareOperation):
 
     def _check_limit(self, session: orm.Session) -> None:
         limit = self.core.settings.limits.max_shares
-        count = sa.select(sa.func.count()).select_from(models.Share)
-        if not self.core.share_room.take(
-            lambda: limit - (session.scalar(count) or 0)
-        ):
+        if not self.core.share_room.take(lambda: limit - _count(session)):
             raise problems.Problem(
                 "limit.shares", f"This appliance has {limit} shares at most."
             )
@@ -298,11 +301,20 @@ class UpdateShare(ShareOperation):
                 ),
             ),
             operation.Step(
-                "write metadata", self.write_metadata, self.write_old_metadata
+                "write metadata", self.write_new_metadata, self.write_metadata
             ),
         ]
 
-    def set_result(self, row: models.Share) -> None:
+    def write_new_metadata(self) -> None:
+        """Write beside the share what the database will say of it."""
+        with self.core.database.read() as session:
+            row = self.row(session)
+            # Into this session only, which is never committed.
+            self._set_result(row)
+            metadata = descriptions.of_share(row)
+        self.engine.metadata.write(self.reference, metadata)
+
+    def _set_result(self, row: models.Share) -> None:
         given = self.intent.arguments
         row.name = given["name"]
         row.size_bytes = given["size_bytes"]
@@ -348,7 +360,7 @@ class UpdateShare(ShareOperation):
         if given["size_bytes"] != row.size_bytes:
             detail["size_bytes"] = given["size_bytes"]
         states.move(row, types.State.AVAILABLE)
-        self.set_result(row)
+        self._set_result(row)
         set_labels(row, given["labels"])
         self.end(row)
         self.core.add_event(

@@ -24,6 +24,8 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
+from acme_appliance.db.rows import find
+from acme_appliance.db.rows import table
 from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
 from acme_appliance.service import core
@@ -36,6 +38,13 @@ from acme_appliance.service import share_operations as operations
 from acme_appliance.service import types
 from acme_appliance.service import views
 
+_RULE = table(models.AccessRule).c
+_RULES = (
+    sa.select(_RULE.share_id, _RULE.holder, _RULE.clients, _RULE.level)
+    .where(_RULE.share_id.in_(sa.bindparam("share_ids", expanding=True)))
+    .order_by(_RULE.share_id, _RULE.holder)
+)
+
 
 class Shares:
     """The use cases; see the facade for what callers may rely on."""
@@ -47,9 +56,11 @@ class Shares:
     # -- reading
 
     def get(self, caller: types.Caller, share_id: str) -> types.Body:
-        with self.core.database.read() as session:
-            row = rows.get_visible(session, caller, share_id)
-            (body,) = self._show(session, [row])
+        with self.core.database.read_rows() as connection:
+            row = find(connection, models.Share, share_id)
+            if row is None or not caller.sees(row.namespace):
+                raise rows.not_found(share_id)
+            (body,) = self._show(connection, [row])
         return self.core.measured(body)
 
     def page(
@@ -72,9 +83,9 @@ class Shares:
         )
 
     def _show(
-        self, session: orm.Session, shares: Sequence[models.Share]
+        self, reader: orm.Session | sa.Connection, shares: Sequence[Any]
     ) -> Iterator[types.Body]:
-        rules = _rules_of(session, [row.id for row in shares])
+        rules = _rules_of(reader, [row.id for row in shares])
         for row in shares:
             yield self.core.share_body(row, rules.get(row.id, {}))
 
@@ -309,16 +320,11 @@ def page_statement(
 
 
 def _rules_of(
-    session: orm.Session, share_ids: list[str]
+    reader: orm.Session | sa.Connection, share_ids: list[str]
 ) -> dict[str, types.Body]:
     """Access rules by share, as rows: objects would take many times the
     memory, and there may be very many."""
-    rule = models.AccessRule
-    found = session.execute(
-        sa.select(rule.share_id, rule.holder, rule.clients, rule.level)
-        .where(rule.share_id.in_(share_ids))
-        .order_by(rule.share_id, rule.holder)
-    )
+    found = reader.execute(_RULES, {"share_ids": share_ids})
     by_share = itertools.groupby(found, key=lambda row: row.share_id)
     return {share_id: views.rules(rows) for share_id, rows in by_share}
 

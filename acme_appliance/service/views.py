@@ -38,11 +38,13 @@ def rules(rows: Iterable[Any]) -> types.Body:
 
 
 def share(
-    row: models.Share,
+    row: Any,
     access_rules: types.Body,
     export_locations: list[types.Body],
 ) -> types.Body:
-    """:param access_rules: as :func:`rules` makes them."""
+    """:param row: a share, or a row with its columns.
+    :param access_rules: as :func:`rules` makes them.
+    """
     origin = None
     if row.origin_type is not None:
         origin = {"type": row.origin_type, "id": row.origin_id}

@@ -32,6 +32,7 @@ from typing import Generic
 from typing import TypeVar
 
 from acme_appliance.engines import base as engines
+from acme_appliance.service import workers
 
 LOG = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class Answer(Generic[T]):
         :raises NotAnswering: the time was up.
         :raises Exception: the question's own.
         """
-        futures.wait([self._future], max(0.0, self._end - time.monotonic()))
-        if not self._future.done():
+        seconds = self._end - time.monotonic()
+        if not workers.wait(self._future, seconds):
             # What still waits for its turn is not asked any more.
             self._future.cancel()
             raise NotAnswering(f"{self._who} does not answer")
@@ -181,6 +182,15 @@ class PoolWatch(Watch):
         self._tell(sighting.reasons)
         return sighting
 
+    def obstacles(self) -> tuple[str, ...]:
+        """Why nothing can be written there; no figures are asked for."""
+        try:
+            reasons = self.ask(self._check)
+        except NotAnswering:
+            reasons = _SILENT
+        self._tell(reasons)
+        return reasons
+
     def start_measuring(
         self, files: Iterable[tuple[str, str]]
     ) -> Answer[dict[str, int | None]]:
@@ -193,15 +203,21 @@ class PoolWatch(Watch):
         return self.start(lambda: self._measure(files, end))
 
     def _look(self) -> Sighting:
+        reasons = self._check()
+        if reasons:
+            return Sighting(True, reasons)
         try:
-            reasons = self._engine.check()
-            if not reasons:
-                usage = self._engine.usage()
-                self._last = Sighting(True, (), usage, self._clock())
-                return self._last
+            usage = self._engine.usage()
         except engines.EngineError as error:
-            reasons = [str(error)]
-        return Sighting(True, tuple(reasons))
+            return Sighting(True, (str(error),))
+        self._last = Sighting(True, (), usage, self._clock())
+        return self._last
+
+    def _check(self) -> tuple[str, ...]:
+        try:
+            return tuple(self._engine.check())
+        except engines.EngineError as error:
+            return (str(error),)
 
     def _tell(self, reasons: tuple[str, ...]) -> None:
         """Log it when a pool goes down or comes up, not with each request."""

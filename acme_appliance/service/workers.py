@@ -35,6 +35,18 @@ _Result = TypeVar("_Result")
 _Item = tuple["futures.Future[Any]", Callable[[], Any]] | None
 
 
+def wait(future: "futures.Future[Any]", seconds: float) -> bool:
+    """Whether a future is done by then. Several times cheaper than
+    ``concurrent.futures.wait``, which is made for many."""
+    try:
+        future.exception(max(0.0, seconds))
+    except futures.CancelledError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
 class _PoolWorkers:
     """One pool's threads. They start when they are needed."""
 

@@ -50,7 +50,7 @@ class GroupCommitTest(unittest.TestCase):
         self.addCleanup(self.database.close)
         self.database.upgrade()
         self.commits = 0
-        sa.event.listen(self.database.engine, "commit", self.count_commit)
+        sa.event.listen(self.database.writers, "commit", self.count_commit)
         #: By name: None, or the error that the member got.
         self.outcomes = {}
 
@@ -201,7 +201,7 @@ class GroupCommitTest(unittest.TestCase):
     def test_a_transaction_that_cannot_begin(self):
         with contextlib.closing(sqlite3.connect(self.path)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with self.database.engine.connect() as connection:
+            with self.database.writers.connect() as connection:
                 # The pool gives this one again.
                 connection.connection.driver_connection.execute(
                     "PRAGMA busy_timeout = 10"
