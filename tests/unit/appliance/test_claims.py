@@ -149,7 +149,9 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
 
         def ask(*given):
             self.asked += 1
-            self.assertEqual(0, self.world.database.engine.pool.checkedout())
+            database = self.world.database
+            for engine in (database.engine, database.writers):
+                self.assertEqual(0, engine.pool.checkedout())
             self.assertEqual({}, self.world.service.core.queue._lines)
             return used_bytes(*given)
 

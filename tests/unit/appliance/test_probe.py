@@ -17,6 +17,7 @@ import unittest
 
 from acme_appliance.db import probe
 from acme_appliance.db import session
+from acme_appliance.db import sqlite
 
 
 class WriteProbeTest(unittest.TestCase):
@@ -58,10 +59,11 @@ class WriteProbeTest(unittest.TestCase):
     def test_the_patience_of_others_stays(self):
         self.other_process()
         self.assertFalse(self.probe.works())
-        with self.database.engine.connect() as connection:
-            query = "PRAGMA busy_timeout"
-            wait = connection.exec_driver_sql(query).scalar()
-        self.assertEqual(session.BUSY_TIMEOUT_MS, wait)
+        with self.database.writers.connect() as connection:
+            # Not by SQLAlchemy, which would begin to write.
+            driver = connection.connection.driver_connection
+            (wait,) = driver.execute("PRAGMA busy_timeout").fetchone()
+        self.assertEqual(sqlite.BUSY_TIMEOUT_MS, wait)
 
     def test_a_transaction_of_this_process(self):
         with self.database.write():
