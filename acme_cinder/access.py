@@ -35,19 +35,19 @@ from cinder import objects
 from oslo_log import log as logging
 from tooz import coordination as tooz
 
-from acme_cinder import client
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
 from acme_cinder import records
 from acme_cinder import settings as options
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
 _LOCK_PREFIX = "acme-access-"
 #: How long a repair waits for what is being done to the same volume.
 _REPAIR_SECONDS = 15.0
-Rules = Mapping[str, client.AccessRule]
+Rules = Mapping[str, acme_client.AccessRule]
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def locked(volume: objects.Volume, seconds: float) -> Iterator[None]:
     :raises VolumeBackendAPIException: it took longer, or the service that
         has the locks does not work.
     """
-    seconds = max(client.at_most(seconds), 0.01)
+    seconds = max(acme_client.at_most(seconds), 0.01)
     try:
         lock = coordination.COORDINATOR.get_lock(_LOCK_PREFIX + volume.id)
         acquired = lock.acquire(blocking=seconds)
@@ -101,7 +101,7 @@ class Need:
     clients: tuple[str, ...] | None
     level: str
 
-    def is_met(self, rule: client.AccessRule | None) -> bool:
+    def is_met(self, rule: acme_client.AccessRule | None) -> bool:
         if rule is None:
             # Without addresses no rule can be made.
             return self.clients is None
@@ -110,7 +110,7 @@ class Need:
             network in allowed for network in _networks(self.clients or ())
         )
 
-    def is_exceeded(self, rule: client.AccessRule | None) -> bool:
+    def is_exceeded(self, rule: acme_client.AccessRule | None) -> bool:
         """Whether the rule allows writing where reading will do.
 
         Not by addresses: those of a host that runs Cinder, only that host
@@ -122,7 +122,9 @@ class Need:
             and self.level == holders.READ_ONLY != rule.level
         )
 
-    def beside(self, rule: client.AccessRule | None, *, keep: bool) -> Need:
+    def beside(
+        self, rule: acme_client.AccessRule | None, *, keep: bool
+    ) -> Need:
         """With the addresses that a rule has, too; ``keep`` its level."""
         if rule is None or self.clients is None:
             return self
@@ -238,7 +240,7 @@ class Access:
         )
 
     def _looks_right(
-        self, item: records.Record, rule: client.AccessRule
+        self, item: records.Record, rule: acme_client.AccessRule
     ) -> bool:
         address = str((item.connector or {}).get("ip") or "")
         try:
@@ -266,11 +268,11 @@ class Access:
 
     def grant(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         volume: objects.Volume,
         holder: str,
         need: Need,
-    ) -> client.GrantedAccess:
+    ) -> acme_client.GrantedAccess:
         if need.clients is None:
             raise ValueError(f"the addresses of {holder} are not known")
         return api.grant_access(
@@ -279,7 +281,7 @@ class Access:
 
     def settle(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         volume: objects.Volume,
         rules: Rules | None,
         wanted: Wanted,
@@ -303,7 +305,7 @@ class Access:
 
     def settle_others(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         volume: objects.Volume,
         rules: Rules | None,
         wanted: Wanted,
@@ -318,7 +320,7 @@ class Access:
             warn_unchecked(volume, error)
 
     def repair(
-        self, api: client.Client, volume: objects.Volume, rules: Rules
+        self, api: acme_client.Client, volume: objects.Volume, rules: Rules
     ) -> None:
         """Make the rules right, where those read before are not.
 
@@ -334,7 +336,7 @@ class Access:
             self.settle(api, volume, share.access, wanted)
 
     def remove_unexplained(
-        self, api: client.Client, volume: objects.Volume, holder: str
+        self, api: acme_client.Client, volume: objects.Volume, holder: str
     ) -> None:
         """Remove a rule that nothing has called for in a long time.
 

@@ -33,7 +33,6 @@ from oslo_log import log as logging
 
 from acme_cinder import access
 from acme_cinder import addresses
-from acme_cinder import client
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
@@ -42,6 +41,7 @@ from acme_cinder import mount
 from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import shares
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -62,10 +62,10 @@ _SHARE_OF_GRANT = 0.7
 _SHARE_OF_UNMOUNT = 0.5
 #: Each of these has taken the whole deadline already.
 _NO_ANSWER = (
-    client.TransportError,
-    client.Unavailable,
-    client.Busy,
-    client.RateLimited,
+    acme_client.TransportError,
+    acme_client.Unavailable,
+    acme_client.Busy,
+    acme_client.RateLimited,
 )
 
 
@@ -81,8 +81,8 @@ def _call_seconds() -> float:
 @contextlib.contextmanager
 def _changing(volume: objects.Volume) -> Iterator[None]:
     """Have the volume's lock, for as long as a call of Cinder may take."""
-    with client.limited(_call_seconds()):
-        wait = client.at_most(math.inf) * _SHARE_OF_LOCK
+    with acme_client.limited(_call_seconds()):
+        wait = acme_client.at_most(math.inf) * _SHARE_OF_LOCK
         with access.locked(volume, wait):
             yield
 
@@ -149,11 +149,11 @@ class Attachments:
         self.validate(connector)
         migration.check_target(volume)
         with _changing(volume):
-            with client.limited_to_share(_SHARE_OF_GRANT):
+            with acme_client.limited_to_share(_SHARE_OF_GRANT):
                 self._shares.ensure_size_before_attach(volume)
             arrival = self._arrive(records.read(volume), connector)
             try:
-                with client.limited_to_share(_SHARE_OF_GRANT):
+                with acme_client.limited_to_share(_SHARE_OF_GRANT):
                     return self._connect(arrival)
             except Exception as error:
                 self._take_back(arrival, error)
@@ -319,10 +319,10 @@ class Attachments:
         if time.monotonic() < self._pause_until:
             return
         try:
-            with client.limited(_REPAIR_DEADLINE_SECONDS):
+            with acme_client.limited(_REPAIR_DEADLINE_SECONDS):
                 share = self._api.get_share(volume.name_id)
                 self.repair(self._api, volume, share.access)
-        except client.NotFound:
+        except acme_client.NotFound:
             raise
         except _NO_ANSWER as error:
             self._pause_until = time.monotonic() + _REPAIR_PAUSE_SECONDS
@@ -336,7 +336,7 @@ class Attachments:
 
     def repair(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         volume: objects.Volume,
         rules: access.Rules,
     ) -> None:
@@ -346,7 +346,7 @@ class Attachments:
     def _release(self, volume: objects.Volume, host: str) -> None:
         """Unmount, before the rule goes: what is unwritten needs it."""
         if host == holders.this_host() and volume.provider_location:
-            with client.limited_to_share(_SHARE_OF_UNMOUNT):
+            with acme_client.limited_to_share(_SHARE_OF_UNMOUNT):
                 self._mounts.detach(volume.name_id, volume.provider_location)
 
     def _unchanged_mounts(
@@ -389,6 +389,6 @@ def _keep_location(volume: objects.Volume, export: exports.Export) -> None:
 
 
 def _nothing_done(error: Exception) -> bool:
-    if not isinstance(error, client.ApiError):
+    if not isinstance(error, acme_client.ApiError):
         return False
     return not error.may_have_been_applied

@@ -25,7 +25,7 @@ from os_brick import exception as brick_exception
 from os_brick.privileged import rootwrap as brick_rootwrap
 from oslo_concurrency import processutils
 
-from acme_cinder import client
+import acme_client
 
 Execute = Callable[..., tuple[str, str]]
 #: A command gets this long whatever is left of a limit: unmounting lazily
@@ -114,4 +114,4 @@ class Commands:
 
 
 def _limited(seconds: float) -> float:
-    return max(client.at_most(seconds), min(seconds, _LEAST_SECONDS))
+    return max(acme_client.at_most(seconds), min(seconds, _LEAST_SECONDS))

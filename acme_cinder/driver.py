@@ -27,7 +27,6 @@ from oslo_log import log as logging
 
 from acme_cinder import access
 from acme_cinder import attachments
-from acme_cinder import client
 from acme_cinder import errors
 from acme_cinder import exportcheck
 from acme_cinder import images
@@ -43,6 +42,7 @@ from acme_cinder import startup
 from acme_cinder import stats
 from acme_cinder import sweep
 from acme_cinder import usermessages
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._stats: dict[str, Any] = {}
         self._settings: options.Settings
         self._peers: peers.PeerAddresses
-        self._api: client.Client
+        self._api: acme_client.Client
         self._mounts: mount.Mounts
         self._shares: shares.Shares
         self._images: images.Images
@@ -128,7 +128,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def assemble(
         self,
         settings: options.Settings,
-        api: client.Client,
+        api: acme_client.Client,
         mounts: mount.Mounts,
     ) -> None:
         """Put the parts together; tests bring some of their own."""
@@ -200,7 +200,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self, volume: objects.Volume, snapshot: objects.Snapshot
     ) -> dict[str, Any]:
         origin = shares.Origin(
-            client.Source("snapshot", snapshot.id), snapshot.volume.name
+            acme_client.Source("snapshot", snapshot.id), snapshot.volume.name
         )
         with (
             usermessages.on_failure(*_CLONE, volume),
@@ -215,7 +215,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self, volume: objects.Volume, src_vref: objects.Volume
     ) -> dict[str, Any]:
         origin = shares.Origin(
-            client.Source("share", src_vref.name_id), src_vref.name
+            acme_client.Source("share", src_vref.name_id), src_vref.name
         )
         with (
             usermessages.on_failure(*_CLONE, volume),
@@ -240,7 +240,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         with errors.operation(f"Extended to {new_size} GiB", volume=volume):
             try:
                 self._shares.grow(volume, new_size)
-            except client.NotFound as error:
+            except acme_client.NotFound as error:
                 raise exception.VolumeBackendAPIException(
                     data=f"{volume.name} cannot be extended: {error}"
                 ) from error
@@ -512,7 +512,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._reaper.run_if_due()
         self._sweep.run_if_due()
 
-    def _publish_address(self, found: client.Stats) -> None:
+    def _publish_address(self, found: acme_client.Stats) -> None:
         chosen = self._settings.portal
         self._peers.publish_own((chosen,) if chosen else found.portals)
 

@@ -31,7 +31,7 @@ from os_brick import exception as brick_exception
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 
-from acme_cinder import client
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class FileError(Exception):
 
 #: Whatever may go wrong below the driver; a CinderException goes through.
 BELOW = (
-    client.ApiError,
+    acme_client.ApiError,
     MountError,
     FileError,
     OSError,
@@ -112,13 +112,13 @@ def translate(
     VolumeIsBusy and SnapshotIsBusy, too many snapshots
     SnapshotLimitReached, all else VolumeBackendAPIException.
     """
-    if isinstance(error, client.NotFound):
+    if isinstance(error, acme_client.NotFound):
         return _not_found(error, source or snapshot or volume)
-    if isinstance(error, client.HasSnapshots | client.InUse):
+    if isinstance(error, acme_client.HasSnapshots | acme_client.InUse):
         return _busy(error, volume, snapshot)
     if _code(error) == "limit.snapshots":
         return exception.SnapshotLimitReached(message=str(error))
-    if isinstance(error, client.ShrinkRefused):
+    if isinstance(error, acme_client.ShrinkRefused):
         return exception.InvalidVolume(reason=str(error))
     return exception.VolumeBackendAPIException(
         data=f"{_name(snapshot if snapshot is not None else volume)}: "
@@ -127,7 +127,7 @@ def translate(
 
 
 def _not_found(
-    error: client.NotFound, thing: Any
+    error: acme_client.NotFound, thing: Any
 ) -> exception.CinderException:
     if error.code == "snapshot.not_found" and thing is not None:
         return exception.SnapshotNotFound(snapshot_id=thing.id)
@@ -139,7 +139,7 @@ def _not_found(
 
 
 def _busy(
-    error: client.ProblemError, volume: Any, snapshot: Any
+    error: acme_client.ProblemError, volume: Any, snapshot: Any
 ) -> exception.CinderException:
     # With a message of their own: theirs would always blame snapshots.
     if error.code.startswith("snapshot.") and snapshot is not None:
@@ -154,7 +154,7 @@ def _busy(
 
 
 def _code(error: BaseException) -> str | None:
-    return error.code if isinstance(error, client.ProblemError) else None
+    return error.code if isinstance(error, acme_client.ProblemError) else None
 
 
 def _text(error: BaseException) -> str:

@@ -37,7 +37,7 @@ from cinder import objects
 from oslo_log import log as logging
 
 from acme_cinder import attachments
-from acme_cinder import client
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ _CALL_SECONDS = 15.0
 #: So many volumes are named in one message.
 _NAMED = 5
 
-Rules = Mapping[str, client.AccessRule]
+Rules = Mapping[str, acme_client.AccessRule]
 
 
 class _OutOfTime(Exception):
@@ -58,11 +58,11 @@ class _OutOfTime(Exception):
 #: These would meet every other volume, too.
 _PUT_OFF = (
     _OutOfTime,
-    client.TransportError,
-    client.ProtocolError,
-    client.AuthenticationFailed,
-    client.Unavailable,
-    client.RateLimited,
+    acme_client.TransportError,
+    acme_client.ProtocolError,
+    acme_client.AuthenticationFailed,
+    acme_client.Unavailable,
+    acme_client.RateLimited,
 )
 
 
@@ -74,7 +74,7 @@ class ExportCheck:
 
     def __init__(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         volume_attachments: attachments.Attachments,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -129,7 +129,7 @@ class ExportCheck:
         """
         try:
             self._attachments.ensure(volume)
-        except client.NotFound:
+        except acme_client.NotFound:
             self._absent.add(volume.id)
             self._tell_of_absent()
         except Exception as error:

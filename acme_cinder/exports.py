@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import dataclasses
 
 from acme_cinder import addresses
-from acme_cinder import client
 from acme_cinder import errors
+import acme_client
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Export:
 
 
 def choose(
-    locations: Sequence[client.ExportLocation],
+    locations: Sequence[acme_client.ExportLocation],
     *,
     portal: str = "",
     present: str | None = None,
@@ -67,12 +67,12 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _preferred(
-    locations: Sequence[client.ExportLocation],
-) -> list[client.ExportLocation]:
+    locations: Sequence[acme_client.ExportLocation],
+) -> list[acme_client.ExportLocation]:
     return sorted(locations, key=lambda location: not location.preferred)
 
 
-def _export(location: client.ExportLocation) -> Export:
+def _export(location: acme_client.ExportLocation) -> Export:
     host = location.address
     if ":" in host:
         host = f"[{host}]"

@@ -34,8 +34,8 @@ import os
 import struct
 import time
 
-from acme_cinder import client
 from acme_cinder import errors
+import acme_client
 
 _POLL_SECONDS = 0.02
 #: ``struct flock`` of 64-bit Linux: type, whence, start, length, pid.
@@ -72,7 +72,7 @@ class HostLocks:
         :param timeout_seconds: in place of the usual limit.
         :raises MountError: another process kept the lock for too long.
         """
-        limit = client.at_most(timeout_seconds or self._timeout_seconds)
+        limit = acme_client.at_most(timeout_seconds or self._timeout_seconds)
         deadline = self._clock() + limit
         while True:
             with self.changing_if_free(share_id) as free:

@@ -53,10 +53,10 @@ from os_brick.remotefs import remotefs
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 
-from acme_cinder import client
 from acme_cinder import commands
 from acme_cinder import errors
 from acme_cinder import hostlock
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ class Mounts:
         with self._locks.changing(share_id):
             user = self._locks.use(share_id)
             try:
-                with client.limited_to_share(_SHARE_OF_MOUNTING):
+                with acme_client.limited_to_share(_SHARE_OF_MOUNTING):
                     self._ensure_mounted(share_id, access)
             except BaseException:
                 os.close(user)
@@ -293,7 +293,7 @@ class Mounts:
                         "error": error,
                     },
                 )
-                if attempt == self._attempts or not client.at_most(1):
+                if attempt == self._attempts or not acme_client.at_most(1):
                     raise errors.MountError(
                         f"{export} cannot be mounted: {error}"
                     ) from error

@@ -32,10 +32,10 @@ import time
 
 from oslo_log import log as logging
 
-from acme_cinder import client
 from acme_cinder import exports
 from acme_cinder import holders
 from acme_cinder import mount
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Reaper:
 
     def __init__(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         mounts: mount.Mounts,
         interval_seconds: float,
         *,

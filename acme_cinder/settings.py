@@ -28,8 +28,8 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from acme_cinder import addresses
-from acme_cinder import client
 from acme_cinder import opts
+import acme_client
 
 LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -52,7 +52,7 @@ class Settings:
     """
 
     api_addresses: tuple[str, ...]
-    credentials: client.BearerToken | client.BasicLogin
+    credentials: acme_client.BearerToken | acme_client.BasicLogin
     verify: bool | str
     connect_timeout_seconds: float
     read_timeout_seconds: float
@@ -210,18 +210,18 @@ class _Reader:
                 name, f"https://HOST:PORT is expected, not {text!r}"
             )
             return None
-        return self._parsed(name, client.parse_address, text)
+        return self._parsed(name, acme_client.parse_address, text)
 
     def _credentials(
         self,
-    ) -> client.BearerToken | client.BasicLogin | None:
+    ) -> acme_client.BearerToken | acme_client.BasicLogin | None:
         token = self._get("acme_api_token")
         user, password = self._get("nas_user"), self._get("nas_password")
         try:
             if token:
-                return client.BearerToken(token)
+                return acme_client.BearerToken(token)
             if user and password:
-                return client.BasicLogin(user, password)
+                return acme_client.BasicLogin(user, password)
         except ValueError as error:
             self._complain(
                 "acme_api_token" if token else "nas_user, nas_password",
@@ -264,8 +264,8 @@ class _Reader:
 
     def _check_readable(self, name: str, path: str) -> None:
         try:
-            client.check_verify(path, name)
-        except client.ConfigurationError as error:
+            acme_client.check_verify(path, name)
+        except acme_client.ConfigurationError as error:
             self.complaints.append(error.message)
 
     def _is_set(self, name: str) -> bool:

@@ -34,7 +34,6 @@ from cinder.volume import volume_utils
 from oslo_log import log as logging
 from oslo_utils import units
 
-from acme_cinder import client
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
@@ -42,6 +41,7 @@ from acme_cinder import mount
 from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import volumefile
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class PoolFeatures:
 
     def __init__(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
@@ -69,7 +69,7 @@ class PoolFeatures:
         self._by_pool: dict[str, frozenset[str]] = {}
         self._learnt_at = -_FEATURES_SECONDS
 
-    def learn(self, pools: tuple[client.Pool, ...]) -> None:
+    def learn(self, pools: tuple[acme_client.Pool, ...]) -> None:
         self._by_pool = {pool.name: pool.features for pool in pools}
         self._learnt_at = self._clock()
 
@@ -93,7 +93,7 @@ class PoolFeatures:
 class Origin:
     """What a new share is made from; ``file_name`` is its file's now."""
 
-    source: client.Source
+    source: acme_client.Source
     file_name: str
 
 
@@ -105,7 +105,7 @@ class Shares:
 
     def __init__(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         settings: options.Settings,
         mounts: mount.Mounts,
     ) -> None:
@@ -133,7 +133,7 @@ class Shares:
         given = {VOLUME_LABEL: volume.id} if labels is None else labels
         try:
             share = self._create(volume, origin, given)
-        except client.BadRequest as error:
+        except acme_client.BadRequest as error:
             if not _about_files(error):
                 raise
             # The appliance was set up anew since we asked.
@@ -155,7 +155,7 @@ class Shares:
         volume: objects.Volume,
         origin: Origin | None,
         labels: Mapping[str, str],
-    ) -> client.Share:
+    ) -> acme_client.Share:
         pool = pool_of(volume)
         has_files = self.features.has(pool, VOLUME_FILE)
         with _undone_if_unsure(lambda: self.discard(volume)):
@@ -180,8 +180,8 @@ class Shares:
                 folder = path.removesuffix(volume.name)
                 self.files.adopt(folder + origin.file_name, path, size_bytes)
 
-    def _file_spec(self, volume: objects.Volume) -> client.VolumeFileSpec:
-        return client.VolumeFileSpec(
+    def _file_spec(self, volume: objects.Volume) -> acme_client.VolumeFileSpec:
+        return acme_client.VolumeFileSpec(
             name=volume.name,
             format="raw",
             allocation=self._settings.allocation,
@@ -217,7 +217,9 @@ class Shares:
         Should the service die, its labels tell what it was made for.
         """
         copy = _copy_of(volume, image_id)
-        origin = Origin(client.Source("share", volume.name_id), volume.name)
+        origin = Origin(
+            acme_client.Source("share", volume.name_id), volume.name
+        )
         labels = {_COPY_LABEL: volume.id, _IMAGE_LABEL: image_id}
         copy.update(self.create(copy, origin, labels))
         try:
@@ -296,7 +298,7 @@ class Shares:
         """
         try:
             self.api.delete_share(volume.name_id)
-        except client.InUse:
+        except acme_client.InUse:
             self._revoke_leftovers(volume)
             self.api.delete_share(volume.name_id)
 
@@ -384,10 +386,10 @@ def _undone_if_unsure(undo: Callable[[], None]) -> Iterator[None]:
     """Undo a creation that failed, but may have been made all the same."""
     try:
         yield
-    except client.AlreadyExists:
+    except acme_client.AlreadyExists:
         # It is not what this call would have made: hands off.
         raise
-    except client.ApiError as error:
+    except acme_client.ApiError as error:
         if error.may_have_been_applied:
             undo()
         raise
@@ -427,7 +429,7 @@ def pool_of(volume: objects.Volume) -> str | None:
     return str(pool) if pool else None
 
 
-def _about_files(error: client.BadRequest) -> bool:
+def _about_files(error: acme_client.BadRequest) -> bool:
     return any(
         field.pointer == "/file" or field.pointer.startswith("/file/")
         for field in error.errors

@@ -23,9 +23,9 @@ from cinder import utils
 from oslo_log import log as logging
 
 from acme_cinder import addresses
-from acme_cinder import client
 from acme_cinder import mount
 from acme_cinder import settings as options
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -37,10 +37,10 @@ _ADMIN_PATH = "/sbin:/usr/sbin:/usr/local/sbin"
 
 def new_client(
     settings: options.Settings, request_id: Callable[[], str | None]
-) -> client.Client:
+) -> acme_client.Client:
     """:raises InvalidConfigurationValue: it cannot be made of these."""
     try:
-        return client.Client(
+        return acme_client.Client(
             settings.api_addresses,
             settings.credentials,
             verify=settings.verify,
@@ -50,7 +50,7 @@ def new_client(
             request_id=request_id,
             ca_option="acme_api_ca_file",
         )
-    except client.ConfigurationError as error:
+    except acme_client.ConfigurationError as error:
         raise exception.InvalidConfigurationValue(
             f"acme_api_addresses, acme_api_ca_file: {error}"
         ) from error
@@ -93,8 +93,8 @@ def check_host(settings: options.Settings) -> None:
 
 
 def check_appliance(
-    api: client.Client, settings: options.Settings
-) -> client.Stats:
+    api: acme_client.Client, settings: options.Settings
+) -> acme_client.Stats:
     """Check that the appliance can be used; returns its figures.
 
     :raises VolumeDriverException: it does not answer, or not to us.
@@ -104,12 +104,12 @@ def check_appliance(
     try:
         complaints = [*_complain_of_credential(api)]
         found = api.get_stats()
-    except client.AuthenticationFailed as error:
+    except acme_client.AuthenticationFailed as error:
         raise exception.InvalidConfigurationValue(
             f"{_CREDENTIAL}: a valid credential of the appliance is needed: "
             f"{error}"
         ) from error
-    except client.ApiError as error:
+    except acme_client.ApiError as error:
         raise exception.VolumeDriverException(
             message="the appliance at acme_api_addresses "
             f"{', '.join(settings.api_addresses)} cannot be used: {error}"
@@ -121,11 +121,11 @@ def check_appliance(
     return found
 
 
-def _complain_of_credential(api: client.Client) -> Iterator[str]:
+def _complain_of_credential(api: acme_client.Client) -> Iterator[str]:
     """Compare what the credential may do with what the driver does."""
     try:
         token = api.get_own_token()
-    except (client.BadRequest, client.NotFound) as error:
+    except (acme_client.BadRequest, acme_client.NotFound) as error:
         if error.status not in (404, 405):
             raise
         LOG.warning(
@@ -152,7 +152,7 @@ def _complain_of_credential(api: client.Client) -> Iterator[str]:
 
 
 def _complain_of_pools(
-    pools: Iterable[client.Pool], settings: options.Settings
+    pools: Iterable[acme_client.Pool], settings: options.Settings
 ) -> Iterator[str]:
     names = [pool.name for pool in pools]
     missing = [name for name in settings.pools if name not in names]
@@ -182,8 +182,8 @@ def _complain_of_portal(
 
 
 def chosen(
-    pools: Iterable[client.Pool], settings: options.Settings
-) -> list[client.Pool]:
+    pools: Iterable[acme_client.Pool], settings: options.Settings
+) -> list[acme_client.Pool]:
     """The pools that the operator wants to be used."""
     return [
         pool

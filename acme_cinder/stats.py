@@ -24,8 +24,8 @@ from typing import Any
 from cinder.common import constants
 from oslo_utils import units
 
-from acme_cinder import client
 from acme_cinder import shares
+import acme_client
 
 _UP = "up"
 _DOWN = "down"
@@ -58,7 +58,7 @@ def backend(
 
 
 def pool(
-    found: client.Pool, *, sparse: bool, common: Mapping[str, Any]
+    found: acme_client.Pool, *, sparse: bool, common: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The report of one pool.
 

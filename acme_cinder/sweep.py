@@ -34,11 +34,11 @@ from cinder import objects
 from oslo_log import log as logging
 
 from acme_cinder import access
-from acme_cinder import client
 from acme_cinder import errors
 from acme_cinder import holders
 from acme_cinder import records
 from acme_cinder import shares
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Sweep:
 
     def __init__(
         self,
-        api: client.Client,
+        api: acme_client.Client,
         rights: access.Access,
         volume_shares: shares.Shares,
         interval_seconds: float,
@@ -70,7 +70,7 @@ class Sweep:
         self._clock = clock
         # At the start, all attached volumes are checked anyway.
         self._due_at = clock() + interval_seconds
-        self._rest: Iterator[client.Share] = iter(())
+        self._rest: Iterator[acme_client.Share] = iter(())
         self._unfinished = False
         #: Rules that nothing explained in the pass before.
         self._suspects: set[tuple[str, str]] = set()
@@ -117,7 +117,7 @@ class Sweep:
 
     def _consider(
         self,
-        share: client.Share,
+        share: acme_client.Share,
         volume_id: str,
         found: list[records.Record],
     ) -> None:
@@ -135,11 +135,13 @@ class Sweep:
         self._access.repair(self._api, volume, share.access)
         self._leftovers(share, volume)
 
-    def _label(self, share: client.Share, volume: objects.Volume) -> None:
+    def _label(self, share: acme_client.Share, volume: objects.Volume) -> None:
         """A migration has given the share to another volume."""
         self._shares.label(share.id, volume.id)
 
-    def _leftovers(self, share: client.Share, volume: objects.Volume) -> None:
+    def _leftovers(
+        self, share: acme_client.Share, volume: objects.Volume
+    ) -> None:
         """What only time tells: nothing needs it in two passes."""
         situation = records.read(volume)
         for holder in self._access.unexplained(situation, share.access):
@@ -149,7 +151,7 @@ class Sweep:
                 self._found.add((share.id, holder))
 
 
-def _volume(share: client.Share, volume_id: str) -> objects.Volume | None:
+def _volume(share: acme_client.Share, volume_id: str) -> objects.Volume | None:
     """The volume whose share it is; None: Cinder has none."""
     context: Any = cinder_context.get_admin_context()
     named = (volume_id, share.labels.get(shares.VOLUME_LABEL), share.id)

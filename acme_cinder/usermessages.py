@@ -32,7 +32,7 @@ from cinder.message import message_field
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 
-from acme_cinder import client
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ _TOLD_BY_CINDER: Final = (
     exception.ImageConversionNotAllowed,
 )
 _NO_ACCESS_TO_APPLIANCE: Final = (
-    client.AuthenticationFailed,
-    client.Forbidden,
-    client.ProtocolError,
-    client.TransportError,
-    client.Unavailable,
+    acme_client.AuthenticationFailed,
+    acme_client.Forbidden,
+    acme_client.ProtocolError,
+    acme_client.TransportError,
+    acme_client.Unavailable,
 )
 #: qemu-img tells why it failed only in the C library's words.
 _FULL: Final = ("No space left on device", "Disk quota exceeded")
@@ -124,7 +124,7 @@ def _detail_of(error: BaseException) -> Field | None:
 
 
 def _is_full(error: BaseException) -> bool:
-    if isinstance(error, client.NoSpace):
+    if isinstance(error, acme_client.NoSpace):
         return True
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -189,8 +189,8 @@ make_venv() {
 # precompile PYTHON: the sandbox sees this tree read-only, and would compile
 # it again for every process.
 precompile() {
-    (cd "$ACME_TOP" && "$1" -m compileall -q acme_cinder acme_appliance \
-        tools tests) >/dev/null 2>&1
+    (cd "$ACME_TOP" && "$1" -m compileall -q acme_client acme_cinder \
+        acme_appliance tools tests) >/dev/null 2>&1
 }
 
 # ensure_demo [--sandbox]: all that the demonstration and the measurement

@@ -28,7 +28,7 @@ import uuid
 
 import requests
 
-from acme_cinder import client
+import acme_client
 from tests.e2e import systemd
 from tests.functional import machine
 
@@ -80,7 +80,7 @@ class SystemdTestCase(unittest.TestCase):
     """One systemd and one appliance for all tests."""
 
     system: ClassVar[systemd.Systemd]
-    api: ClassVar[client.Client]
+    api: ClassVar[acme_client.Client]
     folder: ClassVar[pathlib.Path]
     pool: ClassVar[pathlib.Path]
 
@@ -121,9 +121,9 @@ class SystemdTestCase(unittest.TestCase):
             *("--scope", "driver:test", "--output", str(token)),
         )
         cls.system.start_unit(SERVICE)
-        cls.api = client.Client(
+        cls.api = acme_client.Client(
             [f"https://{HERE}:8443"],
-            client.BearerToken(token.read_text().strip()),
+            acme_client.BearerToken(token.read_text().strip()),
             verify=str(STATE / "tls" / "server.crt"),
         )
         cls.addClassCleanup(cls.api.close)
@@ -155,18 +155,18 @@ class SystemdTestCase(unittest.TestCase):
             lambda: '"ready":true' in cls.why_not_ready(),
         )
 
-    def new_share(self) -> client.Share:
+    def new_share(self) -> acme_client.Share:
         share = self.api.create_share(
             str(uuid.uuid4()),
             name="a volume",
             size_bytes=SIZE_BYTES,
-            file=client.VolumeFileSpec(name="volume", allocation="full"),
+            file=acme_client.VolumeFileSpec(name="volume", allocation="full"),
         )
         self.addCleanup(self.api.delete_share, share.id, cascade=True)
         return share
 
     @contextlib.contextmanager
-    def mounted(self, share: client.Share) -> Iterator[pathlib.Path]:
+    def mounted(self, share: acme_client.Share) -> Iterator[pathlib.Path]:
         """The volume file, by NFS."""
         self.api.grant_access(share.id, "test", [HERE], "rw")
         self.addCleanup(self.api.revoke_access, share.id, "test")
@@ -243,8 +243,8 @@ class SystemdTestCase(unittest.TestCase):
         copy = self.api.create_share(
             str(uuid.uuid4()),
             name="a copy",
-            source=client.Source(type="snapshot", id=snapshot.id),
-            file=client.VolumeFileSpec(name="volume"),
+            source=acme_client.Source(type="snapshot", id=snapshot.id),
+            file=acme_client.VolumeFileSpec(name="volume"),
         )
         self.addCleanup(self.api.delete_share, copy.id)
         self.assertEqual(

@@ -222,6 +222,8 @@ class Stack:
             ),
             "OS_VOLUME_API_VERSION": MICROVERSION,
             "PYTHONWARNINGS": "ignore",
+            "ACME_URL": self.appliance.url,
+            "ACME_CA_FILE": str(self.appliance.ca_file),
         }
         programs = pathlib.Path(sys.executable).parent
         lines = [

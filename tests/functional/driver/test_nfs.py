@@ -32,11 +32,11 @@ from os_brick.initiator.connectors import remotefs as brick_remotefs
 from acme_appliance.engines import btrfs
 from acme_appliance.exporters import kernel
 from acme_appliance.host import exportfs
-from acme_cinder import client
 from acme_cinder import commands
 from acme_cinder import errors
 from acme_cinder import mount
 from acme_cinder import settings as options
+import acme_client
 from tests.fixtures import appliance
 from tests.fixtures import transports
 from tests.functional import machine
@@ -99,9 +99,9 @@ class NfsCase(base.DriverTestCase):
 
     def delete_all(self, running: appliance.RunningAppliance) -> None:
         self.unmount_all()
-        with client.Client(
+        with acme_client.Client(
             [running.url],
-            client.BearerToken(running.admin_token),
+            acme_client.BearerToken(running.admin_token),
             verify=running.ca_file or True,
         ) as api:
             for share in list(api.list_shares()):
@@ -125,7 +125,7 @@ class NfsCase(base.DriverTestCase):
     def new_driver(self, faults: Any = (), **changes: Any) -> Any:
         made = self.unready_driver(**changes)
         settings = options.read(made.configuration)
-        api = client.Client(
+        api = acme_client.Client(
             settings.api_addresses,
             settings.credentials,
             verify=settings.verify,

@@ -17,8 +17,8 @@ import tempfile
 from typing import Any
 import unittest
 
-from acme_cinder import client
-from acme_cinder.client import timing
+import acme_client
+from acme_client import timing
 from tests.fixtures import transports
 from tests.unit.client import wire
 
@@ -166,14 +166,14 @@ class ClientTestCase(unittest.TestCase):
         *addresses: str,
         faults: Sequence[transports.Fault] = (),
         **kwargs: Any,
-    ) -> client.Client:
+    ) -> acme_client.Client:
         """A client on the fake clock, with its requests in ``self.log``."""
         self.adapter = transports.FaultyAdapter(self.log, faults)
-        kwargs.setdefault("credentials", client.BearerToken(TOKEN))
+        kwargs.setdefault("credentials", acme_client.BearerToken(TOKEN))
         kwargs.setdefault("adapter_factory", lambda: self.adapter)
         kwargs.setdefault("sleep", self.clock.sleep)
         kwargs.setdefault("clock", self.clock)
         kwargs.setdefault("new_backoff", lambda: timing.Backoff(lambda: 1.0))
-        made = client.Client(list(addresses), **kwargs)
+        made = acme_client.Client(list(addresses), **kwargs)
         self.addCleanup(made.close)
         return made

@@ -18,11 +18,11 @@ import uuid
 import ddt
 
 from acme_appliance.engines import base as engines
-from acme_cinder import client
-from acme_cinder.client import calls
-from acme_cinder.client import messages
-from acme_cinder.client import requester
-from acme_cinder.client import transport
+import acme_client
+from acme_client import calls
+from acme_client import messages
+from acme_client import requester
+from acme_client import transport
 from tests.fixtures import appliance
 from tests.fixtures import transports
 from tests.unit.client import base
@@ -46,7 +46,7 @@ class ApplianceTestCase(base.ClientTestCase):
 
     def connect(self, *faults, **kwargs):
         kwargs.setdefault(
-            "credentials", client.BearerToken(self.appliance.token)
+            "credentials", acme_client.BearerToken(self.appliance.token)
         )
         return self.client(
             self.appliance.url,
@@ -97,7 +97,9 @@ class LifeTest(ApplianceTestCase):
         made = self.share(
             share_id=share_id,
             name="volume-x",
-            file=client.VolumeFileSpec(name="volume-x", allocation="sparse"),
+            file=acme_client.VolumeFileSpec(
+                name="volume-x", allocation="sparse"
+            ),
             labels={"cinder.volume_id": "7"},
         )
         self.assertEqual({"PUT /v1/shares/{id}": 1}, self.counted())
@@ -124,9 +126,9 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual("volume-y", grown.file.name)
         self.assertEqual({"a": "b"}, grown.labels)
         self.assertGreater(grown.generation, made.generation)
-        with self.assertRaises(client.PreconditionFailed):
+        with self.assertRaises(acme_client.PreconditionFailed):
             self.api.update_share(share_id, name="z", if_match=made.generation)
-        with self.assertRaises(client.ShrinkRefused):
+        with self.assertRaises(acme_client.ShrinkRefused):
             self.api.update_share(share_id, size_bytes=GIB)
         self.counted()
 
@@ -138,7 +140,7 @@ class LifeTest(ApplianceTestCase):
     def test_same_create_again_and_another_one(self):
         made = self.share(name="a")
         self.assertEqual(made, self.share(share_id=made.id, name="a"))
-        with self.assertRaises(client.AlreadyExists) as caught:
+        with self.assertRaises(acme_client.AlreadyExists) as caught:
             self.share(share_id=made.id, name="b")
         self.assertEqual("share.exists_mismatch", caught.exception.code)
 
@@ -155,7 +157,7 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual(self.api.get_share(share.id).access, rule.access)
         listed = rule.access["cmp-1"]
         self.assertEqual(rule.clients, listed.clients)
-        with self.assertRaises(client.InUse):
+        with self.assertRaises(acme_client.InUse):
             self.api.delete_share(share.id)
         self.counted()
         self.api.grant_access(share.id, "cmp-2", ["192.0.2.52"], "ro")
@@ -182,12 +184,12 @@ class LifeTest(ApplianceTestCase):
         )
         again = self.api.create_snapshot(snapshot_id, share.id, name="s")
         self.assertEqual(made, again)
-        with self.assertRaises(client.HasSnapshots):
+        with self.assertRaises(acme_client.HasSnapshots):
             self.api.delete_share(share.id)
         self.counted()
         for source in (
-            client.Source("snapshot", snapshot_id),
-            client.Source("share", share.id),
+            acme_client.Source("snapshot", snapshot_id),
+            acme_client.Source("share", share.id),
         ):
             clone = self.share(source=source, size_bytes=3 * GIB)
             self.assertEqual({"PUT /v1/shares/{id}": 1}, self.counted())
@@ -197,7 +199,7 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual({"DELETE /v1/snapshots/{id}": 1}, self.counted())
         self.api.delete_snapshot(snapshot_id)
         self.api.delete_share(share.id)
-        with self.assertRaises(client.NotFound) as caught:
+        with self.assertRaises(acme_client.NotFound) as caught:
             self.api.create_snapshot(new_id(), share.id)
         self.assertEqual("share.not_found", caught.exception.code)
 
@@ -233,35 +235,35 @@ class LifeTest(ApplianceTestCase):
         api.create_share(new_id(), name="n", size_bytes=GIB)
         events = api._calls.read(messages.get("/v1/events"), dict)["events"]
         self.assertEqual("req-of-cinder", events[-1]["request_id"])
-        with self.assertRaises(client.NotFound) as caught:
+        with self.assertRaises(acme_client.NotFound) as caught:
             api.get_share(new_id())
         self.assertEqual("req-of-cinder", caught.exception.request_id)
 
     def test_refusals(self):
-        with self.assertRaises(client.BadRequest) as caught:
+        with self.assertRaises(acme_client.BadRequest) as caught:
             self.share(name="x" * 300)
         self.assertEqual("/name", caught.exception.errors[0].pointer)
-        with self.assertRaises(client.NotFound) as caught:
-            self.share(source=client.Source("snapshot", new_id()))
+        with self.assertRaises(acme_client.NotFound) as caught:
+            self.share(source=acme_client.Source("snapshot", new_id()))
         self.assertEqual("snapshot.not_found", caught.exception.code)
-        with self.assertRaises(client.BadRequest):
+        with self.assertRaises(acme_client.BadRequest):
             self.api.get_share("no-uuid")
         stranger = self.connect(
-            credentials=client.BearerToken(
+            credentials=acme_client.BearerToken(
                 self.appliance.make_token("driver", "cinder-b")
             )
         )
         share = self.share()
         self.assertIsNone(stranger.find_share(share.id))
         metrics = self.connect(
-            credentials=client.BearerToken(
+            credentials=acme_client.BearerToken(
                 self.appliance.make_token("metrics")
             )
         )
-        with self.assertRaises(client.Forbidden):
+        with self.assertRaises(acme_client.Forbidden):
             metrics.get_share(share.id)
-        nobody = self.connect(credentials=client.BearerToken("acme_x"))
-        with self.assertRaises(client.AuthenticationFailed):
+        nobody = self.connect(credentials=acme_client.BearerToken("acme_x"))
+        with self.assertRaises(acme_client.AuthenticationFailed):
             nobody.get_stats()
 
 
@@ -279,8 +281,8 @@ class SmallPoolTest(ApplianceTestCase):
     options = {"pool_bytes": 1 << 20}
 
     def test_no_space(self):
-        with self.assertRaises(client.NoSpace) as caught:
-            self.share(file=client.VolumeFileSpec(allocation="full"))
+        with self.assertRaises(acme_client.NoSpace) as caught:
+            self.share(file=acme_client.VolumeFileSpec(allocation="full"))
         self.assertEqual("pool.no_space", caught.exception.code)
         self.assertEqual([], list(self.api.list_shares()))
 
@@ -315,7 +317,7 @@ class AnyReplyMayBeLostTest(ApplianceTestCase):
         hit()
         self.api.create_snapshot(ids[1], ids[0])
         hit()
-        source = client.Source("snapshot", ids[1])
+        source = acme_client.Source("snapshot", ids[1])
         clone = self.api.create_share(
             ids[2], name="c", source=source, size_bytes=2 * GIB
         )
@@ -345,7 +347,7 @@ class AnyReplyMayBeLostTest(ApplianceTestCase):
 
     def test_garbage_is_told_and_a_repetition_helps(self):
         self.adapter.add(transports.garbage())
-        with self.assertRaises(client.ProtocolError) as caught:
+        with self.assertRaises(acme_client.ProtocolError) as caught:
             self.share(share_id=base.SHARE_ID)
         self.assertTrue(caught.exception.may_have_been_applied)
         self.assertEqual(base.SHARE_ID, self.share(share_id=base.SHARE_ID).id)
@@ -365,7 +367,9 @@ class LoginTest(ApplianceTestCase):
             "cinder", "driver", appliance.NAMESPACE
         )
         self.record = record
-        self.api = self.connect(credentials=client.BasicLogin("cinder", token))
+        self.api = self.connect(
+            credentials=acme_client.BasicLogin("cinder", token)
+        )
 
     def test_session(self):
         share = self.share()
@@ -384,7 +388,7 @@ class LoginTest(ApplianceTestCase):
         share = self.share()
         # A session that ends in the middle, as at the end of its hour.
         session = self.api._calls.requester._session_token
-        other = self.connect(credentials=client.BearerToken(session))
+        other = self.connect(credentials=acme_client.BearerToken(session))
         other._calls.requester.perform(
             transport.Request("DELETE", "/v1/tokens/self"),
             other._calls.begin(),
@@ -435,7 +439,7 @@ class JobsTest(ApplianceTestCase):
             raise engines.NoSpace("no space left")
 
         self.engine.create_share = self.until_asked(fail)
-        with self.assertRaises(client.NoSpace) as caught:
+        with self.assertRaises(acme_client.NoSpace) as caught:
             self.share()
         self.assertIsNotNone(caught.exception.job_id)
         self.assertEqual([], list(self.api.list_shares()))
@@ -458,7 +462,7 @@ class JobsTest(ApplianceTestCase):
         self.engine.create_share = wait
         self.addCleanup(release.set)
         share_id = new_id()
-        with self.assertRaises(client.JobUnfinished) as caught:
+        with self.assertRaises(acme_client.JobUnfinished) as caught:
             self.share(share_id=share_id)
         self.assertEqual("creating", self.api.get_share(share_id).state)
         release.set()
@@ -478,7 +482,7 @@ class BusyTest(ApplianceTestCase):
                 self.api.grant_access(share.id, holder, [address], "rw")
                 if number % 2:
                     self.api.revoke_access(share.id, holder)
-            except client.ApiError as exc:
+            except acme_client.ApiError as exc:
                 wrong.append(exc)
 
         threads = [

@@ -16,7 +16,7 @@ import itertools
 
 import ddt
 
-from acme_cinder import client
+import acme_client
 from tests.fixtures import transports
 from tests.unit.client import base
 from tests.unit.client import wire
@@ -78,7 +78,7 @@ class JobsTest(base.ClientTestCase):
 
     def test_failed_job_raises_its_problem(self):
         server = self.appliance(base.job("failed", problem=PROBLEM))
-        with self.assertRaises(client.NoSpace) as caught:
+        with self.assertRaises(acme_client.NoSpace) as caught:
             self.create(server)
         self.assertEqual(base.JOB_ID, caught.exception.job_id)
         self.assertEqual("The pool gold is full.", caught.exception.detail)
@@ -87,13 +87,13 @@ class JobsTest(base.ClientTestCase):
     def test_job_without_a_reason(self):
         for state in ("failed", "cancelled"):
             server = self.appliance(base.job(state))
-            with self.assertRaises(client.JobFailed) as caught:
+            with self.assertRaises(acme_client.JobFailed) as caught:
                 self.create(server)
             self.assertEqual(f"job.{state}", caught.exception.code)
 
     def test_deadline_leaves_the_job_running(self):
         server = self.appliance(base.job("running"))
-        with self.assertRaises(client.JobUnfinished) as caught:
+        with self.assertRaises(acme_client.JobUnfinished) as caught:
             self.create(server, deadline_seconds=20)
         self.assertEqual(base.JOB_ID, caught.exception.job_id)
         self.assertTrue(caught.exception.may_have_been_applied)
@@ -116,7 +116,7 @@ class JobsTest(base.ClientTestCase):
         )
         for fault in faults:
             server = self.appliance(base.job("running"))
-            with self.assertRaises(client.JobUnfinished):
+            with self.assertRaises(acme_client.JobUnfinished):
                 self.create(
                     server,
                     faults=[transports.Fault(), *fault],
@@ -126,7 +126,7 @@ class JobsTest(base.ClientTestCase):
     def test_share_that_cannot_be_read_afterwards_was_made(self):
         server = self.appliance(base.job("succeeded"))
         faults = [transports.Fault()] * 2 + [transports.Refused()] * 99
-        with self.assertRaises(client.OutcomeUnknown):
+        with self.assertRaises(acme_client.OutcomeUnknown):
             self.create(server, faults=faults, deadline_seconds=5)
 
     def test_deletes_wait_too_and_read_nothing(self):
@@ -141,7 +141,7 @@ class JobsTest(base.ClientTestCase):
         server = self.appliance(
             base.job("failed", problem={**PROBLEM, "code": "share.in_use"})
         )
-        with self.assertRaises(client.InUse):
+        with self.assertRaises(acme_client.InUse):
             self.client(server.address).delete_share(base.SHARE_ID)
 
     def test_job_of_a_share_that_is_gone(self):
@@ -149,7 +149,7 @@ class JobsTest(base.ClientTestCase):
             base.job("failed", problem={**PROBLEM, "code": "share.not_found"})
         )
         # Its status in the problem is 507: only the code decides.
-        with self.assertRaises(client.ProblemError):
+        with self.assertRaises(acme_client.ProblemError):
             self.create(server)
 
 
@@ -216,7 +216,7 @@ class PagesTest(base.ClientTestCase):
                 {"shares": []}, Link='<?marker=7>; rel="next"'
             )
         )
-        with self.assertRaises(client.ProtocolError):
+        with self.assertRaises(acme_client.ProtocolError):
             list(self.client(server.address).list_shares())
         self.assertEqual(2, len(server.seen))
 
@@ -240,7 +240,7 @@ class PagesTest(base.ClientTestCase):
 
     def test_page_without_its_list(self):
         server = self.serve(lambda seen: wire.reply({"items": []}))
-        with self.assertRaises(client.ProtocolError):
+        with self.assertRaises(acme_client.ProtocolError):
             list(self.client(server.address).list_shares())
 
 
@@ -282,7 +282,7 @@ class StatsTest(base.ClientTestCase):
 
     def test_304_that_nobody_asked_for(self):
         server = self.serve(lambda seen: wire.Reply(304))
-        with self.assertRaises(client.ProtocolError):
+        with self.assertRaises(acme_client.ProtocolError):
             self.client(server.address).get_stats()
 
 
@@ -321,11 +321,11 @@ class UpdateTest(base.ClientTestCase):
         {"name": "volume-1", "size_bytes": 2 << 30},
     )
     def test_not_as_wanted(self, patch):
-        with self.assertRaises(client.PreconditionFailed):
+        with self.assertRaises(acme_client.PreconditionFailed):
             self.update(faults=[transports.ReplyLost()], **patch)
 
     def test_somebody_elses_change_is_told_even_if_it_looks_the_same(self):
-        with self.assertRaises(client.PreconditionFailed):
+        with self.assertRaises(acme_client.PreconditionFailed):
             self.update(name="volume-1")
 
     def test_patch_is_a_merge_patch(self):
@@ -364,7 +364,7 @@ class ArgumentsTest(base.ClientTestCase):
     def test_ids_that_would_name_something_else(self, share_id):
         server = self.serve(lambda seen: wire.Reply(204))
         api = self.client(server.address)
-        with self.assertRaises(client.InvalidArgument):
+        with self.assertRaises(acme_client.InvalidArgument):
             api.delete_share(share_id)
         self.assertEqual((), server.seen)
 
@@ -372,7 +372,7 @@ class ArgumentsTest(base.ClientTestCase):
     def test_bodies_that_are_no_json(self, patch):
         server = self.serve(lambda seen: wire.reply(base.SHARE))
         api = self.client(server.address)
-        with self.assertRaises(client.InvalidArgument):
+        with self.assertRaises(acme_client.InvalidArgument):
             api.update_share(base.SHARE_ID, **patch)
         self.assertEqual((), server.seen)
 
@@ -382,5 +382,5 @@ class ArgumentsTest(base.ClientTestCase):
         api.delete_share(base.SHARE_ID)
         api.revoke_access(base.SHARE_ID, "cmp-1")
         self.assertIsNone(api.find_share(base.SHARE_ID))
-        with self.assertRaises(client.NotFound):
+        with self.assertRaises(acme_client.NotFound):
             api.delete_snapshot(base.SNAPSHOT_ID)

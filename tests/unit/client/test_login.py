@@ -15,7 +15,7 @@
 import base64
 import threading
 
-from acme_cinder import client
+import acme_client
 from tests.fixtures import transports
 from tests.unit.client import base
 from tests.unit.client import wire
@@ -65,7 +65,7 @@ class LoginTestCase(base.ClientTestCase):
     def log_in_client(self, **kwargs):
         return self.client(
             self.server.address,
-            credentials=client.BasicLogin("cinder", PASSWORD),
+            credentials=acme_client.BasicLogin("cinder", PASSWORD),
             **kwargs,
         )
 
@@ -91,7 +91,7 @@ class LoginTest(LoginTestCase):
         self.adapter.add(transports.unauthorised())
         self.adapter.add(transports.Fault())
         self.adapter.add(transports.unauthorised())
-        with self.assertRaises(client.AuthenticationFailed):
+        with self.assertRaises(acme_client.AuthenticationFailed):
             api.get_share(base.SHARE_ID)
 
     def test_401_once_is_no_error(self):
@@ -102,9 +102,10 @@ class LoginTest(LoginTestCase):
 
     def test_wrong_password_is_told_at_once(self):
         api = self.client(
-            self.server.address, credentials=client.BasicLogin("a", "b" * 9)
+            self.server.address,
+            credentials=acme_client.BasicLogin("a", "b" * 9),
         )
-        with self.assertRaises(client.AuthenticationFailed) as caught:
+        with self.assertRaises(acme_client.AuthenticationFailed) as caught:
             api.get_share(base.SHARE_ID)
         self.assertEqual("auth.invalid", caught.exception.code)
         self.assertEqual(1, len(self.server.seen))
@@ -121,9 +122,9 @@ class LoginTest(LoginTestCase):
     def test_log_in_that_is_answered_without_a_token(self):
         server = self.serve(lambda seen: wire.reply({"tokens": []}, 201))
         api = self.client(
-            server.address, credentials=client.BasicLogin("a", "b" * 9)
+            server.address, credentials=acme_client.BasicLogin("a", "b" * 9)
         )
-        with self.assertRaises(client.ProtocolError) as caught:
+        with self.assertRaises(acme_client.ProtocolError) as caught:
             api.get_share(base.SHARE_ID)
         self.assertFalse(caught.exception.may_have_been_applied)
 
@@ -131,7 +132,7 @@ class LoginTest(LoginTestCase):
         api = self.log_in_client(
             faults=[transports.ReplyLost()] * 9, deadline_seconds=1
         )
-        with self.assertRaises(client.NotSent) as caught:
+        with self.assertRaises(acme_client.NotSent) as caught:
             api.delete_share(base.SHARE_ID)
         self.assertFalse(caught.exception.may_have_been_applied)
 
@@ -140,13 +141,13 @@ class LoginTest(LoginTestCase):
         api.get_share(base.SHARE_ID)
         self.sessions.refuse = True
         self.adapter.add(transports.ReplyLost(), transports.unauthorised())
-        with self.assertRaises(client.AuthenticationFailed) as caught:
+        with self.assertRaises(acme_client.AuthenticationFailed) as caught:
             api.delete_share(base.SHARE_ID)
         self.assertTrue(caught.exception.may_have_been_applied)
 
     def test_bearer_token_is_not_renewed(self):
         server = self.serve(lambda seen: wire.problem(401, "auth.expired"))
-        with self.assertRaises(client.AuthenticationFailed):
+        with self.assertRaises(acme_client.AuthenticationFailed):
             self.client(server.address).get_share(base.SHARE_ID)
         self.assertEqual(1, len(server.seen))
 
@@ -165,7 +166,7 @@ class LoginTest(LoginTestCase):
         api = self.log_in_client()
         api.get_share(base.SHARE_ID)
         self.server.close()
-        with self.assertLogs("acme_cinder.client.requester", "WARNING"):
+        with self.assertLogs("acme_client.requester", "WARNING"):
             api.close()
 
     def test_closed_client_can_be_used_again(self):
@@ -185,7 +186,7 @@ class ManyThreadsTest(LoginTestCase):
         def work():
             try:
                 results.append(api.get_share(base.SHARE_ID))
-            except client.ApiError as exc:
+            except acme_client.ApiError as exc:
                 results.append(exc)
 
         threads = [threading.Thread(target=work) for _ in range(count)]
@@ -219,7 +220,7 @@ class ManyThreadsTest(LoginTestCase):
         self.server.respond = respond
         results = self.in_parallel(api)
         for result in results:
-            self.assertIsInstance(result, client.Share)
+            self.assertIsInstance(result, acme_client.Share)
         self.assertEqual(2, self.sessions.log_ins)
 
     def test_refused_log_in_is_shared_by_those_who_waited(self):
@@ -236,7 +237,7 @@ class ManyThreadsTest(LoginTestCase):
         self.server.respond = respond
         results = self.in_parallel(api)
         for result in results:
-            self.assertIsInstance(result, client.AuthenticationFailed)
+            self.assertIsInstance(result, acme_client.AuthenticationFailed)
         self.assertEqual(1, self.sessions.log_ins)
 
 

@@ -30,7 +30,7 @@ import ddt
 import jsonschema
 import yaml
 
-from acme_cinder.client import models
+from acme_client import models
 
 _DOCUMENT = yaml.safe_load(
     importlib.resources.files("acme_appliance")

@@ -19,9 +19,9 @@ import time
 
 import ddt
 
-from acme_cinder import client
-from acme_cinder.client import timing
-from acme_cinder.client import transport
+import acme_client
+from acme_client import timing
+from acme_client import transport
 from tests.fixtures import transports
 from tests.unit.client import base
 from tests.unit.client import test_transport
@@ -73,7 +73,7 @@ class FailoverTest(base.ClientTestCase):
 
     def test_pause_between_rounds_not_between_addresses(self):
         api = self.client(dead_address(), dead_address(), deadline_seconds=1)
-        with self.assertRaises(client.NotSent) as caught:
+        with self.assertRaises(acme_client.NotSent) as caught:
             api.get_share(base.SHARE_ID)
         # 0.2 and 0.4 s fit into a second, 0.8 more do not.
         self.assertEqual([0.2, 0.4], self.clock.sleeps)
@@ -150,13 +150,13 @@ class ForeignAnswerTest(base.ClientTestCase):
         gone = self.serve(lambda seen: wire.Reply(204))
         self.client(foreign.address, gone.address).delete_share(base.SHARE_ID)
         self.assertEqual(1, len(gone.seen))
-        with self.assertRaises(client.ProtocolError):
+        with self.assertRaises(acme_client.ProtocolError):
             self.client(foreign.address).delete_share(base.SHARE_ID)
 
     def test_the_operator_is_told_once_by_name(self):
         foreign = self.serve(lambda seen: _FOREIGN["no such page"])
         api = self.client(foreign.address, self.good.address)
-        with self.assertLogs("acme_cinder.client", "WARNING") as logs:
+        with self.assertLogs("acme_client", "WARNING") as logs:
             for _ in range(3):
                 api.get_share(base.SHARE_ID)
         (record,) = logs.records
@@ -166,7 +166,7 @@ class ForeignAnswerTest(base.ClientTestCase):
     def test_it_is_not_asked_again_within_the_call(self):
         foreign = self.serve(lambda seen: _FOREIGN["a page"])
         api = self.client(foreign.address, dead_address(), deadline_seconds=1)
-        with self.assertRaises(client.OutcomeUnknown):
+        with self.assertRaises(acme_client.OutcomeUnknown):
             api.get_share(base.SHARE_ID)
         self.assertEqual(1, len(foreign.seen))
         self.assertEqual([0.2, 0.4], self.clock.sleeps)
@@ -175,7 +175,7 @@ class ForeignAnswerTest(base.ClientTestCase):
         page = self.serve(lambda seen: _FOREIGN["a page"])
         redirect = self.serve(lambda seen: _FOREIGN["a redirect"])
         api = self.client(page.address, redirect.address)
-        with self.assertRaises(client.ProtocolError) as caught:
+        with self.assertRaises(acme_client.ProtocolError) as caught:
             api.get_share(base.SHARE_ID)
         self.assertEqual(302, caught.exception.status)
         self.assertEqual(2, self.log.total)
@@ -185,7 +185,7 @@ class ForeignAnswerTest(base.ClientTestCase):
         foreign = self.serve(lambda seen: _FOREIGN["a page"])
         api = self.client(foreign.address, self.good.address)
         request = transport.Request("POST", "/v1/x", repeatable=False)
-        with self.assertRaises(client.ProtocolError):
+        with self.assertRaises(acme_client.ProtocolError):
             api._calls.read(request, dict)
         self.assertEqual((), self.good.seen)
 
@@ -197,7 +197,7 @@ class ForeignAnswerTest(base.ClientTestCase):
         api = self.client(
             foreign.address,
             good.address,
-            credentials=client.BasicLogin("cinder", base.TOKEN),
+            credentials=acme_client.BasicLogin("cinder", base.TOKEN),
         )
         self.assertEqual(base.SHARE_ID, api.get_share(base.SHARE_ID).id)
 
@@ -241,17 +241,17 @@ class RetryTest(base.ClientTestCase):
             faults=[transports.ReplyLost()] + [transports.Refused()] * 20,
             deadline_seconds=2,
         )
-        with self.assertRaises(client.OutcomeUnknown) as caught:
+        with self.assertRaises(acme_client.OutcomeUnknown) as caught:
             api.create_share(base.SHARE_ID, name="n", size_bytes=1)
         self.assertTrue(caught.exception.may_have_been_applied)
-        self.assertIsInstance(caught.exception.__cause__, client.NotSent)
+        self.assertIsInstance(caught.exception.__cause__, acme_client.NotSent)
 
     def test_problem_after_a_lost_reply_tells_of_it(self):
         server = self.serve(
             lambda seen: wire.problem(409, "share.exists_mismatch")
         )
         api = self.client(server.address, faults=[transports.ReplyLost()])
-        with self.assertRaises(client.AlreadyExists) as caught:
+        with self.assertRaises(acme_client.AlreadyExists) as caught:
             api.create_share(base.SHARE_ID, name="n", size_bytes=1)
         self.assertTrue(caught.exception.may_have_been_applied)
 
@@ -274,33 +274,33 @@ class RetryTest(base.ClientTestCase):
         self.assertEqual([3.75], self.clock.sleeps)
 
     @ddt.data(
-        (409, "share.in_use", client.InUse),
-        (409, "snapshot.in_use", client.InUse),
-        (409, "share.has_snapshots", client.HasSnapshots),
-        (409, "share.shrink_refused", client.ShrinkRefused),
-        (409, "share.exists_mismatch", client.AlreadyExists),
-        (409, "name.taken", client.AlreadyExists),
-        (409, "share.wrong_state", client.WrongState),
-        (409, "share.degraded", client.Degraded),
-        (409, "what.is_this", client.Conflict),
-        (400, "request.invalid", client.BadRequest),
-        (413, "request.too_large", client.BadRequest),
-        (401, "auth.invalid", client.AuthenticationFailed),
-        (403, "auth.forbidden", client.Forbidden),
-        (404, "pool.not_found", client.NotFound),
-        (412, "precondition.failed", client.PreconditionFailed),
-        (428, "precondition.required", client.PreconditionFailed),
-        (500, "internal", client.InternalError),
-        (501, "what.is_this", client.InternalError),
-        (507, "pool.no_space", client.NoSpace),
-        (507, "limit.shares", client.LimitReached),
-        (507, "limit.of_tomorrow", client.LimitReached),
-        (507, "what.is_this", client.NoSpace),
+        (409, "share.in_use", acme_client.InUse),
+        (409, "snapshot.in_use", acme_client.InUse),
+        (409, "share.has_snapshots", acme_client.HasSnapshots),
+        (409, "share.shrink_refused", acme_client.ShrinkRefused),
+        (409, "share.exists_mismatch", acme_client.AlreadyExists),
+        (409, "name.taken", acme_client.AlreadyExists),
+        (409, "share.wrong_state", acme_client.WrongState),
+        (409, "share.degraded", acme_client.Degraded),
+        (409, "what.is_this", acme_client.Conflict),
+        (400, "request.invalid", acme_client.BadRequest),
+        (413, "request.too_large", acme_client.BadRequest),
+        (401, "auth.invalid", acme_client.AuthenticationFailed),
+        (403, "auth.forbidden", acme_client.Forbidden),
+        (404, "pool.not_found", acme_client.NotFound),
+        (412, "precondition.failed", acme_client.PreconditionFailed),
+        (428, "precondition.required", acme_client.PreconditionFailed),
+        (500, "internal", acme_client.InternalError),
+        (501, "what.is_this", acme_client.InternalError),
+        (507, "pool.no_space", acme_client.NoSpace),
+        (507, "limit.shares", acme_client.LimitReached),
+        (507, "limit.of_tomorrow", acme_client.LimitReached),
+        (507, "what.is_this", acme_client.NoSpace),
     )
     @ddt.unpack
     def test_final_problem_is_raised_at_once(self, status, code, expected):
         server = self.serve(lambda seen: wire.problem(status, code))
-        with self.assertRaises(client.ProblemError) as caught:
+        with self.assertRaises(acme_client.ProblemError) as caught:
             self.client(server.address).create_share(
                 base.SHARE_ID, name="n", size_bytes=1
             )
@@ -318,7 +318,7 @@ class RetryTest(base.ClientTestCase):
                 {"code": "share.in_use", "detail": "share.not_found"}, 409
             )
         )
-        with self.assertRaises(client.InUse):
+        with self.assertRaises(acme_client.InUse):
             self.client(server.address).delete_share(base.SHARE_ID)
 
     def test_fields_at_fault_are_told(self):
@@ -331,7 +331,7 @@ class RetryTest(base.ClientTestCase):
             "request_id": "req-of-theirs",
         }
         server = self.serve(lambda seen: wire.reply(problem, 400))
-        with self.assertRaises(client.BadRequest) as caught:
+        with self.assertRaises(acme_client.BadRequest) as caught:
             self.client(server.address).get_stats()
         self.assertEqual("/name", caught.exception.errors[0].pointer)
         self.assertIn("/name: too long", str(caught.exception))
@@ -349,7 +349,7 @@ class RetryTest(base.ClientTestCase):
     def test_gateway_that_gave_up_may_have_passed_it_on(self):
         server = self.serve(lambda seen: wire.Reply(504, b""))
         api = self.client(server.address, deadline_seconds=1)
-        with self.assertRaises(client.Unavailable) as caught:
+        with self.assertRaises(acme_client.Unavailable) as caught:
             api.delete_share(base.SHARE_ID)
         self.assertTrue(caught.exception.may_have_been_applied)
 
@@ -403,7 +403,7 @@ class RetryAfterTest(base.ClientTestCase):
         self.assertEqual([0.2], self.pauses(header=header))
 
     def test_never_sleeps_past_the_deadline(self):
-        with self.assertRaises(client.Busy) as caught:
+        with self.assertRaises(acme_client.Busy) as caught:
             self.pauses(header="8", deadline_seconds=9.9)
         self.assertEqual([], self.clock.sleeps)
         self.assertEqual(8, caught.exception.retry_after_seconds)
@@ -414,7 +414,7 @@ class RetryAfterTest(base.ClientTestCase):
         )
         api = self.client(server.address, deadline_seconds=60)
         started = self.clock()
-        with self.assertRaises(client.Unavailable):
+        with self.assertRaises(acme_client.Unavailable):
             api.get_share(base.SHARE_ID)
         self.assertLessEqual(self.clock() - started, 60)
         # It doubles up to ten seconds, and stays there.
@@ -430,11 +430,11 @@ class RetryAfterTest(base.ClientTestCase):
             lambda seen: wire.Trickle(before_each=a_second_passes)
         )
         api = self.client(server.address, deadline_seconds=10)
-        with self.assertRaises(client.OutcomeUnknown) as caught:
+        with self.assertRaises(acme_client.OutcomeUnknown) as caught:
             api.get_share(base.SHARE_ID)
         self.assertIn("too slowly", str(caught.exception))
         self.assertEqual(1, len(server.seen))
-        with self.assertRaises(client.ProtocolError):
+        with self.assertRaises(acme_client.ProtocolError):
             self.client(
                 server.address, deadline_seconds=10**6, max_reply_bytes=10**6
             ).get_share(base.SHARE_ID)
@@ -447,7 +447,7 @@ class RetryAfterTest(base.ClientTestCase):
         api = self.client(
             server.address, deadline_seconds=60, new_backoff=timing.Backoff
         )
-        with self.assertRaises(client.Unavailable):
+        with self.assertRaises(acme_client.Unavailable):
             api.get_share(base.SHARE_ID)
         self.assertEqual(len(self.clock.sleeps), len(set(self.clock.sleeps)))
 
@@ -501,7 +501,7 @@ class NotRepeatableTest(base.ClientTestCase):
         server = self.serve(lambda seen: wire.Drop())
         api = self.client(server.address)
         request = transport.Request("POST", "/v1/x", repeatable=False)
-        with self.assertRaises(client.OutcomeUnknown):
+        with self.assertRaises(acme_client.OutcomeUnknown):
             api._calls.read(request, dict)
         self.assertEqual(1, len(server.seen))
 

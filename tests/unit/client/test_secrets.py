@@ -20,8 +20,8 @@ import traceback
 
 import ddt
 
-from acme_cinder import client
-from acme_cinder.client import redaction
+import acme_client
+from acme_client import redaction
 from tests.fixtures import transports
 from tests.unit.client import base
 from tests.unit.client import wire
@@ -74,7 +74,7 @@ class SecretsTest(base.ClientTestCase):
             self.assertIsNone(request, "it has the credential in a header")
             yield from (str(one), repr(one), repr(one.__dict__))
             yield "".join(traceback.format_exception(one))
-            if isinstance(one, client.ApiError):
+            if isinstance(one, acme_client.ApiError):
                 yield pickle.dumps(one).decode("latin-1")
                 yield repr(copy.copy(one).__dict__)
 
@@ -96,11 +96,11 @@ class SecretsTest(base.ClientTestCase):
 
         server = self.serve(respond)
         for proof in (
-            client.BearerToken(TOKEN),
-            client.BasicLogin("cinder", PASSWORD),
+            acme_client.BearerToken(TOKEN),
+            acme_client.BasicLogin("cinder", PASSWORD),
         ):
             api = self.client(server.address, credentials=proof)
-            with self.assertRaises(client.BadRequest) as caught:
+            with self.assertRaises(acme_client.BadRequest) as caught:
                 api.get_share(base.SHARE_ID)
             texts = list(self.texts_of(caught.exception))
             own = SECRETS[:1] if "Bearer" in repr(proof) else SECRETS[1:]
@@ -125,8 +125,8 @@ class SecretsTest(base.ClientTestCase):
 
         server = self.serve(respond)
         for proof in (
-            client.BearerToken(TOKEN),
-            client.BasicLogin("cinder", PASSWORD),
+            acme_client.BearerToken(TOKEN),
+            acme_client.BasicLogin("cinder", PASSWORD),
         ):
             api = self.client(
                 server.address, credentials=proof, deadline_seconds=1
@@ -135,7 +135,7 @@ class SecretsTest(base.ClientTestCase):
             self.adapter.add(*[fault] * 30)
             try:
                 api.create_share(base.SHARE_ID, name="n", size_bytes=1)
-            except client.ApiError as exc:
+            except acme_client.ApiError as exc:
                 self.assert_clean(*self.texts_of(exc))
             self.assert_clean()
 
@@ -145,9 +145,9 @@ class SecretsTest(base.ClientTestCase):
             lambda seen: wire.reply(base.job("failed", problem=problem), 202)
         )
         api = self.client(
-            server.address, credentials=client.BearerToken(TOKEN)
+            server.address, credentials=acme_client.BearerToken(TOKEN)
         )
-        with self.assertRaises(client.InternalError) as caught:
+        with self.assertRaises(acme_client.InternalError) as caught:
             api.delete_share(base.SHARE_ID)
         self.assert_clean(*self.texts_of(caught.exception))
 
@@ -156,9 +156,9 @@ class SecretsTest(base.ClientTestCase):
             lambda seen: wire.Reply(headers=(("Content-Encoding", TOKEN),))
         )
         api = self.client(
-            server.address, credentials=client.BearerToken(TOKEN)
+            server.address, credentials=acme_client.BearerToken(TOKEN)
         )
-        with self.assertRaises(client.ProtocolError) as caught:
+        with self.assertRaises(acme_client.ProtocolError) as caught:
             api.get_share(base.SHARE_ID)
         self.assertIn("***", str(caught.exception))
         self.assert_clean(*self.texts_of(caught.exception))
@@ -166,8 +166,8 @@ class SecretsTest(base.ClientTestCase):
     def test_representations(self):
         api = self.client("https://a")
         shown = [
-            repr(client.BearerToken(TOKEN)),
-            repr(client.BasicLogin("cinder", PASSWORD)),
+            repr(acme_client.BearerToken(TOKEN)),
+            repr(acme_client.BasicLogin("cinder", PASSWORD)),
             repr(api),
             repr(api._calls),
             repr(api._calls.requester),
@@ -181,7 +181,7 @@ class SecretsTest(base.ClientTestCase):
             f"https://admin:{PASSWORD}@192.0.2.1:x",
             f"ftp://admin:{PASSWORD}@192.0.2.1/p",
         ):
-            with self.assertRaises(client.ConfigurationError) as caught:
+            with self.assertRaises(acme_client.ConfigurationError) as caught:
                 self.client(address)
             self.assertNotIn(PASSWORD, str(caught.exception))
 

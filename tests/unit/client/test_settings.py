@@ -14,9 +14,9 @@
 
 import ddt
 
-from acme_cinder import client
-from acme_cinder.client import addresses
-from acme_cinder.client import timing
+import acme_client
+from acme_client import addresses
+from acme_client import timing
 from tests.unit.client import base
 
 
@@ -60,11 +60,11 @@ class AddressesTest(base.ClientTestCase):
         "http://127.0.0.1.example",
     )
     def test_bad(self, given):
-        with self.assertRaises(client.ConfigurationError):
+        with self.assertRaises(acme_client.ConfigurationError):
             self.client(given)
 
     def test_none(self):
-        with self.assertRaises(client.ConfigurationError):
+        with self.assertRaises(acme_client.ConfigurationError):
             self.client()
 
     def test_good_one_goes_first(self):
@@ -77,9 +77,9 @@ class AddressesTest(base.ClientTestCase):
     def test_failed_one_goes_last_for_a_while(self):
         book = addresses.AddressBook(["a", "b", "c"], self.clock)
         a, b, c = (f"https://{name}:8443" for name in "abc")
-        with self.assertLogs("acme_cinder.client", "INFO") as logs:
+        with self.assertLogs("acme_client", "INFO") as logs:
             for _ in range(3):
-                book.failed(a, client.NotSent("nobody listens"))
+                book.failed(a, acme_client.NotSent("nobody listens"))
             self.assertEqual((b, c, a), book.in_order())
             self.clock.now += addresses.SUSPECT_SECONDS
             self.assertEqual((a, b, c), book.in_order())
@@ -96,14 +96,14 @@ class AddressesTest(base.ClientTestCase):
 class CredentialsTest(base.ClientTestCase):
     @ddt.data("", "a b", "a\n", "ü")
     def test_bad_tokens(self, token):
-        with self.assertRaises(client.ConfigurationError):
-            client.BearerToken(token)
+        with self.assertRaises(acme_client.ConfigurationError):
+            acme_client.BearerToken(token)
 
     @ddt.data(("", "p"), ("a:b", "p"), ("a", ""))
     @ddt.unpack
     def test_bad_log_ins(self, user, password):
-        with self.assertRaises(client.ConfigurationError):
-            client.BasicLogin(user, password)
+        with self.assertRaises(acme_client.ConfigurationError):
+            acme_client.BasicLogin(user, password)
 
 
 @ddt.ddt
@@ -115,7 +115,7 @@ class SecondsTest(base.ClientTestCase):
             "read_timeout_seconds",
             "deadline_seconds",
         ):
-            with self.assertRaises(client.ConfigurationError) as caught:
+            with self.assertRaises(acme_client.ConfigurationError) as caught:
                 self.client("https://a", **{name: value})
             self.assertIn(name, str(caught.exception))
 

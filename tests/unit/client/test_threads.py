@@ -18,7 +18,7 @@ import sys
 import threading
 import unittest
 
-from acme_cinder import client
+import acme_client
 from tests.unit.client import base
 from tests.unit.client import wire
 
@@ -30,7 +30,7 @@ _GREEN = """
 import eventlet
 eventlet.monkey_patch()
 import tempfile, time
-from acme_cinder import client
+import acme_client
 from tests.unit.client import base, wire
 
 now, most = [0], [0]
@@ -47,9 +47,9 @@ def respond(seen):
 with tempfile.TemporaryDirectory() as directory:
     certificate = wire.Certificate(directory)
     server = wire.Server(respond, tls=certificate)
-    api = client.Client(
+    api = acme_client.Client(
         ["http://127.0.0.1:1", server.address],
-        client.BasicLogin("cinder", "a password"),
+        acme_client.BasicLogin("cinder", "a password"),
         verify=certificate.cert_file,
         pool_size=4,
     )
@@ -71,8 +71,8 @@ class ThreadsTest(base.ClientTestCase):
             return wire.reply({**base.SHARE, "id": share_id})
 
         server = self.serve(respond)
-        api = client.Client(
-            [server.address], client.BearerToken(base.TOKEN), pool_size=3
+        api = acme_client.Client(
+            [server.address], acme_client.BearerToken(base.TOKEN), pool_size=3
         )
         self.addCleanup(api.close)
         wrong: list[object] = []
@@ -82,7 +82,7 @@ class ThreadsTest(base.ClientTestCase):
                 wanted = f"{thread}-{number}"
                 try:
                     found = api.get_share(wanted).id
-                except client.ApiError as exc:
+                except acme_client.ApiError as exc:
                     wrong.append(exc)
                 else:
                     if found != wanted:

@@ -19,8 +19,8 @@ from unittest import mock
 
 import ddt
 
-from acme_cinder import client
-from acme_cinder.client import settings
+import acme_client
+from acme_client import settings
 from tests.unit.client import base
 from tests.unit.client import wire
 
@@ -40,7 +40,7 @@ class TlsTest(base.ClientTestCase):
 
     def tls_error(self, address, **kwargs):
         api = self.client(address, ca_option="acme_api_ca_file", **kwargs)
-        with self.assertRaises(client.TlsError) as caught:
+        with self.assertRaises(acme_client.TlsError) as caught:
             api.create_share(base.SHARE_ID, name="n", size_bytes=1)
         self.assertEqual(1, self.log.total, "TLS errors are not retried")
         self.assertEqual([], self.clock.sleeps)
@@ -90,7 +90,7 @@ class TlsTest(base.ClientTestCase):
         other = wire.Certificate(self.directory())
         good = self.server(tls=other)
         api = self.client(server.address, good.address, verify=other.cert_file)
-        with self.assertLogs("acme_cinder.client", "WARNING") as logs:
+        with self.assertLogs("acme_client", "WARNING") as logs:
             for _ in range(3):
                 api.create_share(base.SHARE_ID, name="n", size_bytes=1)
         self.assertEqual((), server.seen)
@@ -104,7 +104,7 @@ class TlsTest(base.ClientTestCase):
         api = self.client(
             *(server.address for server in servers), verify=other.cert_file
         )
-        with self.assertRaises(client.TlsError) as caught:
+        with self.assertRaises(acme_client.TlsError) as caught:
             api.get_share(base.SHARE_ID)
         self.assertFalse(caught.exception.may_have_been_applied)
         self.assertEqual(2, self.log.total)
@@ -115,7 +115,7 @@ class TlsTest(base.ClientTestCase):
             self.server().address, verify=self.certificate.cert_file
         )
         os.unlink(self.certificate.cert_file)
-        with self.assertRaises(client.TlsError):
+        with self.assertRaises(acme_client.TlsError):
             api.get_share(base.SHARE_ID)
 
     @ddt.data(wire.Drop(), wire.Reset(), wire.Partial())
@@ -129,7 +129,7 @@ class TlsTest(base.ClientTestCase):
 
     def test_not_verifying_is_warned_of(self):
         server = self.server()
-        with self.assertLogs("acme_cinder.client", "WARNING"):
+        with self.assertLogs("acme_client", "WARNING"):
             api = self.client(server.address, verify=False)
         api.get_share(base.SHARE_ID)
 
@@ -145,7 +145,7 @@ class TlsTest(base.ClientTestCase):
         path = pathlib.Path(self.directory()) / "ca.crt"
         if kind != "missing":
             path.write_text("" if kind == "empty" else "not a certificate")
-        with self.assertRaises(client.ConfigurationError) as caught:
+        with self.assertRaises(acme_client.ConfigurationError) as caught:
             self.client(
                 "https://a", verify=str(path), ca_option="acme_api_ca_file"
             )

@@ -24,7 +24,7 @@ import unittest.mock
 
 import ddt
 
-from acme_cinder import client
+import acme_client
 from tests.fixtures import transports
 from tests.unit.client import base
 from tests.unit.client import wire
@@ -42,10 +42,12 @@ def closed_port() -> int:
 class ClassificationTest(base.ClientTestCase):
     """One sending each: the deadline leaves no time for a second."""
 
-    def one_error(self, address: str, **kwargs: object) -> client.ApiError:
+    def one_error(
+        self, address: str, **kwargs: object
+    ) -> acme_client.ApiError:
         api = self.client(address, **kwargs)
 
-        with self.assertRaises(client.ApiError) as caught:
+        with self.assertRaises(acme_client.ApiError) as caught:
             api.with_deadline(0.1).create_share(
                 base.SHARE_ID, name="n", size_bytes=1
             )
@@ -53,14 +55,14 @@ class ClassificationTest(base.ClientTestCase):
 
     def test_refused_connection_was_never_sent(self):
         error = self.one_error(f"http://127.0.0.1:{closed_port()}")
-        self.assertIsInstance(error, client.NotSent)
+        self.assertIsInstance(error, acme_client.NotSent)
 
     def test_unknown_name_was_never_sent(self):
         with unittest.mock.patch(
             "socket.getaddrinfo", side_effect=socket.gaierror(-2, "unknown")
         ):
             error = self.one_error("https://no-such-host.invalid")
-        self.assertIsInstance(error, client.NotSent)
+        self.assertIsInstance(error, acme_client.NotSent)
 
     def test_connect_timeout_was_never_sent(self):
         # A listening socket whose queue is full answers no SYN.
@@ -74,7 +76,7 @@ class ClassificationTest(base.ClientTestCase):
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", port))
             error = self.one_error(f"http://127.0.0.1:{port}")
-        self.assertIsInstance(error, client.NotSent)
+        self.assertIsInstance(error, acme_client.NotSent)
 
     @ddt.data(
         ("dropped", wire.Drop()),
@@ -86,14 +88,14 @@ class ClassificationTest(base.ClientTestCase):
     def test_lost_reply_may_have_been_applied(self, name, behaviour):
         server = self.serve(lambda seen: behaviour)
         error = self.one_error(server.address)
-        self.assertIsInstance(error, client.OutcomeUnknown)
+        self.assertIsInstance(error, acme_client.OutcomeUnknown)
         self.assertGreaterEqual(len(server.seen), 1)
 
     @ddt.data(
-        ("refused", transports.Refused(), client.NotSent),
-        ("lost", transports.ReplyLost(), client.OutcomeUnknown),
-        ("slow", transports.SlowReply(), client.OutcomeUnknown),
-        ("broken", transports.ResetInTheMiddle(), client.OutcomeUnknown),
+        ("refused", transports.Refused(), acme_client.NotSent),
+        ("lost", transports.ReplyLost(), acme_client.OutcomeUnknown),
+        ("slow", transports.SlowReply(), acme_client.OutcomeUnknown),
+        ("broken", transports.ResetInTheMiddle(), acme_client.OutcomeUnknown),
     )
     @ddt.unpack
     def test_injected_faults_look_like_real_ones(self, name, fault, expected):
@@ -122,10 +124,10 @@ class ForeignReplyTest(base.ClientTestCase):
 
     def protocol_error(
         self, behaviour: wire.Behaviour, **kwargs: object
-    ) -> client.ProtocolError:
+    ) -> acme_client.ProtocolError:
         server = self.serve(lambda seen: behaviour)
         api = self.client(server.address, **kwargs)
-        with self.assertRaises(client.ProtocolError) as caught:
+        with self.assertRaises(acme_client.ProtocolError) as caught:
             api.get_share(base.SHARE_ID)
         self.assertEqual(1, len(server.seen))
         self.assertEqual([], self.clock.sleeps)
@@ -209,7 +211,7 @@ class ForeignReplyTest(base.ClientTestCase):
         server = self.serve(lambda seen: wire.Reply(404, b"no such page"))
         api = self.client(server.address)
         for call in (api.find_share, api.delete_share, api.delete_snapshot):
-            with self.assertRaises(client.ProtocolError):
+            with self.assertRaises(acme_client.ProtocolError):
                 call(base.SHARE_ID)
 
     @ddt.data(301, 302, 307, 308)
@@ -274,16 +276,16 @@ class SlowReplyTest(unittest.TestCase):
         return port
 
     def check(self, address: str, **given: object) -> None:
-        api = client.Client(
+        api = acme_client.Client(
             [address],
-            client.BearerToken(base.TOKEN),
+            acme_client.BearerToken(base.TOKEN),
             read_timeout_seconds=0.3,
             deadline_seconds=0.5,
             **given,
         )
         self.addCleanup(api.close)
         started = time.monotonic()
-        with self.assertRaises(client.OutcomeUnknown) as caught:
+        with self.assertRaises(acme_client.OutcomeUnknown) as caught:
             api.create_share(base.SHARE_ID, name="n", size_bytes=1)
         self.assertLess(time.monotonic() - started, 60)
         self.assertIn("too slowly", str(caught.exception))
@@ -313,9 +315,9 @@ class SlowReplyTest(unittest.TestCase):
     def test_what_is_in_time_is_read_and_the_connection_kept(self):
         server = wire.Server(lambda seen: wire.reply(base.SHARE))
         self.addCleanup(server.close)
-        with client.Client(
+        with acme_client.Client(
             [server.address],
-            client.BearerToken(base.TOKEN),
+            acme_client.BearerToken(base.TOKEN),
             read_timeout_seconds=5,
         ) as api:
             for _ in range(3):

@@ -27,10 +27,10 @@ from cinder import objects
 
 from acme_appliance.engines import base as engines
 from acme_appliance.engines import memory
-from acme_cinder import client
 from acme_cinder import driver
 from acme_cinder import mount
 from acme_cinder import settings as options
+import acme_client
 from tests.fixtures import appliance
 from tests.fixtures import transports
 from tests.unit.driver import cinderworld
@@ -127,7 +127,7 @@ class DriverTestCase(unittest.TestCase):
         self.adapter = transports.FaultyAdapter(
             self.log, faults, matches=matches
         )
-        api = client.Client(
+        api = acme_client.Client(
             settings.api_addresses,
             settings.credentials,
             verify=settings.verify,
@@ -199,15 +199,15 @@ class DriverTestCase(unittest.TestCase):
 
     # -- looking at the appliance
 
-    def share(self, volume: objects.Volume) -> client.Share:
+    def share(self, volume: objects.Volume) -> acme_client.Share:
         found = self.find_share(volume.name_id)
         self.assertIsNotNone(found)
         return found
 
-    def find_share(self, share_id: str) -> client.Share | None:
-        with client.Client(
+    def find_share(self, share_id: str) -> acme_client.Share | None:
+        with acme_client.Client(
             [self.appliance.url],
-            client.BearerToken(self.appliance.admin_token),
+            acme_client.BearerToken(self.appliance.admin_token),
             verify=self.appliance.ca_file,
         ) as api:
             return api.find_share(share_id)

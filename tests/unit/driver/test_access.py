@@ -23,8 +23,8 @@ import ddt
 from oslo_config import cfg
 
 from acme_cinder import attachments
-from acme_cinder import client
 from acme_cinder import records
+import acme_client
 from tests.fixtures import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
@@ -281,13 +281,15 @@ class RepairTest(base.DriverTestCase):
         self.driver._api.revoke_access(self.volume.name_id, "cinder:cmp-1")
         self.driver = self.new_driver(acme_api_deadline_seconds=300)
         seen = []
-        grant = client.Client.grant_access
+        grant = acme_client.Client.grant_access
 
         def spy(api, *args):
-            seen.append(client.at_most(300))
+            seen.append(acme_client.at_most(300))
             return grant(api, *args)
 
-        with unittest.mock.patch.object(client.Client, "grant_access", spy):
+        with unittest.mock.patch.object(
+            acme_client.Client, "grant_access", spy
+        ):
             self.ensure()
         self.assertEqual(1, len(seen))
         self.assertLessEqual(seen[0], 15)
@@ -324,14 +326,16 @@ class FactsTest(base.DriverTestCase):
 
     def during_grant(self, happens):
         """Have something happen while the appliance grants access."""
-        grant = client.Client.grant_access
+        grant = acme_client.Client.grant_access
 
         def slow(api, *args):
             rule = grant(api, *args)
             happens()
             return rule
 
-        return unittest.mock.patch.object(client.Client, "grant_access", slow)
+        return unittest.mock.patch.object(
+            acme_client.Client, "grant_access", slow
+        )
 
     def test_one_request_each_beside_others(self):
         self.attach(self.volume, TWO)

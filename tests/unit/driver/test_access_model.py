@@ -38,11 +38,11 @@ import hypothesis
 from hypothesis import stateful
 from hypothesis import strategies
 
-from acme_cinder import client
 from acme_cinder import holders
 from acme_cinder import mount
 from acme_cinder import settings as options
 from acme_cinder import shares
+import acme_client
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 
@@ -59,7 +59,7 @@ class Appliance:
     def __init__(self) -> None:
         self.share_id = ""
         self.volume_id = ""
-        self.rules: dict[str, client.AccessRule] = {}
+        self.rules: dict[str, acme_client.AccessRule] = {}
         self.faults: list[str] = []
         self.during_grant: Callable[[], None] | None = None
         self.requests = 0
@@ -73,33 +73,33 @@ class Appliance:
         if fault != "lost request":
             change()
         if fault:
-            raise client.OutcomeUnknown(fault)
+            raise acme_client.OutcomeUnknown(fault)
 
     def grant_access(
         self, share_id: str, holder: str, clients: Any, level: str
-    ) -> client.GrantedAccess:
-        rule = client.AccessRule(holder, tuple(clients), level)
+    ) -> acme_client.GrantedAccess:
+        rule = acme_client.AccessRule(holder, tuple(clients), level)
         self._change(lambda: self.rules.update({holder: rule}))
         during, self.during_grant = self.during_grant, None
         if during is not None:
             during()
-        location = client.ExportLocation(
+        location = acme_client.ExportLocation(
             "127.0.0.1", "/gold/shares/x", True, ("4.2",)
         )
-        return client.GrantedAccess(
+        return acme_client.GrantedAccess(
             rule.holder, rule.clients, level, (location,), dict(self.rules)
         )
 
     def revoke_access(
         self, share_id: str, holder: str
-    ) -> dict[str, client.AccessRule]:
+    ) -> dict[str, acme_client.AccessRule]:
         self._change(lambda: self.rules.pop(holder, None) and None)
         return dict(self.rules)
 
     def get_share(self, share_id: str) -> Any:
         self._change(lambda: None)
         return unittest_mock.Mock(
-            spec=client.Share,
+            spec=acme_client.Share,
             id=self.share_id,
             access=dict(self.rules),
             labels={"cinder.volume_id": self.volume_id},

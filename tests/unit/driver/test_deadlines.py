@@ -24,8 +24,8 @@ from os_brick import exception as brick_exception
 
 from acme_cinder import access
 from acme_cinder import attachments
-from acme_cinder import client
 from acme_cinder import holders
+import acme_client
 from tests.fixtures import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
@@ -149,15 +149,17 @@ class MinimalApplianceTest(base.WithoutVolumeFile, DeadlineTestCase):
 
 class LimitTest(unittest.TestCase):
     def test_the_earlier_end_counts(self):
-        with client.limited(10), client.limited(1000):
-            self.assertLessEqual(client.at_most(100), 10)
-        with client.limited(1000), client.limited_to_share(0.01):
-            self.assertLessEqual(client.at_most(100), 10)
-        self.assertEqual(100, client.at_most(100))
+        with acme_client.limited(10), acme_client.limited(1000):
+            self.assertLessEqual(acme_client.at_most(100), 10)
+        with acme_client.limited(1000), acme_client.limited_to_share(0.01):
+            self.assertLessEqual(acme_client.at_most(100), 10)
+        self.assertEqual(100, acme_client.at_most(100))
 
     def test_nothing_is_sent_after_it(self):
-        api = client.Client(
-            ["https://127.0.0.1:1"], client.BearerToken("t" * 43), verify=False
+        api = acme_client.Client(
+            ["https://127.0.0.1:1"],
+            acme_client.BearerToken("t" * 43),
+            verify=False,
         )
-        with client.limited(0), self.assertRaises(client.NotSent):
+        with acme_client.limited(0), self.assertRaises(acme_client.NotSent):
             api.get_stats()

@@ -20,9 +20,9 @@ import ddt
 from os_brick import exception as brick_exception
 from oslo_concurrency import processutils
 
-from acme_cinder import client
 from acme_cinder import errors
-from acme_cinder.client import errors as client_errors
+import acme_client
+from acme_client import errors as client_errors
 
 VOLUME = SimpleNamespace(id="v-id", name="volume-v", name_id="v-id")
 SNAPSHOT = SimpleNamespace(
@@ -77,9 +77,9 @@ class TranslateTest(unittest.TestCase):
         self.assertIsNotNone(caught.exception.__cause__)
 
     @ddt.data(
-        client.NotSent("no"),
-        client.OutcomeUnknown("no"),
-        client.ProtocolError("no"),
+        acme_client.NotSent("no"),
+        acme_client.OutcomeUnknown("no"),
+        acme_client.ProtocolError("no"),
         errors.MountError("no"),
         errors.FileError("no"),
         OSError(5, "no"),

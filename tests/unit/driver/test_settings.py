@@ -26,9 +26,9 @@ import ddt
 
 from acme_appliance.exporters import base as exporters
 from acme_cinder import addresses
-from acme_cinder import client
 from acme_cinder import opts
 from acme_cinder import settings
+import acme_client
 from tests.fixtures import transports
 from tests.unit.client import wire
 from tests.unit.driver import base
@@ -60,7 +60,7 @@ class SettingsTest(unittest.TestCase):
         self.assertEqual("sparse", found.allocation)
         self.assertEqual(os.geteuid(), found.file_uid)
         self.assertEqual(3, found.mount_attempts)
-        self.assertIsInstance(found.credentials, client.BearerToken)
+        self.assertIsInstance(found.credentials, acme_client.BearerToken)
 
     @ddt.data(
         ({"acme_api_addresses": []}, "acme_api_addresses", "https://HOST"),

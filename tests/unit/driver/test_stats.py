@@ -19,7 +19,7 @@ import unittest.mock
 from cinder.scheduler import host_manager
 from oslo_utils import timeutils
 
-from acme_cinder import client
+import acme_client
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 
@@ -108,13 +108,13 @@ class StatsTest(base.DriverTestCase):
     def test_a_silent_appliance_is_soon_reported(self):
         """And not after the deadline of all other calls, minutes later."""
         seen = []
-        real = client.Client.get_stats
+        real = acme_client.Client.get_stats
 
         def spy(api):
             seen.append(api._calls.deadline_seconds)
             return real(api)
 
-        with unittest.mock.patch.object(client.Client, "get_stats", spy):
+        with unittest.mock.patch.object(acme_client.Client, "get_stats", spy):
             self.stats()
         self.assertEqual([30.0], seen)
 

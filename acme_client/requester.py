@@ -36,13 +36,13 @@ from typing import TypeVar
 
 from oslo_log import log as logging
 
-from acme_cinder.client import addresses
-from acme_cinder.client import authenticator
-from acme_cinder.client import credentials
-from acme_cinder.client import errors
-from acme_cinder.client import redaction
-from acme_cinder.client import timing
-from acme_cinder.client import transport
+from acme_client import addresses
+from acme_client import authenticator
+from acme_client import credentials
+from acme_client import errors
+from acme_client import redaction
+from acme_client import timing
+from acme_client import transport
 
 LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")

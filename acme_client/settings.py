@@ -20,8 +20,8 @@ import ssl
 from oslo_log import log as logging
 import requests.adapters
 
-from acme_cinder.client import bounded
-from acme_cinder.client import errors
+from acme_client import bounded
+from acme_client import errors
 
 LOG = logging.getLogger(__name__)
 

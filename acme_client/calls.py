@@ -25,12 +25,12 @@ import uuid
 
 import requests.utils
 
-from acme_cinder.client import errors
-from acme_cinder.client import messages
-from acme_cinder.client import models
-from acme_cinder.client import requester
-from acme_cinder.client import timing
-from acme_cinder.client import transport
+from acme_client import errors
+from acme_client import messages
+from acme_client import models
+from acme_client import requester
+from acme_client import timing
+from acme_client import transport
 
 _T = TypeVar("_T")
 _Updated = TypeVar("_Updated", models.Share, models.Snapshot)

@@ -24,16 +24,16 @@ from typing import TypeVar
 
 import requests.adapters
 
-from acme_cinder.client import addresses as address_book
-from acme_cinder.client import calls
-from acme_cinder.client import credentials as proofs
-from acme_cinder.client import errors
-from acme_cinder.client import messages
-from acme_cinder.client import models
-from acme_cinder.client import requester
-from acme_cinder.client import settings
-from acme_cinder.client import timing
-from acme_cinder.client import transport
+from acme_client import addresses as address_book
+from acme_client import calls
+from acme_client import credentials as proofs
+from acme_client import errors
+from acme_client import messages
+from acme_client import models
+from acme_client import requester
+from acme_client import settings
+from acme_client import timing
+from acme_client import transport
 
 _T = TypeVar("_T")
 
@@ -46,7 +46,7 @@ class Client:
 
     Every method is one call: it has ``deadline_seconds`` for all its
     requests, waits, retries and failovers, and raises only
-    :class:`~acme_cinder.client.errors.ApiError`. Calls that change
+    :class:`~acme_client.errors.ApiError`. Calls that change
     something can be repeated after any error; they end in the same state.
 
     :param addresses: management addresses of the same appliance,

@@ -17,9 +17,9 @@ import copy
 import dataclasses
 import threading
 
-from acme_cinder.client import credentials
-from acme_cinder.client import errors
-from acme_cinder.client import timing
+from acme_client import credentials
+from acme_client import errors
+from acme_client import timing
 
 
 @dataclasses.dataclass(frozen=True)

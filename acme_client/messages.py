@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 import urllib.parse
 
-from acme_cinder.client import errors
-from acme_cinder.client import transport
+from acme_client import errors
+from acme_client import transport
 
 #: How long a request for a change is held before it becomes a job.
 WRITE_HOLD_SECONDS = 20

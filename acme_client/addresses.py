@@ -22,7 +22,7 @@ import urllib.parse
 from oslo_log import log as logging
 import requests
 
-from acme_cinder.client import errors
+from acme_client import errors
 
 LOG = logging.getLogger(__name__)
 

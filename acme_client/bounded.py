@@ -29,7 +29,7 @@ import requests.adapters
 import urllib3
 import urllib3.connection
 
-from acme_cinder.client import timing
+from acme_client import timing
 
 #: Of the request being made in this thread, be it a native or a green one:
 #: nothing that requests and urllib3 take can carry it to the socket.

@@ -30,10 +30,10 @@ import requests
 import requests.adapters
 import urllib3.exceptions
 
-from acme_cinder.client import bounded
-from acme_cinder.client import errors
-from acme_cinder.client import settings
-from acme_cinder.client import timing
+from acme_client import bounded
+from acme_client import errors
+from acme_client import settings
+from acme_client import timing
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"

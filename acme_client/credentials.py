@@ -15,7 +15,7 @@
 import base64
 import dataclasses
 
-from acme_cinder.client import errors
+from acme_client import errors
 
 
 @dataclasses.dataclass(frozen=True)
