@@ -22,10 +22,10 @@ from typing import Any
 from typing import ClassVar
 import unittest
 
-from tools.demo import appliance
-from tools.demo import compute
-from tools.demo import scenario
-from tools.demo import stack
+from tests.harness import appliance
+from tests.harness import compute
+from tests.harness import scenario
+from tests.harness import stack
 
 WORLD = ("WORLD_SCRATCH", "WORLD_EXPORT_ROOT")
 

@@ -19,10 +19,10 @@ from typing import ClassVar
 from cinderclient import exceptions
 
 from tests.e2e import base
-from tests.e2e import proxy
-from tools.demo import appliance
-from tools.demo import content
-from tools.demo import scenario
+from tests.harness import appliance
+from tests.harness import content
+from tests.harness import proxy
+from tests.harness import scenario
 
 WAIT_SECONDS = 120
 

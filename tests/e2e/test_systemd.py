@@ -29,8 +29,8 @@ import uuid
 import requests
 
 import acme_client
-from tests.e2e import systemd
-from tests.functional import machine
+from tests.harness import machine
+from tests.harness import systemd
 
 TOP = pathlib.Path(__file__).parents[2]
 ETC = TOP / "etc" / "acme-appliance"

@@ -20,7 +20,7 @@ import unittest
 
 from acme_appliance.engines import base
 from acme_appliance.engines import btrfs
-from tests.functional import machine
+from tests.harness import machine
 from tests.unit.appliance import engine_suite as suite
 
 _FOLDERS = {base.Kind.SHARE: "shares", base.Kind.SNAPSHOT: "snapshots"}

@@ -17,8 +17,8 @@ import os
 import pathlib
 import struct
 
-from tests.functional import nfswire
 from tests.functional import test_kernel_exporter as exporter
+from tests.harness import nfswire
 
 #: struct btrfs_fid of fs/btrfs/export.h: inode, subvolume, generation; then,
 #: by the type of the handle, the parent directory's.

@@ -29,7 +29,7 @@ from acme_appliance.host import filesystem
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
 from acme_appliance.service import Settings
-from tests.functional import machine
+from tests.harness import machine
 from tests.unit.appliance import world as worlds
 
 LIMIT_SECONDS = 2

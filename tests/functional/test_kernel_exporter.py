@@ -31,7 +31,7 @@ from acme_appliance.exporters import base
 from acme_appliance.exporters import kernel
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
-from tests.functional import machine
+from tests.harness import machine
 from tests.unit.appliance import exporter_suite as suite
 
 LOOPBACK = "127.0.0.1"

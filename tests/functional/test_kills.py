@@ -27,7 +27,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.engines import btrfs
 from acme_appliance.exporters import kernel
 from acme_appliance.host import exportfs
-from tests.functional import machine
+from tests.harness import machine
 from tests.unit.appliance import scenarios
 
 TREE = pathlib.Path(__file__).parents[2]
@@ -58,7 +58,7 @@ class KillCase(unittest.TestCase):
         database.upgrade()
         database.close()
         cls.launcher = subprocess.Popen(
-            [sys.executable, "-m", "tests.functional.launcher"],
+            [sys.executable, "-m", "tests.harness.launcher"],
             cwd=TREE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -33,8 +33,8 @@ from acme_appliance.host import commands
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
 from acme_appliance.service import Settings
-from tests.functional import machine
 from tests.functional import test_kernel_exporter
+from tests.harness import machine
 from tests.unit.appliance import test_server
 from tests.unit.appliance import world as worlds
 

@@ -26,10 +26,10 @@ import tempfile
 import unittest
 import zipfile
 
-from tests.fixtures import appliance
+from tests.harness import inprocess
 
 TOP = Path(__file__).resolve().parents[2]
-LOAD_DRIVER = TOP / "tests" / "fixtures" / "load_driver.py"
+LOAD_DRIVER = TOP / "tests" / "harness" / "load_driver.py"
 CINDER_CONF = """\
 [DEFAULT]
 enabled_backends = acme-1
@@ -178,7 +178,7 @@ class Installed(unittest.TestCase):
         )
 
     def create_a_volume(self) -> str:
-        with appliance.RunningAppliance() as box:
+        with inprocess.RunningAppliance() as box:
             file = self.folder / "cinder.conf"
             file.write_text(
                 CINDER_CONF.format(box=box, mounts=self.folder / "mnt")

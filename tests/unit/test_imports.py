@@ -80,7 +80,7 @@ class ImportsTest(unittest.TestCase):
         )
 
     def test_tests_of_the_client_need_no_cinder(self):
-        for package in ("tests.unit.client", "tests.fixtures.transports"):
+        for package in ("tests.unit.client", "tests.harness.transports"):
             self.refuse(package, "cinder", "os_brick", "acme_cinder")
 
     def test_driver_knows_no_appliance_and_no_eventlet(self):

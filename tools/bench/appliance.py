@@ -34,8 +34,8 @@ from typing import Any
 
 import prettytable
 
+from tests.harness import processes
 from tools.bench import load
-from tools.demo import processes
 
 CLIENTS = (1, 4, 16)
 OPERATIONS = ("nothing", "create", "read", "delete")

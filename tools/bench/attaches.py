@@ -38,7 +38,7 @@ import uuid
 
 import prettytable
 
-from tools.demo import appliance
+from tests.harness import appliance
 
 POOL_BYTES = 4 << 30
 TIMEOUT_SECONDS = 300

@@ -31,10 +31,10 @@ import uuid
 from oslo_concurrency import processutils
 import prettytable
 
+from tests.harness import appliance
+from tests.harness import content
 from tools.bench import backends
 from tools.bench import counters
-from tools.demo import appliance
-from tools.demo import content
 
 OURS = "acme_cinder.driver.acmeNfsDriver"
 GENERIC = "cinder.volume.drivers.nfs.NfsDriver"

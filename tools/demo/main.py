@@ -25,10 +25,10 @@ import traceback
 
 import prettytable
 
-from tools.demo import appliance
-from tools.demo import processes
-from tools.demo import scenario
-from tools.demo import stack
+from tests.harness import appliance
+from tests.harness import processes
+from tests.harness import scenario
+from tests.harness import stack
 
 OK = "ok"
 FAILED = "FAILED"

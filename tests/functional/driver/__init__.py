@@ -14,8 +14,8 @@
 
 # As in tests.unit.driver: the fixture before Cinder, and the objects first.
 # isort: off
-from tests.fixtures import appliance
+from tests.harness import inprocess
 from tests.unit import driver
 # isort: on
 
-__all__ = ("appliance", "driver")
+__all__ = ("inprocess", "driver")

@@ -37,9 +37,9 @@ from acme_cinder import errors
 from acme_cinder import mount
 from acme_cinder import settings as options
 import acme_client
-from tests.fixtures import appliance
-from tests.fixtures import transports
-from tests.functional import machine
+from tests.harness import inprocess
+from tests.harness import machine
+from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 from tests.unit.driver import test_images
@@ -66,7 +66,7 @@ class Execute:
         return sum(command[0] == program for command in self.commands)
 
 
-class NfsAppliance(appliance.RunningAppliance):
+class NfsAppliance(inprocess.RunningAppliance):
     """With a real pool and the kernel's NFS server."""
 
     def __init__(self, pool: machine.Pool, root: str, **given: Any) -> None:
@@ -89,7 +89,7 @@ class NfsCase(base.DriverTestCase):
         # pseudo root yet.
         subprocess.run(["exportfs", "-f"], check=True)
 
-    def start_appliance(self) -> appliance.RunningAppliance:
+    def start_appliance(self) -> inprocess.RunningAppliance:
         running = NfsAppliance(
             self.pool, self.root, volume_file=self.volume_file
         ).start()
@@ -97,7 +97,7 @@ class NfsCase(base.DriverTestCase):
         self.addCleanup(self.delete_all, running)
         return running
 
-    def delete_all(self, running: appliance.RunningAppliance) -> None:
+    def delete_all(self, running: inprocess.RunningAppliance) -> None:
         self.unmount_all()
         with acme_client.Client(
             [running.url],

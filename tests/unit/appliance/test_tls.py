@@ -32,7 +32,7 @@ from cryptography.x509 import oid
 import requests
 
 from acme_appliance import tls
-from tests.fixtures.appliance import RunningAppliance
+from tests.harness.inprocess import RunningAppliance
 
 
 class CertificateTest(unittest.TestCase):

@@ -19,7 +19,7 @@ import unittest
 
 import acme_client
 from acme_client import timing
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.client import wire
 
 TOKEN = "acme_" + "t0ken" * 9

@@ -23,8 +23,8 @@ from acme_client import calls
 from acme_client import messages
 from acme_client import requester
 from acme_client import transport
-from tests.fixtures import appliance
-from tests.fixtures import transports
+from tests.harness import inprocess
+from tests.harness import transports
 from tests.unit.client import base
 
 GIB = 1 << 30
@@ -39,7 +39,7 @@ class ApplianceTestCase(base.ClientTestCase):
 
     def setUp(self):
         super().setUp()
-        self.appliance = appliance.RunningAppliance(**self.options)
+        self.appliance = inprocess.RunningAppliance(**self.options)
         self.addCleanup(self.appliance.stop)
         self.appliance.start()
         self.api = self.connect()
@@ -107,8 +107,8 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual("volume-x", made.file.name)
         self.assertEqual({}, made.access)
         self.assertEqual("7", made.labels["cinder.volume_id"])
-        self.assertEqual(appliance.NAMESPACE, made.namespace)
-        self.assertEqual(appliance.PORTAL, made.export_locations[0].address)
+        self.assertEqual(inprocess.NAMESPACE, made.namespace)
+        self.assertEqual(inprocess.PORTAL, made.export_locations[0].address)
         self.assertIsNotNone(made.created_at.tzinfo)
         self.assertEqual(made, self.api.get_share(share_id))
         self.assertEqual(made, self.api.find_share(share_id))
@@ -364,7 +364,7 @@ class LoginTest(ApplianceTestCase):
     def setUp(self):
         super().setUp()
         token, record = self.appliance.tokens.create(
-            "cinder", "driver", appliance.NAMESPACE
+            "cinder", "driver", inprocess.NAMESPACE
         )
         self.record = record
         self.api = self.connect(
@@ -373,7 +373,7 @@ class LoginTest(ApplianceTestCase):
 
     def test_session(self):
         share = self.share()
-        self.assertEqual(appliance.NAMESPACE, share.namespace)
+        self.assertEqual(inprocess.NAMESPACE, share.namespace)
         self.assertEqual(
             {"POST /v1/tokens": 1, "PUT /v1/shares/{id}": 1}, self.counted()
         )

@@ -19,7 +19,7 @@ import sys
 import unittest
 
 from acme_appliance.engines import base as engines
-from tests.fixtures import appliance
+from tests.harness import inprocess
 
 _TOP = pathlib.Path(__file__).parents[3]
 _EXAMPLE = _TOP / "doc/source/reference/client_example.py"
@@ -27,7 +27,7 @@ _EXAMPLE = _TOP / "doc/source/reference/client_example.py"
 
 class ExampleTest(unittest.TestCase):
     def setUp(self):
-        self.appliance = appliance.RunningAppliance()
+        self.appliance = inprocess.RunningAppliance()
         self.addCleanup(self.appliance.stop)
         self.appliance.start()
 

@@ -16,7 +16,7 @@ import base64
 import threading
 
 import acme_client
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.client import base
 from tests.unit.client import wire
 

@@ -22,7 +22,7 @@ import ddt
 
 import acme_client
 from acme_client import redaction
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.client import base
 from tests.unit.client import wire
 

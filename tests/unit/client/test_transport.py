@@ -25,7 +25,7 @@ import unittest.mock
 import ddt
 
 import acme_client
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.client import base
 from tests.unit.client import wire
 

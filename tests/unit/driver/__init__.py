@@ -19,10 +19,10 @@ register before they import anything else.
 """
 
 # isort: off
-from tests.fixtures import appliance
+from tests.harness import inprocess
 from cinder import objects
 # isort: on
 
 objects.register_all()
 
-__all__ = ("appliance",)
+__all__ = ("inprocess",)

@@ -31,8 +31,8 @@ from acme_cinder import driver
 from acme_cinder import mount
 from acme_cinder import settings as options
 import acme_client
-from tests.fixtures import appliance
-from tests.fixtures import transports
+from tests.harness import inprocess
+from tests.harness import transports
 from tests.unit.driver import cinderworld
 from tests.unit.driver import fakehost
 
@@ -88,13 +88,13 @@ class DriverTestCase(unittest.TestCase):
         self.driver = self.new_driver()
         self.log.clear()
 
-    def start_appliance(self) -> appliance.RunningAppliance:
+    def start_appliance(self) -> inprocess.RunningAppliance:
         given = {
             "volume_file": self.volume_file,
             "portals": ["127.0.0.1"],
             **self.appliance_options,
         }
-        running = appliance.RunningAppliance(**given).start()
+        running = inprocess.RunningAppliance(**given).start()
         self.addCleanup(running.stop)
         return running
 

@@ -29,7 +29,7 @@ from oslo_concurrency import processutils
 
 from acme_appliance.engines import base as engines
 from acme_appliance.engines import memory
-from tests.fixtures import appliance
+from tests.harness import inprocess
 
 _BLOCK = memory.BLOCK_BYTES
 SOURCE = "127.0.0.1"
@@ -43,7 +43,7 @@ class FakeHost:
     """
 
     def __init__(
-        self, running: appliance.RunningAppliance, directory: str
+        self, running: inprocess.RunningAppliance, directory: str
     ) -> None:
         self._appliance = running
         self._files = pathlib.Path(directory)

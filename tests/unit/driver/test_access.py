@@ -25,7 +25,7 @@ from oslo_config import cfg
 from acme_cinder import attachments
 from acme_cinder import records
 import acme_client
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 

@@ -23,7 +23,7 @@ from os_brick.remotefs import remotefs as brick_client
 from oslo_concurrency import processutils
 
 from acme_cinder import exports
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 from tests.unit.driver import test_images

@@ -24,11 +24,11 @@ import tempfile
 from typing import Any
 import unittest
 
-from tests.fixtures import appliance
+from tests.harness import inprocess
 
 TOP = Path(__file__).resolve().parents[3]
 EXAMPLES = TOP / "etc" / "cinder" / "examples"
-LOAD_DRIVER = TOP / "tests" / "fixtures" / "load_driver.py"
+LOAD_DRIVER = TOP / "tests" / "harness" / "load_driver.py"
 PORTAL = "198.51.100.10"
 
 
@@ -43,7 +43,7 @@ class CinderConfExamples(unittest.TestCase):
         self, example: str, *wanted: str, **options: Any
     ) -> dict[str, Any]:
         """Every back end's driver, as the example configures it."""
-        box = appliance.RunningAppliance(**options)
+        box = inprocess.RunningAppliance(**options)
         with box:
             file = self.folder / "cinder.conf"
             file.write_text(self.adapted(example, box))
@@ -58,7 +58,7 @@ class CinderConfExamples(unittest.TestCase):
         found = json.loads((self.folder / "found.json").read_text())
         return dict(found)
 
-    def adapted(self, example: str, box: appliance.RunningAppliance) -> str:
+    def adapted(self, example: str, box: inprocess.RunningAppliance) -> str:
         text = (EXAMPLES / example).read_text()
         for pattern, ours in (
             (r"https://[^\s,]+:8443", box.url),

@@ -26,7 +26,7 @@ from acme_cinder import access
 from acme_cinder import attachments
 from acme_cinder import holders
 import acme_client
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 

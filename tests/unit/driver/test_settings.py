@@ -29,7 +29,7 @@ from acme_cinder import addresses
 from acme_cinder import opts
 from acme_cinder import settings
 import acme_client
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.client import wire
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld

@@ -17,7 +17,7 @@ import time
 import ddt
 
 from acme_cinder import exportcheck
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 

@@ -23,7 +23,7 @@ import ddt
 from oslo_concurrency import processutils
 
 from acme_cinder import usermessages
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 

@@ -21,7 +21,7 @@ from oslo_concurrency import processutils
 
 from acme_appliance.engines import memory
 from acme_cinder import errors
-from tests.fixtures import transports
+from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 

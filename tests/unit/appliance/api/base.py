@@ -20,7 +20,7 @@ import jsonschema
 import requests
 
 from acme_appliance.api import contract
-from tests.fixtures.appliance import RunningAppliance
+from tests.harness.inprocess import RunningAppliance
 
 
 def _strict(node: Any) -> Any:

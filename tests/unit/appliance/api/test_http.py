@@ -29,7 +29,7 @@ from sqlalchemy import exc
 from acme_appliance import problems
 from acme_appliance.api import app
 from acme_appliance.api import contract
-from tests.fixtures.appliance import RunningAppliance
+from tests.harness.inprocess import RunningAppliance
 from tests.unit.appliance.api import base
 from tests.unit.appliance.api.test_validation import JSON
 

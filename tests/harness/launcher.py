@@ -12,7 +12,7 @@
 
 """Runs the service in processes that can be killed, one per request.
 
-``python -m tests.functional.launcher`` reads requests from its standard
+``python -m tests.harness.launcher`` reads requests from its standard
 input, one JSON object a line, forks a process for each, and answers with
 what came of it. In that process the service has a real database, btrfs and,
 where there is one, the kernel's NFS server; at a given step it kills itself

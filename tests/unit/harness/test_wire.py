@@ -21,7 +21,7 @@ objects.register_all()  # or its modules cannot be imported
 
 from cinder.scheduler import host_manager  # noqa: E402
 
-from tools.demo import wire  # noqa: E402
+from tests.harness import wire  # noqa: E402
 
 
 class WireTest(unittest.TestCase):

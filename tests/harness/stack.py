@@ -22,10 +22,10 @@ from cinderclient import client as cinder_client
 from cinderclient.contrib import noauth
 from keystoneauth1 import session as keystone_session
 
-from tools.demo import appliance
-from tools.demo import compute
-from tools.demo import processes
-from tools.demo import scenario
+from tests.harness import appliance
+from tests.harness import compute
+from tests.harness import processes
+from tests.harness import scenario
 
 CINDER_PORT = 8776
 IMAGES_PORT = 9292
@@ -123,7 +123,7 @@ class Stack:
                 "-W",
                 "ignore",
                 "-m",
-                "tools.demo.cinder_service",
+                "tests.harness.cinder_service",
                 "--config-file",
                 str(self.conf),
             ],

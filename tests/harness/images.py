@@ -17,7 +17,7 @@ download of data, and the image schema, which glanceclient reads first. What
 a client stores is kept in a folder and checked by its hashes. There are no
 users, no sharing and no back ends: it stands for Glance in a demonstration.
 
-Run it: ``python -m tools.demo.images PORT FOLDER``.
+Run it: ``python -m tests.harness.images PORT FOLDER``.
 """
 
 from collections.abc import Iterator

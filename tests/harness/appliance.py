@@ -24,7 +24,7 @@ from typing import Any
 
 import requests
 
-from tools.demo import processes
+from tests.harness import processes
 
 PORT = 8443
 START_SECONDS = 30

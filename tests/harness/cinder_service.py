@@ -44,7 +44,7 @@ from oslo_config import cfg  # noqa: E402
 from oslo_log import log as logging  # noqa: E402
 from oslo_privsep import priv_context  # noqa: E402
 
-from tools.demo import wire  # noqa: E402
+from tests.harness import wire  # noqa: E402
 
 CONF = cfg.CONF
 LOG = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ import glanceclient
 from oslo_config import cfg
 import requests
 
-from tools.demo import images
+from tests.harness import images
 
 
 class ImagesTestCase(unittest.TestCase):

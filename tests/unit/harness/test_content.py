@@ -19,7 +19,7 @@ import unittest
 
 import ddt
 
-from tools.demo import content
+from tests.harness import content
 
 MIB = 1 << 20
 

@@ -29,9 +29,9 @@ import uuid
 from cinderclient import exceptions
 import requests
 
-from tools.demo import appliance
-from tools.demo import compute
-from tools.demo import content
+from tests.harness import appliance
+from tests.harness import compute
+from tests.harness import content
 
 GIB = 1 << 30
 #: Creating from an image downloads, converts and copies.
