@@ -20,11 +20,13 @@ missing, then what nobody needs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import functools
 import ipaddress
 import itertools
 from typing import Any
@@ -227,31 +229,31 @@ class Access:
             )
         return known.of(host, address)
 
+    def remembered_clients(self) -> Callable[[str, str], tuple[str, ...]]:
+        """The clients for a host and its address in Cinder.
+
+        What it gives is remembered, for what looks at many volumes of the
+        same hosts: the database is asked once for each host.
+        """
+        return functools.cache(self._settings.client_addresses.of)
+
     def looks_right(
-        self, found: Sequence[records.Record], rules: Rules
+        self,
+        found: Sequence[records.Record],
+        rules: Rules,
+        clients_of: Callable[[str, str], tuple[str, ...]],
     ) -> bool:
-        """A first look, without asking the database about the volume."""
+        """A first look, without asking the database about the volume.
+
+        :param clients_of: of :meth:`remembered_clients`.
+        """
         ours = {name for name in rules if holders.is_attachments(name)}
         expected = {holders.of_host(item.host) for item in found if item.host}
         return ours == expected and all(
-            self._looks_right(item, rules[holders.of_host(item.host)])
+            _looks_right(item, rules[holders.of_host(item.host)], clients_of)
             for item in found
             if item.host
         )
-
-    def _looks_right(
-        self, item: records.Record, rule: acme_client.AccessRule
-    ) -> bool:
-        address = str((item.connector or {}).get("ip") or "")
-        try:
-            clients = self._settings.client_addresses.of(
-                item.host or "", address
-            )
-        except ValueError:
-            return False
-        return rule.level == (item.mode or holders.READ_WRITE) and Need(
-            clients, rule.level
-        ).is_met(rule)
 
     def unexplained(
         self, situation: records.Situation, rules: Rules
@@ -353,6 +355,21 @@ class Access:
             # What was being connected just now is recorded by this time.
             wanted = self.wanted(records.read(volume))
             self.settle(api, volume, rules, wanted)
+
+
+def _looks_right(
+    item: records.Record,
+    rule: acme_client.AccessRule,
+    clients_of: Callable[[str, str], tuple[str, ...]],
+) -> bool:
+    address = str((item.connector or {}).get("ip") or "")
+    try:
+        clients = clients_of(item.host or "", address)
+    except ValueError:
+        return False
+    return rule.level == (item.mode or holders.READ_WRITE) and Need(
+        clients, rule.level
+    ).is_met(rule)
 
 
 def _networks(

@@ -37,6 +37,8 @@ _T = TypeVar("_T")
 #: What the volume file's name may be: what the API allows.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@%+=:,-]{0,254}")
 _VERSION_OPTION = re.compile(r"(nfsvers|vers)=|v[234](\.\d)?$")
+#: In no path, URL or header; white space is for each option to judge.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _SWITCH = {"auto": True, "true": True, "false": False}
 
 
@@ -139,12 +141,26 @@ class _Reader:
     def _get(self, name: str) -> Any:
         """An option's value; its default where the value is not valid."""
         try:
-            return self._configuration.safe_get(name)
+            return self._plain(name, self._configuration.safe_get(name))
         except (cfg.Error, ValueError) as error:
             # oslo.config checks a value when it is read. Its messages name
             # the option or not, depending on where the value stands.
             self._complain(name, str(error))
         return _DEFAULTS[name]
+
+    def _plain(self, name: str, value: Any) -> Any:
+        """A value without control characters, which are complained of.
+
+        The value itself is not told: it may be a secret.
+        """
+        texts = value if isinstance(value, list) else [value]
+        if not any(
+            isinstance(text, str) and _CONTROL.search(text) for text in texts
+        ):
+            return value
+        self._complain(name, "text without control characters is expected")
+        plain = [_CONTROL.sub("", text) for text in texts]
+        return plain if isinstance(value, list) else plain[0]
 
     def _complain(self, name: str, expected: str) -> None:
         self.complaints.append(f"{name}: {expected}")

@@ -98,10 +98,11 @@ class Sweep:
         if not self._unfinished:
             self._begin()
         attached = records.read_all(cinder_context.get_admin_context())
+        clients_of = self._access.remembered_clients()
         for share in self._rest:
             volume_id, found = attached.get(share.id, ("", []))
             try:
-                self._consider(share, volume_id, found)
+                self._consider(share, volume_id, found, clients_of)
             except Exception:
                 # One odd record must not keep all others from being checked.
                 LOG.exception("Could not check the access to %s", share.id)
@@ -120,11 +121,13 @@ class Sweep:
         share: acme_client.Share,
         volume_id: str,
         found: list[records.Record],
+        clients_of: Callable[[str, str], tuple[str, ...]],
     ) -> None:
         ours = [name for name in share.access if holders.is_attachments(name)]
         labelled = share.labels.get(shares.VOLUME_LABEL) == volume_id
         if not (ours or found) or (
-            labelled and self._access.looks_right(found, share.access)
+            labelled
+            and self._access.looks_right(found, share.access, clients_of)
         ):
             return
         volume = _volume(share, volume_id)

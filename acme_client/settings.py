@@ -42,7 +42,7 @@ def check_verify(verify: bool | str, ca_option: str) -> None:
             cafile=None if is_directory else verify,
             capath=verify if is_directory else None,
         )
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise errors.ConfigurationError(
             f"{ca_option}: no CA certificate can be read from {verify!r}: "
             f"{exc}"

@@ -19,6 +19,7 @@ import unittest.mock
 from cinder import coordination
 from cinder import exception
 from cinder import objects
+from cinder.db import api as db
 import ddt
 from oslo_config import cfg
 
@@ -451,6 +452,17 @@ class FactsTest(base.DriverTestCase):
         self.log.clear()
         self.driver._sweep.run()
         self.assertEqual({"GET /v1/shares": 1}, dict(self.log.counts))
+
+    def test_a_sweep_asks_once_for_the_address_of_a_host(self):
+        for _ in range(3):
+            self.attach(self.create(), ONE)
+        with unittest.mock.patch.object(
+            db,
+            "driver_initiator_data_get",
+            side_effect=db.driver_initiator_data_get,
+        ) as asked:
+            self.driver._sweep.run()
+        self.assertEqual(1, asked.call_count)
 
     def test_a_lost_rule_is_found(self):
         self.attach(self.volume, ONE)

@@ -185,6 +185,22 @@ class SettingsTest(unittest.TestCase):
         ):
             read(**options)
 
+    def test_control_characters(self):
+        """Each by its name, and not its value, which may be a secret."""
+        wrong = {
+            "acme_api_addresses": ["https://192.0.2.10:8443/\x01"],
+            "acme_api_token": "secret\x00",
+            "acme_api_ca_file": "\x00",
+            "acme_nfs_portal": "192.0.2.10\x7f",
+            "nfs_mount_point_base": "/mnt\x00",
+            "nas_mount_options": "hard\x1b",
+        }
+        with self.assertRaises(exception.InvalidConfigurationValue) as caught:
+            read(**wrong, acme_pools=["a"] * 2)
+        for name in (*wrong, "acme_pools"):
+            self.assertIn(f"{name}: ", str(caught.exception))
+        self.assertNotIn("secret", str(caught.exception))
+
     def test_all_at_once(self):
         with self.assertRaises(exception.InvalidConfigurationValue) as caught:
             read(
