@@ -83,7 +83,11 @@ stestr_run() {
 stage_command() {
     case "$1" in
     lint) pre-commit run --all-files --show-diff-on-failure ;;
-    unit) stestr_run ./tests/unit ;;
+    # As Cinder runs from its next release on; one test has eventlet.
+    unit)
+        export OS_CINDER_DISABLE_EVENTLET_PATCHING=1
+        stestr_run ./tests/unit
+        ;;
     # The oldest constraints that devstack has the appliance with pin an
     # older falcon than ours.
     compliance-27)

@@ -50,7 +50,7 @@ with tempfile.TemporaryDirectory() as directory:
     api = acme_client.Client(
         ["http://127.0.0.1:1", server.address],
         acme_client.BasicLogin("cinder", "a password"),
-        verify=certificate.cert_file,
+        verify=certificate.ca_file,
         pool_size=4,
     )
     pool = eventlet.GreenPool(20)

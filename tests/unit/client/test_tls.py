@@ -49,7 +49,7 @@ class TlsTest(base.ClientTestCase):
 
     def test_own_ca(self):
         server = self.server()
-        api = self.client(server.address, verify=self.certificate.cert_file)
+        api = self.client(server.address, verify=self.certificate.ca_file)
         self.assertEqual(base.SHARE_ID, api.get_share(base.SHARE_ID).id)
 
     def test_verified_by_default(self):
@@ -58,7 +58,7 @@ class TlsTest(base.ClientTestCase):
 
     def test_the_systems_cas_are_those_of_openssl(self):
         paths = ssl.get_default_verify_paths()._replace(
-            openssl_cafile=self.certificate.cert_file,
+            openssl_cafile=self.certificate.ca_file,
             openssl_capath="/no/such",
         )
         with mock.patch("ssl.get_default_verify_paths", lambda: paths):
@@ -70,13 +70,13 @@ class TlsTest(base.ClientTestCase):
 
     def test_another_ca(self):
         other = wire.Certificate(self.directory())
-        error = self.tls_error(self.server().address, verify=other.cert_file)
-        self.assertIn(other.cert_file, str(error))
+        error = self.tls_error(self.server().address, verify=other.ca_file)
+        self.assertIn(other.ca_file, str(error))
 
     def test_another_host(self):
         other = wire.Certificate(self.directory(), host="192.0.2.1")
         error = self.tls_error(
-            self.server(tls=other).address, verify=other.cert_file
+            self.server(tls=other).address, verify=other.ca_file
         )
         self.assertIn("127.0.0.1", str(error))
 
@@ -89,7 +89,7 @@ class TlsTest(base.ClientTestCase):
         server = self.server()
         other = wire.Certificate(self.directory())
         good = self.server(tls=other)
-        api = self.client(server.address, good.address, verify=other.cert_file)
+        api = self.client(server.address, good.address, verify=other.ca_file)
         with self.assertLogs("acme_client", "WARNING") as logs:
             for _ in range(3):
                 api.create_share(base.SHARE_ID, name="n", size_bytes=1)
@@ -102,7 +102,7 @@ class TlsTest(base.ClientTestCase):
         servers = [self.server(), self.server()]
         other = wire.Certificate(self.directory())
         api = self.client(
-            *(server.address for server in servers), verify=other.cert_file
+            *(server.address for server in servers), verify=other.ca_file
         )
         with self.assertRaises(acme_client.TlsError) as caught:
             api.get_share(base.SHARE_ID)
@@ -112,9 +112,9 @@ class TlsTest(base.ClientTestCase):
 
     def test_ca_file_that_vanishes(self):
         api = self.client(
-            self.server().address, verify=self.certificate.cert_file
+            self.server().address, verify=self.certificate.ca_file
         )
-        os.unlink(self.certificate.cert_file)
+        os.unlink(self.certificate.ca_file)
         with self.assertRaises(acme_client.TlsError):
             api.get_share(base.SHARE_ID)
 
@@ -123,7 +123,7 @@ class TlsTest(base.ClientTestCase):
         server = self.serve_in_turn(
             behaviour, wire.reply(base.SHARE), tls=self.certificate
         )
-        api = self.client(server.address, verify=self.certificate.cert_file)
+        api = self.client(server.address, verify=self.certificate.ca_file)
         api.create_share(base.SHARE_ID, name="n", size_bytes=1)
         self.assertEqual(2, len(server.seen))
 
@@ -135,7 +135,7 @@ class TlsTest(base.ClientTestCase):
 
     def test_environment_does_not_choose_the_ca(self):
         server = self.server()
-        bundle = self.certificate.cert_file
+        bundle = self.certificate.ca_file
         os.environ["REQUESTS_CA_BUNDLE"] = bundle
         self.addCleanup(os.environ.pop, "REQUESTS_CA_BUNDLE")
         self.tls_error(server.address)

@@ -310,7 +310,7 @@ class SlowReplyTest(unittest.TestCase):
             b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n",
             certificate.server_context(),
         )
-        self.check(f"https://127.0.0.1:{port}", verify=certificate.cert_file)
+        self.check(f"https://127.0.0.1:{port}", verify=certificate.ca_file)
 
     def test_what_is_in_time_is_read_and_the_connection_kept(self):
         server = wire.Server(lambda seen: wire.reply(base.SHARE))

@@ -19,9 +19,7 @@ with keep-alive, optionally TLS.
 
 from collections.abc import Callable
 import dataclasses
-import datetime
 import http.server
-import ipaddress
 import json
 import pathlib
 import socket
@@ -31,10 +29,7 @@ import threading
 from typing import Any
 import urllib.parse
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import trustme
 
 #: Long enough that no test passes by outlasting it.
 STALL_SECONDS = 120.0
@@ -281,48 +276,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Certificate:
-    """A self-signed one for 127.0.0.1 and localhost, in PEM files."""
+    """A server's, for one address, and a file with the CA that signed it."""
 
     def __init__(self, directory: str, *, host: str = "127.0.0.1"):
-        self.cert_file = str(pathlib.Path(directory) / f"{host}.crt")
-        self.key_file = str(pathlib.Path(directory) / f"{host}.key")
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name(
-            [x509.NameAttribute(x509.NameOID.COMMON_NAME, "stub")]
-        )
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(
-                x509.SubjectAlternativeName(
-                    [x509.IPAddress(ipaddress.ip_address(host))]
-                ),
-                critical=False,
-            )
-            .add_extension(
-                x509.BasicConstraints(ca=True, path_length=None),
-                critical=True,
-            )
-            .sign(key, hashes.SHA256())
-        )
-        pathlib.Path(self.cert_file).write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-        )
-        pathlib.Path(self.key_file).write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        authority = trustme.CA()
+        self.ca_file = str(pathlib.Path(directory) / f"{host}.crt")
+        authority.cert_pem.write_to_path(self.ca_file)
+        self._issued = authority.issue_cert(host)
 
     def server_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.cert_file, self.key_file)
+        self._issued.configure_cert(context)
         return context

@@ -269,8 +269,8 @@ class SettingsTest(unittest.TestCase):
     def test_ca_of_every_driver(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        theirs = wire.Certificate(folder.name).cert_file
-        ours = wire.Certificate(folder.name, host="127.0.0.2").cert_file
+        theirs = wire.Certificate(folder.name).ca_file
+        ours = wire.Certificate(folder.name, host="127.0.0.2").ca_file
         self.assertEqual(theirs, read(driver_ssl_cert_path=theirs).verify)
         both = read(driver_ssl_cert_path=theirs, acme_api_ca_file=ours)
         self.assertEqual(ours, both.verify)
