@@ -90,8 +90,7 @@ class BtrfsEngine(base.Engine):
             if self.capabilities.hard_limit and not self._is_quota_on():
                 return [
                     f"{self.root} has no simple quotas, and the pool's option"
-                    " quota is simple: restart the appliance to switch them"
-                    " on, with Linux 6.7 or later; the log says why not"
+                    f" quota is simple: {btrfsquota.advice()}"
                 ]
         except OSError as error:
             return [f"{error.filename or self.root}: {error.strerror}"]

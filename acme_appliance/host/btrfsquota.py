@@ -36,6 +36,11 @@ _ROOT_DIRECTORY = 256
 #: BTRFS_QGROUP_LIMIT_MAX_RFER: the limit of what is charged.
 _MAX_CHARGED = 1
 
+_TOO_OLD = (
+    "this kernel has no simple quotas, Linux 6.7 and later have: start a"
+    " newer kernel, or set the pool's option quota to none"
+)
+
 _SYSFS = pathlib.Path("/sys/fs/btrfs")
 _SIMPLE = "squota"
 #: Charged, and what will be when it is written. What is set aside for the
@@ -48,6 +53,13 @@ def is_supported() -> bool:
     return (_SYSFS / "features" / "simple_quota").exists()
 
 
+def advice() -> str:
+    """What an operator does about simple quotas that are not on."""
+    if not is_supported():
+        return _TOO_OLD
+    return "restart the appliance to switch them on; the log says why not"
+
+
 def is_enabled(fd: int) -> bool:
     """Whether the file system of an open directory has simple quotas."""
     return _mode(fd) == _SIMPLE
@@ -58,9 +70,11 @@ def enable(fd: int) -> None:
     cannot mount the file system.
 
     What was written before is charged to nobody.
-    :raises OSError: EINVAL: the kernel has none; EEXIST: the file system
-        has quotas of the other kind.
+    :raises OSError: EOPNOTSUPP: the kernel has none; EEXIST: the file
+        system has quotas of the other kind. The text says what to do.
     """
+    if not is_supported():
+        raise OSError(errno.EOPNOTSUPP, _TOO_OLD)
     mode = _mode(fd)
     if mode == _SIMPLE:
         return

@@ -154,7 +154,9 @@ class _Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """The reply to what is no HTTP, or to what failed here."""
         if isinstance(exc, http_exceptions.HttpProcessingError):
-            LOG.info(
+            # Anybody can send it, as often as he likes: at the level of a
+            # server it would fill the log.
+            LOG.debug(
                 "Not a request, from %s: %s: %.200r",
                 self.connection.address,
                 type(exc).__name__,
@@ -162,7 +164,6 @@ class _Protocol(web.RequestHandler):
             )
             return _refuse("request.invalid", "This is not a valid request.")
         if isinstance(exc, ConnectionError):
-            # Not worth more: anybody can cause it, as often as he likes.
             LOG.debug("Gone before its reply: %s", self.connection.address)
             return _refuse("internal", "The connection is closed.")
         LOG.error("A request could not be served", exc_info=exc)
@@ -389,7 +390,7 @@ class Frontend:
                 await reply.write_eof()
                 await request.writer.drain()
         except TimeoutError:
-            LOG.info("Too slow to read, cut off: %s", connection.address)
+            LOG.debug("Too slow to read, cut off: %s", connection.address)
             connection.end()
             raise ConnectionResetError("the reply was not read") from None
 
