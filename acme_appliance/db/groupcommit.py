@@ -13,17 +13,25 @@
 """One writer at a time, and one commit for all that queue.
 
 A commit waits for the disk, and on SQLite nobody else can write meanwhile.
-So the writers that queue share a transaction: each runs in a savepoint of
-its own, and the last of them commits for all. Nobody returns, and nobody
-acts on what was written, before that commit is on disk.
+So the writers that queue share a transaction: each has a savepoint of its
+own, and the last of them commits for all. Nobody returns, and nobody acts on
+what was written, before that commit is on disk.
+
+To wake a thread costs more than most statements. So whoever has the turn
+also makes the calls of those that queue with one, and each of them is woken
+once, when it is all on disk.
 """
 
 import collections
+from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent import futures
 import contextlib
 import threading
+from typing import Any
 from typing import Final
+from typing import Generic
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -32,6 +40,22 @@ from sqlalchemy import orm
 #: So many changes share a commit at most: the first waits for the last.
 MOST: Final = 64
 
+_T = TypeVar("_T")
+
+
+class _Place:
+    """A place in the line for the turn.
+
+    :param call: what to do, by whoever has the turn; None: only who waits
+        can do it.
+    """
+
+    def __init__(self, call: "_Call[Any] | None") -> None:
+        self.call = call
+        #: Closed while it waits.
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
 
 class FairLock:
     """A lock for whoever has waited longest."""
@@ -39,26 +63,40 @@ class FairLock:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._held = False
-        #: A closed gate for each that waits.
-        self._waiting: collections.deque[threading.Lock] = collections.deque()
+        self._waiting: collections.deque[_Place] = collections.deque()
 
-    def acquire(self, timeout_seconds: float) -> bool:
-        """False: it was not to be had in time."""
+    def acquire(
+        self, timeout_seconds: float, call: "_Call[Any] | None" = None
+    ) -> bool:
+        """False: it was not to be had in time.
+
+        With a call, another may have made that by then: see ``call.group``.
+        """
         with self._mutex:
             if not self._held:
                 self._held = True
                 return True
-            gate = threading.Lock()
-            gate.acquire()
-            self._waiting.append(gate)
-        if gate.acquire(timeout=max(0.0, timeout_seconds)):
+            place = _Place(call)
+            self._waiting.append(place)
+        if place.gate.acquire(timeout=max(0.0, timeout_seconds)):
             return True
         with self._mutex:
-            if gate in self._waiting:
-                self._waiting.remove(gate)
+            if place in self._waiting:
+                self._waiting.remove(place)
                 return False
-        # It was passed on in this very moment.
+        # It was passed on in this very moment, or the call is being made.
+        place.gate.acquire()
         return True
+
+    def take_call(self) -> "tuple[_Call[Any], threading.Lock] | None":
+        """The call of the first that waits, and its gate, to be opened by
+        whoever takes it. None: nobody waits, or the first has no call."""
+        with self._mutex:
+            first = self._waiting[0] if self._waiting else None
+            if first is None or first.call is None:
+                return None
+            self._waiting.popleft()
+            return first.call, first.gate
 
     def pass_on(self) -> bool:
         """Give it to the first that waits. False: nobody does, and the
@@ -66,14 +104,14 @@ class FairLock:
         with self._mutex:
             if not self._waiting:
                 return False
-            self._waiting.popleft().release()
+            self._waiting.popleft().gate.release()
             return True
 
     def release(self) -> None:
         """Let the next one have it."""
         with self._mutex:
             if self._waiting:
-                self._waiting.popleft().release()
+                self._waiting.popleft().gate.release()
             else:
                 self._held = False
 
@@ -90,8 +128,27 @@ class _Group:
             self.connection.close()
             raise
         self.size = 0
+        #: Of those whose calls were made for them: opened at the end.
+        self.gates: list[threading.Lock] = []
         #: Done when it is on disk; has the error if it is not.
         self.committed: futures.Future[None] = futures.Future()
+
+    @contextlib.contextmanager
+    def member(self) -> Iterator[orm.Session]:
+        """A savepoint. What is executed on the session's ``bind`` is in it,
+        and costs no transaction of the session's."""
+        self.size += 1
+        with (
+            self.connection.begin_nested(),
+            orm.Session(
+                self.connection,
+                join_transaction_mode="create_savepoint",
+                expire_on_commit=False,
+            ) as session,
+        ):
+            yield session
+            if session.in_transaction():
+                session.commit()
 
     def is_alive(self) -> bool:
         """SQLite ends a transaction by itself after some errors (see
@@ -121,6 +178,35 @@ class _Group:
             self.committed.set_result(None)
         finally:
             self.connection.close()
+            for gate in self.gates:
+                gate.release()
+
+
+class _Call(Generic[_T]):
+    """What a member does, in whichever thread."""
+
+    def __init__(self, work: Callable[[orm.Session], _T]) -> None:
+        self._work = work
+        #: In whose transaction it was made; None: not yet.
+        self.group: _Group | None = None
+        self._done: futures.Future[_T] = futures.Future()
+
+    def make(self, group: _Group) -> None:
+        """An error is kept for :meth:`result`."""
+        self.group = group
+        try:
+            with group.member() as session:
+                result = self._work(session)
+        except BaseException as error:
+            self._done.set_exception(error)
+        else:
+            self._done.set_result(result)
+
+    def result(self, group: _Group) -> _T:
+        """What it returned, when that is on disk."""
+        result = self._done.result()
+        group.committed.result()
+        return result
 
 
 class GroupCommit:
@@ -134,10 +220,6 @@ class GroupCommit:
         self._turn = FairLock()
         #: Open while the turn is passed on; only who has the turn has it.
         self._group: _Group | None = None
-        # Flushes and commits end at the member's savepoint.
-        self._sessions = orm.sessionmaker(
-            join_transaction_mode="create_savepoint", expire_on_commit=False
-        )
 
     @contextlib.contextmanager
     def member(self, wait_seconds: float) -> Iterator[orm.Session]:
@@ -151,21 +233,27 @@ class GroupCommit:
             members alike.
         """
         self._take_turn(wait_seconds)
+        group = self._open_group()
         try:
-            group = self._group = self._group or _Group(self._engine)
-        except BaseException:
-            self._turn.release()
-            raise
-        group.size += 1
-        try:
-            with (
-                self._sessions(bind=group.connection) as session,
-                session.begin(),
-            ):
+            with group.member() as session:
                 yield session
         finally:
             self._leave(group)
         group.committed.result()
+
+    def run(
+        self, work: Callable[[orm.Session], _T], wait_seconds: float
+    ) -> _T:
+        """As :meth:`member`, with a call in place of the block: it may be
+        made by the thread of another member."""
+        call = _Call(work)
+        self._take_turn(wait_seconds, call)
+        group = call.group
+        if group is None:
+            group = self._open_group()
+            call.make(group)
+            self._leave(group)
+        return call.result(group)
 
     @contextlib.contextmanager
     def alone(self, wait_seconds: float) -> Iterator[None]:
@@ -181,18 +269,34 @@ class GroupCommit:
         finally:
             self._turn.release()
 
-    def _take_turn(self, wait_seconds: float) -> None:
-        if not self._turn.acquire(wait_seconds):
+    def _take_turn(
+        self, wait_seconds: float, call: _Call[Any] | None = None
+    ) -> None:
+        if not self._turn.acquire(wait_seconds, call):
             raise exc.TimeoutError(
                 f"others have written for {wait_seconds:g} seconds"
             )
 
+    def _open_group(self) -> _Group:
+        try:
+            self._group = self._group or _Group(self._engine)
+        except BaseException:
+            self._turn.release()
+            raise
+        return self._group
+
     def _leave(self, group: _Group) -> None:
-        more = group.size < MOST and group.is_alive()
-        if more and self._turn.pass_on():
+        while self._has_room(group) and (taken := self._turn.take_call()):
+            call, gate = taken
+            group.gates.append(gate)
+            call.make(group)
+        if self._has_room(group) and self._turn.pass_on():
             return
         self._commit(group)
         self._turn.release()
+
+    def _has_room(self, group: _Group) -> bool:
+        return group.size < MOST and group.is_alive()
 
     def _commit(self, group: _Group) -> None:
         self._group = None

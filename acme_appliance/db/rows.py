@@ -62,6 +62,12 @@ def _delete(model: type[models.Base]) -> Any:
     )
 
 
+def _connection(session: orm.Session) -> sa.Connection:
+    """Of a session of :meth:`.session.Database.write`, whose transaction is
+    begun already: asked for it, the session would begin one inside."""
+    return cast(sa.Connection, session.bind)
+
+
 def _by_id(model: type[models.Base]) -> sa.ColumnElement[bool]:
     return table(model).c.id == sa.bindparam("this_id")
 
@@ -87,7 +93,7 @@ def insert(
 ) -> None:
     """Write new rows at once, all with the same columns."""
     if rows:
-        session.connection().execute(_insert(model), list(rows))
+        _connection(session).execute(_insert(model), list(rows))
 
 
 def delete(session: orm.Session, model: type[models.Base], id_: str) -> Any:
@@ -97,7 +103,7 @@ def delete(session: orm.Session, model: type[models.Base], id_: str) -> Any:
 
     :raises sqlalchemy.exc.NoResultFound: it is not there.
     """
-    return session.connection().execute(_delete(model), {"this_id": id_}).one()
+    return _connection(session).execute(_delete(model), {"this_id": id_}).one()
 
 
 def update(
@@ -113,7 +119,7 @@ def update(
     :raises sqlalchemy.exc.NoResultFound: it is not there.
     """
     statement = _update(model, tuple(values), True)
-    found = session.connection().execute(statement, {"this_id": id_, **values})
+    found = _connection(session).execute(statement, {"this_id": id_, **values})
     return found.one()
 
 
@@ -125,6 +131,6 @@ def change(
 ) -> None:
     """As :func:`update`, for whoever does not need the row."""
     statement = _update(model, tuple(values), False)
-    found = session.connection().execute(statement, {"this_id": id_, **values})
+    found = _connection(session).execute(statement, {"this_id": id_, **values})
     if not found.rowcount:
         raise exc.NoResultFound(f"there is no {model.__name__} {id_}")

@@ -12,11 +12,13 @@
 
 """Sessions: many readers, one writer, and every commit on disk."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import pathlib
 from typing import Any
 from typing import Final
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -29,6 +31,8 @@ WRITE_WAIT_SECONDS: Final = 30.0
 
 #: The newest migration.
 REVISION = "0004"
+
+_T = TypeVar("_T")
 
 
 class TooNew(Exception):
@@ -84,6 +88,11 @@ class Database:
         """
         with self._commits.member(WRITE_WAIT_SECONDS) as session:
             yield session
+
+    def run(self, work: Callable[[orm.Session], _T]) -> _T:
+        """As :meth:`write`, with a call in place of the block; cheaper where
+        many write. Another thread may make the call."""
+        return self._commits.run(work, WRITE_WAIT_SECONDS)
 
     def check_writable(self, wait_seconds: float) -> None:
         """Commit a change of nothing, to disk.

@@ -35,6 +35,8 @@ import logging
 import threading
 from typing import Final
 
+from sqlalchemy import orm
+
 from acme_appliance import problems
 from acme_appliance.service import core
 from acme_appliance.service import entries
@@ -198,14 +200,21 @@ class Journal:
         intent = operation.intent
         try:
             self.core.on_step(intent.id, "result:before")
-            with self.core.database.write() as session:
-                done = operation.finish(session)
-                self.entries.close(session, intent, types.JobState.SUCCEEDED)
+            done = self.core.database.run(
+                lambda session: self._finish(session, operation)
+            )
         except Exception as error:
             problem = failures.to_problem(error)
             raise self._leave_open(operation, problem) from error
         self.core.announce()
         self.core.on_step(intent.id, "result:after")
+        return done
+
+    def _finish(
+        self, session: orm.Session, operation: Operation
+    ) -> types.Done:
+        done = operation.finish(session)
+        self.entries.close(session, operation.intent, types.JobState.SUCCEEDED)
         return done
 
     def _back(
@@ -348,10 +357,13 @@ class Journal:
         state = types.JobState.RUNNING
         if run.queued:
             state = types.JobState.QUEUED
-        self.core.on_step(intent.id, "intent:before")
-        with self.core.database.write() as session:
+
+        def begin(session: orm.Session) -> None:
             self.entries.add(session, intent, state)
             run.operation.begin(session)
+
+        self.core.on_step(intent.id, "intent:before")
+        self.core.database.run(begin)
         self.core.on_step(intent.id, "intent:after")
 
     def _forget(self, run: _Run) -> None:

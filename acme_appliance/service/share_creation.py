@@ -56,6 +56,9 @@ class ShareCreation:
             lambda: self._decide_create(caller, share_id, body, if_match),
             wait_seconds,
         )
+        if isinstance(outcome, types.Done) and outcome.created:
+            # Measured by who made it.
+            return outcome
         return self.core.answer(outcome)
 
     def _create_claims(

@@ -29,6 +29,7 @@ from acme_appliance.service import operation
 from acme_appliance.service import quotas
 from acme_appliance.service import states
 from acme_appliance.service import types
+from acme_appliance.service import watch
 
 
 def volume_file(file: types.Body, size_bytes: int) -> engines.VolumeFile:
@@ -114,6 +115,8 @@ class CreateShare(ShareOperation):
     kind: ClassVar[str] = "share.create"
     #: As it was begun; None: not by this process.
     _row: SimpleNamespace | None = None
+    #: What the new volume file occupies.
+    _used_bytes: int | None = None
 
     def begin(self, session: orm.Session) -> None:
         self._check_limit(session)
@@ -216,18 +219,25 @@ class CreateShare(ShareOperation):
                 )
             ]
         file = volume_file(given["file"], given["size_bytes"])
+
+        def create() -> None:
+            engine.ensure_file(share_id, file)
+            self._look_at(file)
+
+        def adopt() -> None:
+            engine.adopt(share_id, given["source"]["file_name"], file)
+            self._look_at(file)
+
         if given["source"] is None:
-            return [
-                operation.Step(
-                    "create file", lambda: engine.ensure_file(share_id, file)
-                )
-            ]
-        old_name = given["source"]["file_name"]
-        return [
-            operation.Step(
-                "adopt file", lambda: engine.adopt(share_id, old_name, file)
-            )
-        ]
+            return [operation.Step("create file", create)]
+        return [operation.Step("adopt file", adopt)]
+
+    def _look_at(self, file: engines.VolumeFile) -> None:
+        """Here, where the disk is at work anyway: the answer needs no other
+        thread to ask it again."""
+        self._used_bytes = watch.used_bytes(
+            self.engine, self.intent.share_id, file.name
+        )
 
     def _directory_owner(self) -> engines.Owner | None:
         """None where the appliance makes the only file there is; else as
@@ -238,15 +248,7 @@ class CreateShare(ShareOperation):
         return engines.Owner(defaults.uid, defaults.gid)
 
     def finish(self, session: orm.Session) -> types.Done:
-        row = rows.update(
-            session,
-            models.Share,
-            self.intent.share_id,
-            state=types.State.AVAILABLE,
-            job_id=None,
-            generation=self.core.generations.next(),
-            updated_at=self.core.clock(),
-        )
+        row = self._write_result(session)
         self.core.add_event(
             session,
             "share.created",
@@ -254,7 +256,23 @@ class CreateShare(ShareOperation):
             detail={"name": row.name, "size_bytes": row.size_bytes},
         )
         # Nobody could be given access to it so far.
-        return types.Done(self.core.share_body(row, {}), created=True)
+        body = self.core.share_body(row, {})
+        body["used_bytes"] = self._used_bytes
+        return types.Done(body, created=True)
+
+    def _write_result(self, session: orm.Session) -> Any:
+        """Returns the row as it is then."""
+        values: types.Body = {
+            "state": types.State.AVAILABLE,
+            "job_id": None,
+            "generation": self.core.generations.next(),
+            "updated_at": self.core.clock(),
+        }
+        share_id = self.intent.share_id
+        if self._row is None:
+            return rows.update(session, models.Share, share_id, **values)
+        rows.change(session, models.Share, share_id, **values)
+        return SimpleNamespace(**{**vars(self._row), **values})
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         session.delete(self.row(session))

@@ -236,8 +236,14 @@ class PoolWatch(Watch):
         for share_id, name in files:
             if time.monotonic() > end:
                 break
-            try:
-                found[share_id] = self._engine.used_bytes(share_id, name)
-            except (engines.EngineError, OSError) as error:
-                LOG.debug("No usage of share %s: %s", share_id, error)
+            found[share_id] = used_bytes(self._engine, share_id, name)
         return found
+
+
+def used_bytes(engine: engines.Engine, share_id: str, name: str) -> int | None:
+    """What a share's volume file occupies; None: it cannot be told."""
+    try:
+        return engine.used_bytes(share_id, name)
+    except (engines.EngineError, OSError) as error:
+        LOG.debug("No usage of share %s: %s", share_id, error)
+        return None

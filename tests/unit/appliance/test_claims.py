@@ -152,10 +152,15 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
             database = self.world.database
             for engine in (database.engine, database.writers):
                 self.assertEqual(0, engine.pool.checkedout())
-            self.assertEqual({}, self.world.service.core.queue._lines)
+            if not self.is_step():
+                self.assertEqual({}, self.world.service.core.queue._lines)
             return used_bytes(*given)
 
         self.world.engine.used_bytes = ask
+
+    def is_step(self):
+        """Whether a change's own step asks: it holds the share anyway."""
+        return threading.current_thread().name.startswith("change ")
 
     def test_create_clone_and_the_same_again(self):
         for _ in range(2):

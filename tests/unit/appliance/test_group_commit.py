@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from acme_appliance.db import groupcommit
 from acme_appliance.db import models
+from acme_appliance.db import rows
 from acme_appliance.db.session import Database
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
@@ -210,6 +211,117 @@ class GroupCommitTest(unittest.TestCase):
         self.assertIsInstance(self.outcomes["early"], sa.exc.OperationalError)
         self.member("later")
         self.assertEqual(["later"], self.on_disk())
+
+
+class CallsTest(GroupCommitTest):
+    """The same, where members come with a call in place of a block."""
+
+    def setUp(self):
+        super().setUp()
+        #: By name: the thread that made the call.
+        self.threads = {}
+
+    def member(self, name, act=None):
+        def work(session):
+            self.threads[name] = threading.current_thread()
+            session.add(event(name))
+            session.flush()
+            if act is not None:
+                act(session)
+            return name
+
+        try:
+            result = self.database.run(work)
+        except Exception as error:
+            self.outcomes[name] = error
+        else:
+            found = result == name and name in self.on_disk()
+            self.outcomes[name] = None if found else AssertionError(name)
+
+    def test_one_thread_works_for_all_that_queue(self):
+        self.queue_up(("a",), ("b", self.break_off), ("c",))
+        self.assertEqual(
+            {threading.current_thread()}, {*self.threads.values()}
+        )
+        self.assertIsInstance(self.outcomes["b"], ZeroDivisionError)
+
+    def test_between_others_that_queue_with_a_block(self):
+        def block():
+            GroupCommitTest.member(self, "block")
+
+        threads = []
+
+        def start(session):
+            for number, work in enumerate(
+                (lambda: self.member("a"), block, lambda: self.member("b")), 1
+            ):
+                threads.append(threading.Thread(target=work))
+                threads[-1].start()
+                self.wait_for_queue(number)
+
+        self.member("first", start)
+        for thread in threads:
+            thread.join(PATIENCE)
+        self.assertEqual(
+            dict.fromkeys(["first", "a", "block", "b"]), self.outcomes
+        )
+        self.assertEqual(["first", "a", "block", "b"], self.on_disk())
+        self.assertEqual(1, self.commits)
+
+    def test_who_waits_too_long_has_no_call_made(self):
+        made = []
+
+        def overtake(session):
+            with self.assertRaises(sa.exc.TimeoutError):
+                self.database._commits.run(made.append, 0.01)
+
+        self.member("first", overtake)
+        self.assertEqual({"first": None}, self.outcomes)
+        self.assertEqual([], made)
+
+
+class RowsTest(unittest.TestCase):
+    """What is written as rows is in its member's savepoint."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.database = Database(f"sqlite:///{folder.name}/test.db")
+        self.addCleanup(self.database.close)
+        self.database.upgrade()
+
+    def insert(self, session, name):
+        rows.insert(session, models.Pool, {"name": name, "id": name})
+
+    def test_taken_back_with_what_the_session_wrote(self):
+        for first in (self.insert, self.add):
+
+            def work(session, first=first):
+                first(session, "a")
+                self.insert(session, "b")
+                raise ZeroDivisionError
+
+            with self.assertRaises(ZeroDivisionError):
+                self.database.run(work)
+        self.assertEqual([], self.names())
+
+    def test_kept_with_what_the_session_wrote(self):
+        def work(session):
+            self.insert(session, "a")
+            self.add(session, "b")
+            self.insert(session, "c")
+
+        self.database.run(work)
+        self.assertEqual(["a", "b", "c"], self.names())
+
+    def add(self, session, name):
+        session.add(models.Pool(name=name, id=name))
+        session.flush()
+
+    def names(self):
+        with self.database.read() as session:
+            query = sa.select(models.Pool.name).order_by(models.Pool.name)
+            return [*session.scalars(query)]
 
 
 class FairLockTest(unittest.TestCase):
