@@ -21,6 +21,7 @@ from collections.abc import Mapping
 import dataclasses
 import datetime
 import logging
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -30,6 +31,7 @@ from acme_appliance.db import models
 from acme_appliance.db import rows
 from acme_appliance.engines import base as engines
 from acme_appliance.service import core
+from acme_appliance.service import jobrows
 from acme_appliance.service import types
 from acme_appliance.service import views
 from acme_appliance.service.operation import Operation
@@ -37,8 +39,6 @@ from acme_appliance.service.operation import Operation
 LOG = logging.getLogger(__name__)
 
 Kinds = Mapping[str, type[Operation]]
-
-_OPEN = models.Job.state.in_(types.OPEN_JOB_STATES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Entries:
         with self.core.database.write() as session:
             session.execute(
                 sa.update(models.Job)
-                .where(models.Job.id == job_id, _OPEN)
+                .where(models.Job.id == job_id, jobrows.IS_OPEN)
                 .values(**values)
             )
 
@@ -157,19 +157,20 @@ class Entries:
     def view(self, job_id: str) -> types.Body:
         """The job as clients see it."""
         with self.core.database.read() as session:
-            return views.job(session.get_one(models.Job, job_id))
+            (row,) = jobrows.read_all(session, models.Job.id == job_id)
+            return views.job(row)
 
     def open(self, share_id: str | None = None) -> list[Open]:
         """The open jobs, of one share or of all, oldest first."""
-        columns = [
-            getattr(models.Job, field.name)
-            for field in dataclasses.fields(Open)
-        ]
-        statement = sa.select(*columns).where(_OPEN).order_by(models.Job.id)
+        conditions = [jobrows.IS_OPEN]
         if share_id is not None:
-            statement = statement.where(models.Job.share_id == share_id)
+            conditions.append(models.Job.share_id == share_id)
+        names = [field.name for field in dataclasses.fields(Open)]
         with self.core.database.read() as session:
-            return [Open(*row) for row in session.execute(statement)]
+            return [
+                Open(*(getattr(row, name) for name in names))
+                for row in jobrows.read_all(session, *conditions)
+            ]
 
     def build(self, job_id: str) -> tuple[Operation, problems.Problem | None]:
         """An open job's operation, and the problem that it is undone for.
@@ -180,12 +181,25 @@ class Entries:
         """
         try:
             with self.core.database.read() as session:
-                return self._build(session.get_one(models.Job, job_id))
-        except (engines.EngineError, sa.exc.SQLAlchemyError):
+                arguments = session.scalars(
+                    sa.select(models.Job.arguments).where(
+                        models.Job.id == job_id
+                    )
+                ).one()
+                (row,) = jobrows.read_all(session, models.Job.id == job_id)
+            if isinstance(row, jobrows.Mended):
+                raise problems.Problem.from_dict(row.last_problem)
+            return self._build(row, arguments)
+        except (
+            problems.Problem,
+            engines.EngineError,
+            sa.exc.SQLAlchemyError,
+        ):
             raise
         except Exception as error:
             # Whatever a broken row may lead to.
-            raise unreadable(job_id, error) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise jobrows.unreadable(job_id, reason) from error
 
     def readable(self) -> Iterator[tuple[Open, Operation]]:
         """The open jobs that can be taken up now."""
@@ -198,7 +212,7 @@ class Entries:
                 yield job, operation
 
     def _build(
-        self, row: models.Job
+        self, row: Any, arguments: types.Body
     ) -> tuple[Operation, problems.Problem | None]:
         intent = types.Intent(
             id=row.id,
@@ -206,7 +220,7 @@ class Entries:
             namespace=row.namespace,
             share_id=row.share_id,
             snapshot_id=row.snapshot_id,
-            arguments=row.arguments,
+            arguments=arguments,
             actor=row.actor,
             request_id=row.request_id,
         )
@@ -218,13 +232,3 @@ class Entries:
         if not row.undo:
             return operation, None
         return operation, problems.Problem.from_dict(row.problem or {})
-
-
-def unreadable(job_id: str, error: Exception) -> problems.Problem:
-    return problems.Problem(
-        "job.unreadable",
-        f"The journal's entry {job_id} cannot be read by this release"
-        f" ({type(error).__name__}: {error}). Install the release that wrote"
-        " it; or stop the appliance and close the entry: acme-appliance"
-        f" reconcile --apply --close-job {job_id}",
-    )

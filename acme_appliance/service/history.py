@@ -16,10 +16,13 @@ from collections.abc import Mapping
 import time
 from typing import Any
 
+import sqlalchemy as sa
+
 from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.service import core
 from acme_appliance.service import failures
+from acme_appliance.service import jobrows
 from acme_appliance.service import journal
 from acme_appliance.service import pages
 from acme_appliance.service import types
@@ -43,7 +46,7 @@ class Jobs:
         while True:
             body = self._read(caller, job_id)
             left = deadline.remaining()
-            if left <= 0 or body["state"] not in types.OPEN_JOB_STATES:
+            if left <= 0 or body["state"] in types.ENDED_JOB_STATES:
                 return body
             if not self.journal.wait(job_id, min(left, _LOOK_SECONDS)):
                 return body
@@ -55,18 +58,34 @@ class Jobs:
         limit: int,
         marker: str | None,
     ) -> types.Page:
-        return pages.read_page(
-            self.core.database,
-            pages.visible(models.Job, caller, filters),
-            models.Job.id,
-            limit=limit,
-            marker=marker,
-            show=pages.each(views.job),
-        )
+        statement = _statement(caller, filters)
+
+        def read(wanted: sa.Select[Any], show: pages.Show) -> types.Page:
+            return pages.read_page(
+                self.core.database,
+                wanted,
+                models.Job.id,
+                limit=limit,
+                marker=marker,
+                show=show,
+            )
+
+        try:
+            return read(
+                statement,
+                pages.each(lambda row: views.job(jobrows.checked(row))),
+            )
+        except jobrows.BROKEN:
+            return read(
+                statement.with_only_columns(models.Job.id),
+                lambda session, ids: (
+                    views.job(jobrows.read(session, id_)) for id_ in ids
+                ),
+            )
 
     def cancel(self, caller: types.Caller, job_id: str) -> types.Body:
         body = self._read(caller, job_id)
-        if body["state"] in types.OPEN_JOB_STATES:
+        if body["state"] not in types.ENDED_JOB_STATES:
             try:
                 self.journal.cancel(job_id)
             except Exception as error:
@@ -80,12 +99,24 @@ class Jobs:
 
     def _read(self, caller: types.Caller, job_id: str) -> types.Body:
         with self.core.database.read() as session:
-            row = session.get(models.Job, job_id)
-            if row is None or not caller.sees(row.namespace):
+            found = jobrows.read_all(session, models.Job.id == job_id)
+            if not found or not caller.sees(found[0].namespace):
                 raise problems.Problem(
                     "job.not_found", f"There is no job {job_id}."
                 )
-            return views.job(row)
+            return views.job(found[0])
+
+
+def _statement(
+    caller: types.Caller, filters: Mapping[str, Any]
+) -> sa.Select[Any]:
+    if filters.get("state") != types.JobState.RUNNING:
+        return pages.visible(models.Job, caller, filters)
+    # As clients see it: also jobs in a state that is not known here.
+    others = {k: v for k, v in filters.items() if k != "state"}
+    return pages.visible(models.Job, caller, others).where(
+        jobrows.IS_OPEN, models.Job.state != types.JobState.QUEUED
+    )
 
 
 class Events:

@@ -27,6 +27,7 @@ from sqlalchemy import orm
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.service import core
+from acme_appliance.service import jobrows
 from acme_appliance.service import states
 from acme_appliance.service import types
 
@@ -156,9 +157,7 @@ def _half(row: Any) -> Finding:
 
 def _marked(session: orm.Session, share_id: str) -> list[Row]:
     """The share, and its snapshots, where a job is named that is over."""
-    open_jobs = sa.select(models.Job.id).where(
-        models.Job.state.in_(types.OPEN_JOB_STATES)
-    )
+    open_jobs = sa.select(models.Job.id).where(jobrows.IS_OPEN)
     found: list[Row] = []
     for table, key in (
         (models.Share, models.Share.id),

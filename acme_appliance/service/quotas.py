@@ -25,6 +25,7 @@ from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance.db import models
+from acme_appliance.service import jobrows
 from acme_appliance.service import types
 
 #: The kind of job that grows a share; see share_operations.UpdateShare.
@@ -117,7 +118,7 @@ def _growing(session: orm.Session, namespace: str, job_id: str | None) -> int:
         sa.select(job.id, arguments, share.size_bytes)
         .join(share, share.id == job.share_id)
         .where(
-            job.state.in_(types.OPEN_JOB_STATES),
+            jobrows.IS_OPEN,
             job.namespace == namespace,
             job.kind == _UPDATE,
         )

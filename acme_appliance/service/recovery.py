@@ -34,6 +34,7 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
 from acme_appliance.service import bounds
 from acme_appliance.service import changes
+from acme_appliance.service import jobrows
 from acme_appliance.service import metadata_repair
 from acme_appliance.service import openjobs
 from acme_appliance.service import types
@@ -136,7 +137,8 @@ class Recovery:
         return self._compare(apply, remove=apply)
 
     def _compare(self, apply: bool, remove: bool) -> Report:
-        self.core.generations.reserve()
+        if apply:
+            self.core.generations.reserve()
         report = Report(applied=apply)
         for job in self.journal.entries.open():
             if job.unreadable:
@@ -225,9 +227,7 @@ class Recovery:
         """What the database has of a pool: there may be very many, and it
         is not asked again for each."""
         is_open = table.job_id.in_(
-            sa.select(models.Job.id).where(
-                models.Job.state.in_(types.OPEN_JOB_STATES)
-            )
+            sa.select(models.Job.id).where(jobrows.IS_OPEN)
         )
         statement = sa.select(
             table.id,

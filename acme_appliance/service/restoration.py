@@ -42,6 +42,7 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.service import core
 from acme_appliance.service import descriptions
 from acme_appliance.service import identity
+from acme_appliance.service import jobrows
 from acme_appliance.service import share_operations
 from acme_appliance.service import types
 from acme_appliance.service.identity import Relation
@@ -388,13 +389,22 @@ class _Pool:
     # -- what an older copy has wrong
 
     def _close_jobs(self) -> None:
-        statement = sa.select(models.Job).where(
-            models.Job.state.in_(types.OPEN_JOB_STATES)
+        # No more of a row is read than is needed: it may be broken.
+        statement = sa.select(models.Job.id, models.Job.request_id).where(
+            jobrows.IS_OPEN
         )
-        for job in self.session.scalars(statement):
-            job.state = types.JobState.CANCELLED
-            job.finished_at = self.core.clock()
-            job.problem = _SUPERSEDED.to_dict(request_id=job.request_id)
+        for job in self.session.execute(statement).all():
+            # At once, not with a flush: a look must not.
+            if self.report.applied:
+                self.session.execute(
+                    sa.update(models.Job)
+                    .where(models.Job.id == job.id)
+                    .values(
+                        state=types.JobState.CANCELLED,
+                        finished_at=self.core.clock(),
+                        problem=_SUPERSEDED.to_dict(request_id=job.request_id),
+                    )
+                )
             if job.id not in self.report.closed_jobs:
                 self.report.closed_jobs.append(job.id)
 

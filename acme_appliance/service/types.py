@@ -53,7 +53,10 @@ class JobState(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-OPEN_JOB_STATES = (JobState.QUEUED, JobState.RUNNING)
+#: Any other state is that of an open job: also one of a later release.
+ENDED_JOB_STATES = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,11 +117,16 @@ def snapshot(row: models.Snapshot) -> types.Body:
     }
 
 
-def job(row: models.Job) -> types.Body:
+def job(row: Any) -> types.Body:
+    """:param row: a job without faults, see ``jobrows``."""
+    state = str(row.state)
+    if state not in set(types.JobState):
+        # Clients know no others; it is not ended, and no one may cancel it.
+        state = types.JobState.RUNNING.value
     return {
         "id": row.id,
         "kind": row.kind,
-        "state": str(row.state),
+        "state": state,
         "namespace": row.namespace,
         "share_id": row.share_id,
         "snapshot_id": row.snapshot_id,

@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What only looks writes nothing: the database cannot be written here."""
+
+import hashlib
+import pathlib
+
+from acme_appliance.db import session as db
+from acme_appliance.service import Service
+from tests.unit.appliance import case
+from tests.unit.appliance import world as worlds
+
+
+class TestLooks(case.ServiceCase):
+    def setUp(self):
+        super().setUp()
+        self.share_id = self.make_share()
+        self.world.put_access(self.share_id)
+        self.make_snapshot(self.share_id)
+        self.world.steps.hooks["grow file:before"] = self.die
+        with self.assertRaises(worlds.Crash):
+            self.world.patch_share(self.share_id, size_bytes=2 * worlds.MIB)
+        self.world.service.stop()
+        file = self.world.database.url.database
+        self.file = pathlib.Path(file)
+        database = db.Database(f"sqlite:///file:{file}?mode=ro&uri=true")
+        self.addCleanup(database.close)
+        self.looker = Service(
+            database,
+            self.world.engines,
+            self.world.exporter,
+            self.world.settings,
+            clock=self.world.clock,
+        )
+        self.addCleanup(self.looker.stop)
+
+    def die(self):
+        raise worlds.Crash
+
+    def content(self):
+        wal = self.file.with_name(f"{self.file.name}-wal")
+        return [
+            hashlib.sha256(each.read_bytes()).hexdigest()
+            for each in (self.file, wal)
+            if each.exists()
+        ]
+
+    def test_reconcile(self):
+        before = self.content()
+        report = self.looker.reconcile(False)
+        self.assertEqual(1, len(report["open_jobs"]))
+        self.assertEqual(before, self.content())
+
+    def test_reconcile_finds_differences(self):
+        self.world.exporter.withdraw(self.share_id)
+        report = self.looker.reconcile(False)
+        self.assertEqual(1, len(report["export_differences"]))
+
+    def test_restore(self):
+        self.looker.restore(apply=False, adopt_into=None)
+
+    def test_status(self):
+        before = self.content()
+        self.looker.compare_exports()
+        status = self.looker.status()
+        self.looker.obstacles()
+        self.looker.warnings()
+        self.assertEqual(1, len(status["open_jobs"]))
+        self.assertEqual(before, self.content())
