@@ -68,6 +68,18 @@ class TestDefault(Case):
             [error["pointer"] for error in caught.exception.errors],
         )
 
+    @ddt.data("0777", "0770", "0060", "0461", "1660")
+    def test_modes_with_other_bits_are_refused(self, mode):
+        for source in ({}, {"type": "share", "id": self.make_share()}):
+            self.check_problem(
+                "request.invalid",
+                lambda s=source: self.world.put_share(
+                    ID, source=s or None, file={"mode": mode}
+                ),
+                "/file/mode",
+            )
+        self.assertNotIn(ID, self.world.engine.ids(worlds.share(ID).kind))
+
     @ddt.data(1000, 42407, 64061, 65533)
     def test_users_and_the_default_owner_are_allowed(self, value):
         id_ = self.make_share(file={"uid": value, "gid": value})
@@ -124,6 +136,23 @@ class TestSharesOfEarlierReleases(Case):
             row.create_request = {**row.create_request, "file": {"uid": 0}}
         done = self.world.put_share(id_, file={"uid": 0})
         self.assertFalse(done.created)
+
+    def test_same_create_again_with_the_mode_of_an_earlier_release(self):
+        """Its driver sent 0777."""
+        id_ = self.make_old(mode="0777")
+        with self.world.database.write() as session:
+            row = session.get_one(models.Share, id_)
+            row.create_request = {
+                **row.create_request,
+                "file": {"mode": "0777"},
+            }
+        done = self.world.put_share(id_, file={"mode": "0777"})
+        self.assertFalse(done.created)
+        self.assertEqual("0777", done.body["file"]["mode"])
+        self.check_problem(
+            "share.exists_mismatch",
+            lambda: self.world.put_share(id_, file={"mode": "0770"}),
+        )
 
     def test_clones_have_the_default_owner_and_no_special_bits(self):
         id_ = self.make_old(uid=0, gid=1000, mode="0757")
