@@ -46,10 +46,18 @@ from acme_cinder import holders
 
 _RESERVED = fields.VolumeAttachStatus.RESERVED
 _ATTACHING = fields.VolumeAttachStatus.ATTACHING
-#: In these, a volume waits for nothing but attachments and detachments; in
-#: all others Cinder works on it.
-_QUIET = frozenset(
-    {"available", "reserved", "attaching", "in-use", "detaching"}
+#: In these, Cinder connects a volume only for attachments; in all others it
+#: may do so for itself. To extend one it needs no connection.
+QUIET = frozenset(
+    {
+        "available",
+        "reserved",
+        "attaching",
+        "in-use",
+        "detaching",
+        "extending",
+        "error_extending",
+    }
 )
 _COPYING = frozenset({"starting", "migrating"})
 
@@ -141,7 +149,7 @@ class Situation:
         copying = self.volume.migration_status in _COPYING
         attached = any(item.connector for item in self.records)
         # Of an attached volume, Nova makes the copy.
-        return self.volume.status not in _QUIET or (copying and not attached)
+        return self.volume.status not in QUIET or (copying and not attached)
 
     @property
     def is_idle(self) -> bool:

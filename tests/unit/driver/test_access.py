@@ -315,6 +315,7 @@ class RepairTest(base.DriverTestCase):
                 self.assertEqual(0, self.log.total)
 
 
+@ddt.ddt
 class FactsTest(base.DriverTestCase):
     """What the rules follow from is looked at when it is used."""
 
@@ -487,6 +488,22 @@ class FactsTest(base.DriverTestCase):
         for _ in range(2):
             self.driver._sweep.run()
         self.assertEqual({}, self.exported(self.volume))
+
+    @ddt.data("extending", "error_extending")
+    def test_attached_while_it_is_extended(self, status):
+        """Its access ends with the attachment, not some sweeps later."""
+        volume = self.create(multiattach=True)
+        self.attach(volume, ONE)
+        row = cinderworld.attachment(volume, None)
+        volume = cinderworld.reloaded(volume)
+        volume.status = status
+        volume.save()
+        self.driver.initialize_connection(volume, TWO)
+        row.connector = TWO
+        row.attach_status = "attached"
+        row.save()
+        self.detach(row)
+        self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
 
     def test_the_label_follows_a_migration(self):
         source = self.create()
