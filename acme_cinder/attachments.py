@@ -290,17 +290,23 @@ class Attachments:
             if need is None:
                 self._release(volume, host)
             rules = api.revoke_access(volume.name_id, holder)
+            if rules is None:
+                self._shares.check_gone(volume)
         elif need is not None and need.clients and wanted.may_take:
             rules = self.access.grant(api, volume, holder, need).access
         else:
             share = api.find_share(volume.name_id)
             rules = share.access if share else None
+            if share is None:
+                self._shares.check_gone(volume)
         self.access.settle_others(api, volume, rules, wanted)
         return stays
 
     def _disconnect_all(self, volume: objects.Volume) -> None:
         share = self._api.find_share(volume.name_id)
         self._release(volume, holders.this_host())
+        if share is None:
+            self._shares.check_gone(volume)
         for holder in share.access if share else ():
             if holders.is_attachments(holder):
                 self._api.revoke_access(volume.name_id, holder)

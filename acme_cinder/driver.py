@@ -27,6 +27,7 @@ from oslo_log import log as logging
 
 from acme_cinder import access
 from acme_cinder import attachments
+from acme_cinder import copies
 from acme_cinder import errors
 from acme_cinder import exportcheck
 from acme_cinder import images
@@ -36,6 +37,7 @@ from acme_cinder import mount
 from acme_cinder import opts
 from acme_cinder import peers
 from acme_cinder import reaper
+from acme_cinder import recognition
 from acme_cinder import settings as options
 from acme_cinder import shares
 from acme_cinder import startup
@@ -140,9 +142,12 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._settings = settings
         self._api = api
         self._mounts = mounts
-        self._shares = shares.Shares(api, settings, mounts)
+        known = recognition.Recognition(api, self.host, self.cluster_name)
+        self._shares = shares.Shares(api, settings, mounts, known)
+        image_copies = copies.Copies(self._shares, mounts)
         self._images = images.Images(
             self._shares,
+            image_copies,
             execute=self._execute,
             as_root=not settings.secure_operations,
             blocksize=self.configuration.volume_dd_blocksize,
@@ -150,7 +155,9 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._attachments = attachments.Attachments(
             settings, self._shares, mounts
         )
-        self._export_check = exportcheck.ExportCheck(api, self._attachments)
+        self._export_check = exportcheck.ExportCheck(
+            api, self._attachments, known
+        )
         self._reaper = reaper.Reaper(
             api, mounts, settings.reap_interval_seconds
         )
@@ -158,6 +165,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             api,
             self._attachments.access,
             self._shares,
+            image_copies,
             settings.reap_interval_seconds,
         )
 
@@ -325,7 +333,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     @volume_utils.trace
     def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
         with errors.operation("Deleted", snapshot=snapshot):
-            self._api.delete_snapshot(snapshot.id)
+            self._shares.delete_snapshot(snapshot)
 
     def backup_use_temp_snapshot(self) -> bool:
         """No: a snapshot cannot be attached, only a clone of it can."""

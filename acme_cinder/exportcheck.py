@@ -18,9 +18,10 @@ would put the volume in error, so there is none here. All volumes together
 have a time budget: what is left is checked later, from the periodic report
 of the driver's statistics.
 
-The appliance may know none of the volumes: the credential belongs to another
-namespace, or the appliance was replaced. That is one error in the log, and
-the back end is reported down until it is mended. Nothing else is changed.
+The appliance may know none of the volumes; see :mod:`.recognition`. That is
+one error in the log, and the back end is reported down until it is mended.
+Nothing else is changed. A share that is gone alone is an error in the log, and
+no more.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from cinder import objects
 from oslo_log import log as logging
 
 from acme_cinder import attachments
+from acme_cinder import recognition
 import acme_client
 
 LOG = logging.getLogger(__name__)
@@ -76,11 +78,13 @@ class ExportCheck:
         self,
         api: acme_client.Client,
         volume_attachments: attachments.Attachments,
+        known: recognition.Recognition,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api.with_deadline(_CALL_SECONDS)
         self._attachments = volume_attachments
+        self._recognition = known
         self._clock = clock
         self._lock = threading.Lock()
         self._until = clock() + BUDGET_SECONDS
@@ -88,13 +92,15 @@ class ExportCheck:
         self._absent: set[str] = set()
         self._told: frozenset[str] = frozenset()
         self._known: set[str] = set()
+        #: None while nothing was compared.
+        self._foreign: bool | None = None
         self._can_list = True
         self._listing: dict[str, Rules] | None = None
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the appliance knows none of the attached volumes."""
-        return bool(self._absent) and not self._known
+        """Whether the appliance knows none of the volumes."""
+        return bool(self._foreign)
 
     # -- at the start
 
@@ -146,6 +152,7 @@ class ExportCheck:
             # What was absent may be there by now.
             self._waiting.extend(self._absent.difference(self._waiting))
             self._run()
+            self._recognise()
         except _PUT_OFF as error:
             LOG.warning(
                 "%(count)d attached volumes are still to be checked: "
@@ -174,6 +181,22 @@ class ExportCheck:
             except Exception as error:
                 _warn(volume, error)
                 self._waiting.rotate(-1)
+
+    def _recognise(self) -> None:
+        """Once, and again while the appliance or a volume is in doubt."""
+        if self._known:
+            foreign = False
+        elif self._absent or self._foreign is not False:
+            foreign = self._recognition.is_foreign(listing=self._listing)
+        else:
+            return
+        if foreign and not self._foreign:
+            LOG.error(
+                "The back end is reported down: %s. %s",
+                recognition.FOREIGN,
+                _DOWN,
+            )
+        self._foreign = foreign
 
     def _check(self, volume: objects.Volume) -> None:
         if self._clock() >= self._until:
@@ -212,6 +235,8 @@ class ExportCheck:
     def _tell_of_absent(self) -> None:
         """Once for all of them, and again when there are others."""
         absent = frozenset(self._absent)
+        if self.is_foreign:
+            return
         if absent <= self._told:
             self._told = absent
             return
@@ -220,24 +245,16 @@ class ExportCheck:
         if len(absent) > _NAMED:
             named += ", ..."
         LOG.error(
-            "The appliance has no shares of %(absent)d attached volumes, "
-            "while it has those of %(known)d others: %(named)s. %(advice)s",
-            {
-                "absent": len(absent),
-                "known": len(self._known),
-                "named": named,
-                "advice": _FOREIGN if self.is_foreign else _LOST,
-            },
+            "The appliance has no shares of %(absent)d attached volumes: "
+            "%(named)s. Look for them on the appliance; no volume is changed",
+            {"absent": len(absent), "named": named},
         )
 
 
-_FOREIGN = (
-    "The credential (acme_api_token, or nas_user and nas_password) belongs "
-    "to another namespace, or acme_api_addresses leads to another appliance "
-    "than the one that the volumes were made on. The back end is reported "
-    "down until this is mended; no volume is changed"
+_DOWN = (
+    "No volume is changed until this is mended, and none is deleted or "
+    "detached. If that appliance is lost for good, see the documentation"
 )
-_LOST = "Look for them on the appliance; no volume is changed"
 
 
 def _warn(volume: objects.Volume, error: Exception) -> None:

@@ -33,6 +33,7 @@ from cinder.image import image_utils
 from cinder.volume import volume_utils
 from oslo_config import cfg
 
+from acme_cinder import copies
 from acme_cinder import errors
 from acme_cinder import records
 from acme_cinder import shares
@@ -55,12 +56,14 @@ class Images:
     def __init__(
         self,
         volume_shares: shares.Shares,
+        image_copies: copies.Copies,
         *,
         execute: Any,
         as_root: bool,
         blocksize: str,
     ) -> None:
         self._shares = volume_shares
+        self._copies = image_copies
         self._execute = execute
         self._as_root = as_root
         self._blocksize = blocksize
@@ -156,7 +159,7 @@ class Images:
         locked by the guest's QEMU, and goes on being written.
         """
         if records.read(volume).records:
-            source = self._shares.copied(volume, str(image_meta["id"]))
+            source = self._copies.made(volume, str(image_meta["id"]))
         else:
             source = self._shares.mounted(volume)
         with source as path:

@@ -231,6 +231,25 @@ class Mounts:
         with self._locks.changing_if_free(share_id) as free:
             return free and self._undo_if_unused(share_id, revoke)
 
+    # -- work that nobody can tell by a mount
+
+    @contextlib.contextmanager
+    def at_work(self, name: str) -> Iterator[None]:
+        """Let all processes of this host know, until this one is done with
+        it, or dead."""
+        with self._locks.changing(name):
+            user = self._locks.use(name)
+        try:
+            yield
+        finally:
+            os.close(user)
+
+    @contextlib.contextmanager
+    def idle(self, name: str) -> Iterator[bool]:
+        """Whether nobody on this host is at work; nobody begins meanwhile."""
+        with self._locks.changing_if_free(name) as free:
+            yield free and not self._locks.in_use(name)
+
     def _undo_if_unused(
         self, share_id: str, revoke: Callable[[], None]
     ) -> bool:

@@ -26,7 +26,6 @@ import contextlib
 import dataclasses
 import time
 from typing import Any
-import uuid
 
 from cinder import exception
 from cinder import objects
@@ -38,6 +37,7 @@ from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
 from acme_cinder import mount
+from acme_cinder import recognition
 from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import volumefile
@@ -49,9 +49,6 @@ VOLUME_FILE = "share.volume_file"
 GROW_ONLINE = "share.grow_online"
 VOLUME_LABEL = "cinder.volume_id"
 _SNAPSHOT_LABEL = "cinder.snapshot_id"
-#: Of copies that are made for an image.
-_COPY_LABEL = "cinder.copy_of"
-_IMAGE_LABEL = "cinder.image_id"
 #: How long to believe what a pool can do; also refreshed by the stats.
 _FEATURES_SECONDS = 300.0
 
@@ -108,6 +105,7 @@ class Shares:
         api: acme_client.Client,
         settings: options.Settings,
         mounts: mount.Mounts,
+        known: recognition.Recognition,
     ) -> None:
         self.api = api
         self.features = PoolFeatures(api)
@@ -119,6 +117,7 @@ class Shares:
         )
         self._settings = settings
         self._mounts = mounts
+        self._known = known
 
     def create(
         self,
@@ -206,27 +205,7 @@ class Shares:
         id.
         """
         with _left_on_error(volume.name, volume.name_id):
-            self.delete(volume)
-
-    @contextlib.contextmanager
-    def copied(self, volume: objects.Volume, image_id: str) -> Iterator[str]:
-        """Have a copy of a volume as it is at this moment, mounted here;
-        gives the path of its file.
-
-        The copy is a share of its own for so long, which is not in Cinder.
-        Should the service die, its labels tell what it was made for.
-        """
-        copy = _copy_of(volume, image_id)
-        origin = Origin(
-            acme_client.Source("share", volume.name_id), volume.name
-        )
-        labels = {_COPY_LABEL: volume.id, _IMAGE_LABEL: image_id}
-        copy.update(self.create(copy, origin, labels))
-        try:
-            with self.mounted(copy) as path:
-                yield path
-        finally:
-            self.discard(copy)
+            self._delete(volume)
 
     def create_snapshot(self, snapshot: objects.Snapshot) -> None:
         """Take a snapshot of a volume, attached or not."""
@@ -295,12 +274,55 @@ class Shares:
 
         Rules of ours that are left over, with nothing attached any more,
         are taken away; others keep the share.
+
+        :raises VolumeIsBusy: as :mod:`.recognition` says, the share may be
+            there: then Cinder keeps the volume, and it is available again.
         """
+        doubt = None if self._delete(volume) else self._known.doubt(volume)
+        if doubt is None:
+            return
+        if not volume.provider_location:
+            # It was not made to the end: never to become available.
+            raise exception.VolumeBackendAPIException(data=doubt)
+        raise exception.VolumeIsBusy(
+            message=f"{volume.name} is not deleted: {doubt}",
+            volume_name=volume.name,
+        )
+
+    def _delete(self, volume: objects.Volume) -> bool:
+        """:returns: whether there was a share."""
         try:
-            self.api.delete_share(volume.name_id)
+            return self.api.delete_share(volume.name_id)
         except acme_client.InUse:
             self._revoke_leftovers(volume)
             self.api.delete_share(volume.name_id)
+            return True
+
+    def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
+        """Delete a snapshot; gone is fine.
+
+        :raises SnapshotIsBusy: it may be there, as for a volume.
+        """
+        if self.api.delete_snapshot(snapshot.id):
+            return
+        doubt = self._known.doubt(snapshot.volume)
+        if doubt is not None:
+            raise exception.SnapshotIsBusy(
+                message=f"{snapshot.name} is not deleted: {doubt}",
+                snapshot_name=snapshot.name,
+            )
+
+    def check_gone(self, volume: objects.Volume) -> None:
+        """There is no share to take access away from.
+
+        :raises VolumeBackendAPIException: it may be there.
+        """
+        doubt = self._known.doubt(volume)
+        if doubt is not None:
+            raise exception.VolumeBackendAPIException(
+                data=f"{volume.name} is not detached, and hosts keep their "
+                f"access: {doubt}"
+            )
 
     def _revoke_leftovers(self, volume: objects.Volume) -> None:
         share = self.api.get_share(volume.name_id)
@@ -364,10 +386,12 @@ class Shares:
                 self._settings.mount_options_for(export.nfs_versions),
             )
 
-        def revoke() -> None:
-            self.api.revoke_access(share_id, holder)
+        return mount.Access(grant, lambda: self.revoke_own(share_id))
 
-        return mount.Access(grant, revoke)
+    def revoke_own(self, share_id: str) -> None:
+        """Take away what the driver's mounts here have needed."""
+        holder = holders.of_mounts(holders.this_host())
+        self.api.revoke_access(share_id, holder)
 
     def _portal_of(self, present: str | None) -> str:
         """The address to find our own one for, before the rule is made."""
@@ -405,17 +429,6 @@ def _left_on_error(name: str, id_: str) -> Iterator[None]:
             "%(name)s may be left on the appliance, with the id %(id)s",
             {"name": name, "id": id_},
         )
-
-
-def _copy_of(volume: objects.Volume, image_id: str) -> objects.Volume:
-    """A volume that Cinder does not have, with an id that can be told."""
-    return objects.Volume(
-        context=volume.obj_context,
-        id=str(uuid.uuid5(uuid.UUID(volume.name_id), image_id)),
-        _name_id=None,
-        size=volume.size,
-        host=volume.host,
-    )
 
 
 def bytes_of(size: int | str) -> int:

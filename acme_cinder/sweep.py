@@ -34,6 +34,7 @@ from cinder import objects
 from oslo_log import log as logging
 
 from acme_cinder import access
+from acme_cinder import copies
 from acme_cinder import errors
 from acme_cinder import holders
 from acme_cinder import records
@@ -59,6 +60,7 @@ class Sweep:
         api: acme_client.Client,
         rights: access.Access,
         volume_shares: shares.Shares,
+        image_copies: copies.Copies,
         interval_seconds: float,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -66,6 +68,7 @@ class Sweep:
         self._api = api.with_deadline(_CALL_SECONDS)
         self._access = rights
         self._shares = volume_shares
+        self._copies = image_copies
         self._interval_seconds = interval_seconds
         self._clock = clock
         # At the start, all attached volumes are checked anyway.
@@ -123,6 +126,9 @@ class Sweep:
         found: list[records.Record],
         clients_of: Callable[[str, str], tuple[str, ...]],
     ) -> None:
+        if copies.is_copy(share):
+            self._copies.remove_if_orphaned(share)
+            return
         ours = [name for name in share.access if holders.is_attachments(name)]
         labelled = share.labels.get(shares.VOLUME_LABEL) == volume_id
         if not (ours or found) or (

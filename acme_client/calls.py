@@ -112,9 +112,19 @@ class Calls:
 
     def remove(
         self, resource: str, gone: tuple[str, ...], query: Mapping[str, str]
-    ) -> None:
-        """Delete; an answer that it is ``gone`` is as good as any."""
-        self._remove(resource, gone, requester.nothing, query)
+    ) -> bool:
+        """Delete; an answer that it is ``gone`` is as good as any.
+
+        :returns: whether there was anything.
+        """
+
+        def was_there(reply: transport.Reply) -> bool:
+            requester.nothing(reply)
+            return "Was-Absent" not in reply.headers
+
+        return self._remove(
+            resource, gone, was_there, query, after_job=True, if_gone=False
+        )
 
     def remove_from(
         self, resource: str, gone: tuple[str, ...], reader: Reader[_T]
@@ -130,7 +140,9 @@ class Calls:
             requester.nothing(reply)
             return None
 
-        return self._remove(resource, gone, read, {})
+        return self._remove(
+            resource, gone, read, {}, after_job=None, if_gone=None
+        )
 
     def _remove(
         self,
@@ -138,7 +150,10 @@ class Calls:
         gone: tuple[str, ...],
         reader: ReplyReader[_T],
         query: Mapping[str, str],
-    ) -> _T | None:
+        *,
+        after_job: _T,
+        if_gone: _T,
+    ) -> _T:
         call = self.begin()
         request = messages.change("DELETE", resource, query=query)
         try:
@@ -149,7 +164,8 @@ class Calls:
         except errors.NotFound as exc:
             if exc.code not in gone:
                 raise
-        return None
+            return if_gone
+        return after_job
 
     def pages(
         self, kind: str, filters: Mapping[str, str], reader: Reader[_T]

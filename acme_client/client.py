@@ -266,15 +266,17 @@ class Client:
         path = messages.path("shares", share_id)
         return self._calls.update(path, body, if_match, models.Share.from_json)
 
-    def delete_share(self, share_id: str, *, cascade: bool = False) -> None:
+    def delete_share(self, share_id: str, *, cascade: bool = False) -> bool:
         """Make sure that the share is gone; absent is success.
 
         :param cascade: with its snapshots.
+        :returns: whether there was one, as far as the appliance tells.
+            After a lost reply it may be gone by this very call.
         :raises InUse: it has access rules.
         :raises HasSnapshots: it has snapshots, and cascade is False.
         """
         query = {"snapshots": "cascade" if cascade else "fail"}
-        self._calls.remove(
+        return self._calls.remove(
             messages.path("shares", share_id), ("share.not_found",), query
         )
 
@@ -338,9 +340,12 @@ class Client:
             messages.change("PUT", path, body), models.Snapshot.from_json
         )
 
-    def delete_snapshot(self, snapshot_id: str) -> None:
-        """Make sure that the snapshot is gone; absent is success."""
-        self._calls.remove(
+    def delete_snapshot(self, snapshot_id: str) -> bool:
+        """Make sure that the snapshot is gone; absent is success.
+
+        :returns: whether there was one, as for a share.
+        """
+        return self._calls.remove(
             messages.path("snapshots", snapshot_id),
             ("snapshot.not_found",),
             {},

@@ -308,7 +308,7 @@ class Access:
         with self.core.database.read() as session:
             row = rows.find_visible(session, caller, share_id)
             if row is None:
-                return types.Done(None)
+                return types.Done(None, absent=True)
             changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
             rules = {rule.holder: rule for rule in row.access_rules}

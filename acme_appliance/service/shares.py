@@ -253,7 +253,7 @@ class Shares:
         with self.core.database.read() as session:
             row = rows.find_visible(session, caller, share_id)
             if row is None:
-                return types.Done(None)
+                return types.Done(None, absent=True)
             changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
             if row.access_rules:

@@ -371,7 +371,7 @@ class Snapshots:
         with self.core.database.read() as session:
             row = session.get(models.Snapshot, snapshot_id)
             if row is None or not caller.sees(row.namespace):
-                return types.Done(None)
+                return types.Done(None, absent=True)
             changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "snapshot")
             intent = changes.new_intent(

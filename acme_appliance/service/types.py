@@ -79,10 +79,14 @@ class Caller:
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """A change is made and on disk. ``body`` None: nothing to show."""
+    """A change is made and on disk. ``body`` None: nothing to show.
+
+    :ivar absent: there was nothing to change.
+    """
 
     body: Body | None
     created: bool = False
+    absent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,9 @@ def changed(outcome: types.Done | types.Accepted) -> Reply:
             {"Location": f"/v1/jobs/{outcome.job['id']}", "Retry-After": "1"},
         )
     if outcome.body is None:
-        return Reply(None, 204)
+        return Reply(
+            None, 204, {"Was-Absent": "true"} if outcome.absent else {}
+        )
     return show(outcome.body, 201 if outcome.created else 200)
 
 

@@ -384,3 +384,14 @@ class ArgumentsTest(base.ClientTestCase):
         self.assertIsNone(api.find_share(base.SHARE_ID))
         with self.assertRaises(acme_client.NotFound):
             api.delete_snapshot(base.SNAPSHOT_ID)
+
+    @ddt.data(
+        (wire.Reply(204), True),
+        (wire.Reply(204, headers=(("was-absent", "true"),)), False),
+        (wire.problem(404, "share.not_found"), False),
+    )
+    @ddt.unpack
+    def test_whether_there_was_anything(self, answer, expected):
+        server = self.serve(lambda seen: answer)
+        api = self.client(server.address)
+        self.assertIs(expected, api.delete_share(base.SHARE_ID))

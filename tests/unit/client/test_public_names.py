@@ -53,8 +53,8 @@ METHODS = {
         " name: str | None = None,"
         " labels: Mapping[str, str] | None = None) -> Snapshot"
     ),
-    "delete_share": "(self, share_id: str, *, cascade: bool = False) -> None",
-    "delete_snapshot": "(self, snapshot_id: str) -> None",
+    "delete_share": "(self, share_id: str, *, cascade: bool = False) -> bool",
+    "delete_snapshot": "(self, snapshot_id: str) -> bool",
     "find_share": "(self, share_id: str) -> Share | None",
     "get_own_token": "(self) -> OwnToken",
     "get_share": "(self, share_id: str) -> Share",

@@ -74,6 +74,7 @@ class DriverTestCase(unittest.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.context = cinderworld.context()
+        self.addCleanup(cinderworld.forget_volumes)
         self.appliance = self.start_appliance()
         made = tempfile.TemporaryDirectory(prefix="acme-driver-")
         self.addCleanup(made.cleanup)

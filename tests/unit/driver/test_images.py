@@ -13,7 +13,9 @@
 """Images into volumes and back, with the real qemu-img."""
 
 import contextlib
+import datetime
 import os
+import socket
 import subprocess
 import unittest.mock
 import uuid
@@ -23,7 +25,10 @@ from cinder import exception
 from cinder.volume import volume_utils
 from os_brick import exception as brick_exception
 
+from acme_cinder import copies
 from acme_cinder import images
+from acme_cinder import mount
+from acme_cinder import shares
 from acme_cinder import volumefile
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
@@ -256,6 +261,8 @@ class DownloadCase(ImageTestCase):
                 {
                     "cinder.copy_of": volume.id,
                     "cinder.image_id": glance.meta["id"],
+                    "cinder.copy_made_by": f"{socket.gethostname()}:"
+                    f"{self.base}",
                 }
             ],
             [dict(share.labels) for share in seen],
@@ -280,6 +287,56 @@ class DownloadCase(ImageTestCase):
         self.assertEqual(before, self.shares())
         self.assert_unmounted()
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
+
+    def die_while_uploading(self):
+        """As if killed: nothing is cleaned up but what the kernel does."""
+        volume = self.attached()
+        before = self.shares()
+        glance = Glance(b"", "raw")
+        glance.update = unittest.mock.Mock(side_effect=SystemExit)
+        with (
+            unittest.mock.patch.object(shares.Shares, "discard"),
+            unittest.mock.patch.object(mount.Mounts, "_leave"),
+            self.assertRaises(SystemExit),
+        ):
+            self.upload(volume, glance)
+        (copy_id,) = self.shares() - before
+        return copy_id
+
+    def test_the_copy_goes_when_the_service_starts_again(self):
+        copy_id = self.die_while_uploading()
+        self.assertIn(self.driver._mounts.path(copy_id), self.host.table())
+        self.driver = self.new_driver()
+        for _ in range(2):
+            self.driver._sweep.run()
+        self.assertIsNone(self.find_share(copy_id))
+        self.assert_unmounted()
+
+    def test_the_copy_stays_while_another_process_reads_it(self):
+        copy_id = self.die_while_uploading()
+        other = self.new_driver()
+        with other._mounts.at_work(f"copy-{copy_id}"):
+            self.driver._sweep.run()
+            self.assertIsNotNone(self.find_share(copy_id))
+        self.driver._sweep.run()
+        self.assertIsNone(self.find_share(copy_id))
+
+    def test_the_copy_of_another_host_is_left_and_told(self):
+        copy_id = self.die_while_uploading()
+        self.driver._api.update_share(
+            copy_id, labels={"cinder.copy_made_by": "ctl-2:/mnt"}
+        )
+        with self.assertNoLogs("acme_cinder.copies", "WARNING"):
+            self.driver._sweep.run()
+        with (
+            unittest.mock.patch.object(copies, "_OLD", datetime.timedelta()),
+            self.assertLogs("acme_cinder.copies", "WARNING") as logs,
+        ):
+            for _ in range(2):
+                self.driver._sweep.run()
+        self.assertEqual(1, len(logs.output))
+        self.assertIn("ctl-2", logs.output[0])
+        self.assertIsNotNone(self.find_share(copy_id))
 
 
 class DownloadTest(DownloadCase):

@@ -272,6 +272,7 @@ class VolumesCase(base.DriverTestCase):
         self.assert_file(volume, 2)
         self.driver.delete_snapshot(snapshot)
         self.driver.delete_volume(volume)
+        volume.destroy()
         self.driver.delete_volume(clone)
         self.assertIsNone(self.find_share(volume.id))
         self.assertIsNone(self.find_share(clone.id))

@@ -145,8 +145,10 @@ class ShareTest(base.ApiCase):
         path = f"/v1/shares/{share['id']}"
         snapshot = self.make_snapshot(share["id"])
         self.refused("share.has_snapshots", "DELETE", path)
-        self.expect(204, "DELETE", f"{path}?snapshots=cascade")
-        self.expect(204, "DELETE", path)
+        gone = self.expect(204, "DELETE", f"{path}?snapshots=cascade")
+        self.assertNotIn("Was-Absent", gone.headers)
+        gone = self.expect(204, "DELETE", path)
+        self.assertEqual("true", gone.headers["Was-Absent"])
         self.refused("share.not_found", "GET", path)
         self.refused(
             "snapshot.not_found", "GET", f"/v1/snapshots/{snapshot['id']}"
@@ -271,8 +273,10 @@ class SnapshotTest(base.ApiCase):
         patched = self.expect(200, "PATCH", path, {"name": "t"}).json()
         self.assertEqual("t", patched["name"])
         self.assertGreater(patched["generation"], made["generation"])
-        self.expect(204, "DELETE", path)
-        self.expect(204, "DELETE", path)
+        gone = self.expect(204, "DELETE", path)
+        self.assertNotIn("Was-Absent", gone.headers)
+        gone = self.expect(204, "DELETE", path)
+        self.assertEqual("true", gone.headers["Was-Absent"])
         self.refused("snapshot.not_found", "GET", path)
 
     def test_of_an_absent_share(self):

@@ -1,0 +1,148 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Copies of attached volumes, each of them for one image.
+
+A copy is a share of its own, which is not in Cinder. Its labels say what it is
+for and who has made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import datetime
+import uuid
+
+from cinder import objects
+from oslo_log import log as logging
+
+from acme_cinder import holders
+from acme_cinder import mount
+from acme_cinder import shares
+import acme_client
+
+LOG = logging.getLogger(__name__)
+
+_COPY_LABEL = "cinder.copy_of"
+_IMAGE_LABEL = "cinder.image_id"
+#: The host and the mount point base: who has them both has the locks that
+#: tell whether a copy is still being read.
+_MAKER_LABEL = "cinder.copy_made_by"
+_MAKER_LENGTH = 255
+#: No copy takes so long; it is reported that it is left.
+_OLD = datetime.timedelta(days=1)
+
+
+class Copies:
+    """Makes copies, and removes those whose maker has died."""
+
+    def __init__(
+        self, volume_shares: shares.Shares, mounts: mount.Mounts
+    ) -> None:
+        self._shares = volume_shares
+        self._mounts = mounts
+        self._reported: set[str] = set()
+
+    @contextlib.contextmanager
+    def made(self, volume: objects.Volume, image_id: str) -> Iterator[str]:
+        """Have a copy of a volume as it is at this moment, mounted here;
+        gives the path of its file.
+
+        The copy is a share of its own for so long, which is not in Cinder.
+        Should the service die, see :meth:`remove_if_orphaned`.
+        """
+        copy = _copy_of(volume, image_id)
+        origin = shares.Origin(
+            acme_client.Source("share", volume.name_id), volume.name
+        )
+        labels = {
+            _COPY_LABEL: volume.id,
+            _IMAGE_LABEL: image_id,
+            _MAKER_LABEL: self._maker(),
+        }
+        with self._mounts.at_work(_work_on(copy.id)):
+            copy.update(self._shares.create(copy, origin, labels))
+            try:
+                with self._shares.mounted(copy) as path:
+                    yield path
+            finally:
+                self._shares.discard(copy)
+
+    def _maker(self) -> str:
+        where = f"{holders.this_host()}:{self._mounts.base}"
+        return where[:_MAKER_LENGTH]
+
+    def remove_if_orphaned(self, share: acme_client.Share) -> None:
+        """Delete a copy for an image whose maker has died.
+
+        Made on this host, it is being read only while a process here holds
+        its lock, which ends with the process. Of another host that cannot be
+        told: such a copy is left, and reported once when it is old.
+        """
+        if share.labels.get(_MAKER_LABEL) != self._maker():
+            self._report_if_old(share)
+            return
+        with self._mounts.idle(_work_on(share.id)) as is_idle:
+            if not is_idle or not self._mounts.reap(
+                share.id, lambda: self._shares.revoke_own(share.id)
+            ):
+                return
+            was_there = self._shares.api.delete_share(share.id)
+        if was_there:
+            LOG.warning(
+                "Deleted share %(share)s, a copy of volume %(volume)s for "
+                "image %(image)s: the service died while it made the image",
+                _about_copy(share),
+            )
+
+    def _report_if_old(self, share: acme_client.Share) -> None:
+        age = datetime.datetime.now(datetime.UTC) - share.created_at
+        if age < _OLD or share.id in self._reported:
+            return
+        self._reported.add(share.id)
+        LOG.warning(
+            "Share %(share)s is a copy of volume %(volume)s for image "
+            "%(image)s, made by %(maker)s more than a day ago. Delete it "
+            "where nothing there makes that image any more",
+            _about_copy(share),
+        )
+
+
+def is_copy(share: acme_client.Share) -> bool:
+    """Whether it was made for an image, and is no volume's."""
+    return _COPY_LABEL in share.labels
+
+
+def _about_copy(share: acme_client.Share) -> dict[str, str]:
+    return {
+        "share": share.id,
+        "volume": share.labels[_COPY_LABEL],
+        "image": share.labels.get(_IMAGE_LABEL, "unknown"),
+        "maker": share.labels.get(_MAKER_LABEL, "an earlier release"),
+    }
+
+
+def _work_on(copy_id: str) -> str:
+    """What is locked beside the mount, for as long as the copy is there."""
+    return f"copy-{copy_id}"
+
+
+def _copy_of(volume: objects.Volume, image_id: str) -> objects.Volume:
+    """A volume that Cinder does not have, with an id that can be told."""
+    return objects.Volume(
+        context=volume.obj_context,
+        id=str(uuid.uuid5(uuid.UUID(volume.name_id), image_id)),
+        _name_id=None,
+        size=volume.size,
+        host=volume.host,
+    )

@@ -1,0 +1,115 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether the appliance is the one that Cinder's volumes are on.
+
+With a credential of another namespace, and from an appliance that was
+replaced, the answer about every share is that there is none: the same as of a
+share that is gone. So where a share is not there that should be, one fact
+decides: the appliance knows at least one share of a volume that Cinder has on
+this back end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+from cinder import context as cinder_context
+from cinder import objects
+from oslo_log import log as logging
+
+from acme_cinder import records
+import acme_client
+
+LOG = logging.getLogger(__name__)
+
+#: The newest: enough to know an appliance by, and few enough for a query.
+_MOST_VOLUMES = 500
+_SECONDS = 30.0
+
+FOREIGN = (
+    "the appliance knows no share of any volume that Cinder has on this back "
+    "end: the credential (acme_api_token, or nas_user and nas_password) "
+    "belongs to another namespace, or acme_api_addresses leads to another "
+    "appliance than the one that the volumes were made on"
+)
+
+
+class Recognition:
+    """Knows the appliance by the volumes of one back end.
+
+    :param host: of the back end, as Cinder calls it.
+    :param cluster_name: likewise, None without a cluster.
+    """
+
+    def __init__(
+        self, api: acme_client.Client, host: str, cluster_name: str | None
+    ) -> None:
+        self._api = api
+        self._where = (
+            {"cluster_name": cluster_name} if cluster_name else {"host": host}
+        )
+
+    def is_foreign(
+        self,
+        *,
+        besides: str | None = None,
+        listing: Container[str] | None = None,
+    ) -> bool:
+        """Whether the appliance knows none of the volumes' shares.
+
+        A request for each thousand shares until one is known, which nearly
+        always is the first. False where there is nothing to compare with.
+
+        :param besides: a volume's id. Without others, nothing can be said.
+        :param listing: the ids of all shares, where they are known.
+        """
+        shares = self._expected()
+        if not shares.keys() - {besides}:
+            return False
+        expected = set(shares.values())
+        if listing is not None:
+            return not any(share_id in listing for share_id in expected)
+        with acme_client.limited(_SECONDS):
+            return not any(
+                share.id in expected for share in self._api.list_shares()
+            )
+
+    def doubt(self, volume: objects.Volume) -> str | None:
+        """Why an answer that something of a volume is gone is no proof of
+        it; None: it is."""
+        if not self.is_foreign(besides=volume.id):
+            return None
+        LOG.error(
+            "%(volume)s, share %(share)s, is left as it is: %(why)s",
+            {"volume": volume.name, "share": volume.name_id, "why": FOREIGN},
+        )
+        return FOREIGN
+
+    def _expected(self) -> dict[str, str]:
+        """Volumes that have a share, by id, with the ids of these.
+
+        Only where nothing but attachments changes: what Cinder is making,
+        and what has failed, may never have had one.
+        """
+        context: Any = cinder_context.get_admin_context()
+        found = objects.VolumeList.get_all(
+            context,
+            limit=_MOST_VOLUMES,
+            filters={**self._where, "status": sorted(records.QUIET)},
+        )
+        return {each.id: each.name_id for each in found if _has_share(each)}
+
+
+def _has_share(volume: objects.Volume) -> bool:
+    return bool(volume.provider_location)
