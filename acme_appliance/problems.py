@@ -59,10 +59,8 @@ _TABLE: Final = (
     Code(
         "snapshot.exists_mismatch", 409, "The id is taken by another snapshot"
     ),
-    Code("name.taken", 409, "The name is taken"),
     Code("share.has_snapshots", 409, "The share has snapshots"),
     Code("share.in_use", 409, "The share has access rules"),
-    Code("snapshot.in_use", 409, "The snapshot is in use"),
     Code("share.shrink_refused", 409, "A share cannot be made smaller"),
     Code("share.wrong_state", 409, "The share's state does not allow this"),
     Code(
@@ -75,12 +73,9 @@ _TABLE: Final = (
     Code("job.cancelled", 409, "The job was cancelled"),
     Code("job.unreadable", 409, "A job of this cannot be read"),
     Code("share.busy", 409, "Another operation has the share", True),
-    Code("job.in_progress", 409, "A job is still at work on this", True),
     Code("precondition.failed", 412, "If-Match does not match"),
     Code("request.too_large", 413, "The request body is too large"),
     Code("request.media_type", 415, "The media type is not supported"),
-    Code("idempotency.key_reused", 422, "The idempotency key was used"),
-    Code("precondition.required", 428, "If-Match is required"),
     Code("rate.limited", 429, "Too many requests", True),
     Code("internal", 500, "The appliance failed"),
     Code("system.starting", 503, "The appliance is starting", True),

@@ -16,7 +16,7 @@ import enum
 
 
 class Exit(enum.IntEnum):
-    """What the command ends with; in the manual."""
+    """What the command ends with; a table is in admin/appliance.rst."""
 
     OK = 0
     #: Something did not work; the message says what and what to do.
