@@ -290,13 +290,17 @@ class Access:
         self.core.check_pool(pool)
         if grant is not None:
             return grant
-        # Nothing changes, unless somebody removed the export, or cut the
-        # file off, behind our back: asking again repairs that.
-        ensure_file_size(self.core, row)
-        self.core.exporter.apply(
-            share, self.core.clients_to_export(share.id, share.rules)
-        )
-        return types.Done(body)
+
+        def repair() -> types.Done:
+            # Nothing changes, unless somebody removed the export, or cut the
+            # file off, behind our back: asking again repairs that.
+            ensure_file_size(self.core, row)
+            self.core.exporter.apply(
+                share, self.core.clients_to_export(share.id, share.rules)
+            )
+            return types.Done(body)
+
+        return operation.Work(pool, repair)
 
     def _decide_delete(
         self,

@@ -28,7 +28,7 @@ from acme_appliance.service import types
 from acme_appliance.service import workers
 
 Claims = Mapping[str, queue.Claim]
-Decision = operation.Operation | types.Done
+Decision = operation.Operation | operation.Work | types.Done
 
 
 class OpenJob(Exception):
@@ -85,6 +85,8 @@ class Changer:
             again when that is held, for it may say something else by then.
         :param decide: looks at the database and says what to do, while
             everything claimed is held: nothing else changes it meanwhile.
+            In the request's thread: it asks pools and exports by their
+            watches only, and leaves all else to the pool's workers.
         :param wait_seconds: for the queue and for the work together.
         :raises problems.Problem: and nothing else.
         """
@@ -120,6 +122,8 @@ class Changer:
         if isinstance(decision, types.Done):
             self.core.queue.release(ticket)
             return decision
+        if isinstance(decision, operation.Work):
+            return self.journal.perform(decision, ticket, deadline)
         return self.journal.submit(decision, ticket, deadline)
 
     def _hold_current(

@@ -23,6 +23,7 @@ import secrets
 import threading
 import time
 from typing import Any
+from typing import TypeVar
 import uuid
 
 from sqlalchemy import orm
@@ -45,6 +46,7 @@ LOG = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime.datetime]
 OnStep = Callable[[str, str], None]
+_Answer = TypeVar("_Answer")
 
 
 def utc_now() -> datetime.datetime:
@@ -327,7 +329,22 @@ class Core:
         if obstacles:
             self.identities.forget(pool)
             raise engines.Unavailable(f"the pool {pool}: {obstacles[0]}")
-        self.identities.check(pool, adopt=adopt)
+        if not self.identities.is_verified(pool):
+            self._ask(pool, lambda: self.identities.check(pool, adopt=adopt))
+
+    def exists(self, pool: str, reference: engines.Reference) -> bool:
+        """Whether the pool holds it; returns or raises soon.
+
+        :raises engines.Unavailable: it does not answer.
+        """
+        engine = self.engine(pool)
+        return self._ask(pool, lambda: engine.exists(reference))
+
+    def _ask(self, pool: str, question: Callable[[], _Answer]) -> _Answer:
+        try:
+            return self.watches[pool].ask(question)
+        except watch.NotAnswering as error:
+            raise engines.Unavailable(str(error)) from error
 
     def check_exporter(self) -> list[str]:
         """Why shares cannot be served; empty: they can."""

@@ -115,7 +115,7 @@ class Identities:
         self.database = database
         self.pools = pools
         self._system_id = system_id
-        self._lock = threading.Lock()
+        self._locks = {pool: threading.Lock() for pool in pools}
         #: Of the pools that are known to be the database's.
         self._verified: dict[str, dict[str, Any]] = {}
 
@@ -125,13 +125,18 @@ class Identities:
             return Relation.NEW
         return self._look(pool).relation()
 
+    def is_verified(self, pool: str) -> bool:
+        """Whether it is known, without a look, that the pool is ours."""
+        return pool in self._verified
+
     def check(self, pool: str, *, adopt: bool = True) -> None:
         """:param adopt: make a pool ours that is new.
         :raises Mismatch: nothing may be done with this pool.
         """
         if pool in self._verified:
             return
-        with self._lock:
+        # A pool that hangs holds its own lock, and nobody else's.
+        with self._locks[pool]:
             if pool not in self._verified:
                 self._verify(pool, adopt)
 

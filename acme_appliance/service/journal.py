@@ -28,6 +28,7 @@ next change of the share, at the next start, by the timer of ``openjobs``
 and by ``acme-appliance reconcile --apply``.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Sequence
 from concurrent import futures
@@ -45,6 +46,7 @@ from acme_appliance.service import queue
 from acme_appliance.service import types
 from acme_appliance.service import workers
 from acme_appliance.service.operation import Operation
+from acme_appliance.service.operation import Work
 
 LOG = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ class Journal:
         self._workers = workers.Workers(shared.settings.workers)
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
+        #: Work without a job, by pool: it takes up workers too.
+        self._performing: collections.Counter[str] = collections.Counter()
         self._stopped = threading.Event()
 
     # -- new work
@@ -102,6 +106,45 @@ class Journal:
         if workers.wait(run.future, deadline.remaining()):
             return run.future.result()
         return types.Accepted(self.entries.view(operation.intent.id))
+
+    def perform(
+        self,
+        work: Work,
+        ticket: queue.Ticket,
+        deadline: core.Deadline,
+    ) -> types.Done:
+        """Do work without a job; the ticket is released when it is done.
+
+        :raises problems.Problem: ``share.busy``: it goes on, and takes
+            longer than the request waits.
+        """
+        with self._lock:
+            self._performing[work.pool] += 1
+        try:
+            future = self._workers.submit(
+                work.pool, self._perform, work, ticket
+            )
+        except BaseException:
+            self._performed(work, ticket)
+            raise
+        if workers.wait(future, deadline.remaining()):
+            return future.result()
+        raise problems.Problem(
+            "share.busy",
+            "What this request asks for is being done; it takes longer than"
+            " the request would wait. Send it again.",
+        )
+
+    def _perform(self, work: Work, ticket: queue.Ticket) -> types.Done:
+        try:
+            return work.do()
+        finally:
+            self._performed(work, ticket)
+
+    def _performed(self, work: Work, ticket: queue.Ticket) -> None:
+        with self._lock:
+            self._performing[work.pool] -= 1
+        self.core.queue.release(ticket)
 
     def is_running(self, job_id: str) -> bool:
         """Whether a request's job is at work, or waits for a worker."""
@@ -349,6 +392,7 @@ class Journal:
             ahead = sum(
                 other.operation.pool == pool for other in self._runs.values()
             )
+            ahead += self._performing[pool]
             run.queued = ahead >= self.core.settings.workers
             self._runs[run.operation.intent.id] = run
 

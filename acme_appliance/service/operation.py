@@ -38,6 +38,19 @@ class Step:
     undo: Callable[[], None] = _nothing
 
 
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Work in a pool, or on its exports, that needs no journal: cut off
+    anywhere, the same request makes it good.
+
+    :param do: called in one of the pool's workers, with all held that the
+        request claims.
+    """
+
+    pool: str
+    do: Callable[[], types.Done]
+
+
 class Operation(abc.ABC):
     """One kind of change. Built from its intent alone, so that a restart
     builds the very same."""

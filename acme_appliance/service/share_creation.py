@@ -96,7 +96,7 @@ class ShareCreation:
         pool = arguments["pool"]
         self.core.check_pool(pool)
         share = engines.Reference(engines.Kind.SHARE, share_id)
-        if self.core.engine(pool).exists(share):
+        if self.core.exists(pool, share):
             raise problems.Problem(
                 "share.exists_mismatch",
                 f"The pool {pool} holds a share {share_id} that the database"

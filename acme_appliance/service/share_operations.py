@@ -287,7 +287,7 @@ class CreateShare(ShareOperation):
 
 class UpdateShare(ShareOperation):
     """Arguments: pool, state (the one before), name, labels, size_bytes,
-    old_name and file_name (of the file), allocation."""
+    old_name and file_name (of the file; None: it has none), allocation."""
 
     kind: ClassVar[str] = "share.update"
     #: The undoing found that the share is not in its pool any more.
@@ -305,6 +305,20 @@ class UpdateShare(ShareOperation):
         share_id, given = self.intent.share_id, self.intent.arguments
         engine = self.engine
         old, new = given["old_name"], given["file_name"]
+        metadata = operation.Step(
+            "write metadata", self.write_new_metadata, self.write_metadata
+        )
+        if new is None:
+            return [
+                operation.Step(
+                    "set limit",
+                    lambda: engine.set_limit(share_id, given["size_bytes"]),
+                    lambda: self._if_there(
+                        lambda: engine.set_limit(share_id, self._size())
+                    ),
+                ),
+                metadata,
+            ]
         return [
             operation.Step(
                 "rename file",
@@ -318,9 +332,7 @@ class UpdateShare(ShareOperation):
                     lambda: engine.drop_excess(share_id, new, self._size())
                 ),
             ),
-            operation.Step(
-                "write metadata", self.write_new_metadata, self.write_metadata
-            ),
+            metadata,
         ]
 
     def write_new_metadata(self) -> None:
@@ -336,7 +348,8 @@ class UpdateShare(ShareOperation):
         given = self.intent.arguments
         row.name = given["name"]
         row.size_bytes = given["size_bytes"]
-        row.file = {**(row.file or {}), "name": given["file_name"]}
+        if row.file is not None:
+            row.file = {**row.file, "name": given["file_name"]}
         row.labels = given["labels"]
 
     def _size(self) -> int:

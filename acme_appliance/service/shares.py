@@ -30,8 +30,8 @@ from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
 from acme_appliance.service import core
 from acme_appliance.service import descriptions
+from acme_appliance.service import operation
 from acme_appliance.service import pages
-from acme_appliance.service import quotas
 from acme_appliance.service import rows
 from acme_appliance.service import share_creation
 from acme_appliance.service import share_operations as operations
@@ -139,19 +139,12 @@ class Shares:
             )
             pool = row.pool
             grows = wanted["size_bytes"] != before["size_bytes"]
-            touches_file = row.file is not None and (
-                grows or wanted["file_name"] != before["file_name"]
-            )
-            if touches_file and grows:
+            if row.file is not None and grows:
                 self._check_growable(row)
-        if touches_file:
+        if grows or wanted["file_name"] != before["file_name"]:
             self.core.check_pool(pool)
             return operations.UpdateShare(self.core, intent)
-        if grows:
-            self.core.check_pool(pool)
-            size_bytes = intent.arguments["size_bytes"]
-            self.core.engine(pool).set_limit(share_id, size_bytes)
-        return self._update_row(intent)
+        return operation.Work(pool, lambda: self._update_row(intent))
 
     def _patched(self, row: models.Share, patch: types.Body) -> types.Body:
         """What the share is to be; :raises problems.Problem: it cannot."""
@@ -197,19 +190,11 @@ class Shares:
             )
 
     def _update_row(self, intent: types.Intent) -> types.Done:
-        """A change that touches no storage needs no journal."""
+        """Change what stands in the row, and then beside the share."""
         given = intent.arguments
         with self.core.database.write() as session:
             row = session.get_one(models.Share, intent.share_id)
-            added = given["size_bytes"] - row.size_bytes
-            quotas.check(
-                session,
-                self.core.settings,
-                row.namespace,
-                quotas.Usage(size_bytes=added),
-            )
             row.name = given["name"]
-            row.size_bytes = given["size_bytes"]
             operations.set_labels(row, given["labels"])
             self.core.touch(row)
             self.core.add_event(session, "share.updated", intent, job=False)

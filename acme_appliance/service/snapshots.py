@@ -264,7 +264,7 @@ class Snapshots:
             pool = share.pool
         self.core.check_pool(pool)
         reference = engines.Reference(engines.Kind.SNAPSHOT, snapshot_id)
-        if self.core.engine(pool).exists(reference):
+        if self.core.exists(pool, reference):
             raise problems.Problem(
                 "snapshot.exists_mismatch",
                 f"The pool {pool} holds a snapshot {snapshot_id} that the"
@@ -315,7 +315,7 @@ class Snapshots:
         snapshot_id: str,
         patch: types.Body,
         if_match: int | None,
-    ) -> types.Done:
+    ) -> changes.Decision:
         with self.core.database.read() as session:
             row = _get_visible(session, caller, snapshot_id)
             changes.check_no_open_job(row)
@@ -335,8 +335,17 @@ class Snapshots:
                 namespace=row.namespace,
                 arguments={},
             )
+            pool = row.pool
+        return operation.Work(
+            pool, lambda: self._update_row(intent, name, labels)
+        )
+
+    def _update_row(
+        self, intent: types.Intent, name: str, labels: types.Body
+    ) -> types.Done:
+        """Change what stands in the row, and then beside the snapshot."""
         with self.core.database.write() as session:
-            row = session.get_one(models.Snapshot, snapshot_id)
+            row = session.get_one(models.Snapshot, intent.snapshot_id)
             row.name, row.labels = name, labels
             self.core.touch(row)
             self.core.add_event(session, "snapshot.updated", intent, job=False)
