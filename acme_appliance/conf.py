@@ -18,6 +18,7 @@ that tests and several appliances in one process do not share any.
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import datetime
 import ipaddress
@@ -30,6 +31,8 @@ from typing import Final
 from oslo_config import cfg
 from oslo_config import types
 from oslo_utils import strutils
+
+from acme_appliance import wrongvalues
 
 DEFAULT_FILE: Final = "/etc/acme-appliance/acme-appliance.conf"
 PROG: Final = "acme-appliance"
@@ -445,29 +448,26 @@ def load(
             default_config_files=list(default_files),
             default_config_dirs=[],
         )
-        for name in conf.enabled_pools:
-            conf.register_opts(POOL_OPTS, group=f"pool:{name}")
-        for group in _namespace_groups(conf):
-            conf.register_opts(NAMESPACE_OPTS, group=group)
-        _touch(conf)
+        wrong = wrongvalues.find(conf, GROUPS)
+        wrong += wrongvalues.find(conf, _register_named(conf))
     except (cfg.Error, ValueError) as error:
         raise ConfigurationError(str(error)) from error
+    if wrong:
+        raise ConfigurationError("\n".join(wrong))
     return conf
 
 
-def _touch(conf: cfg.ConfigOpts) -> None:
-    # oslo.config looks at a value when it is first asked for: ask now, for
-    # all, and not in the middle of something.
-    for group, options in [*GROUPS.items()]:
-        for option in options:
-            get = conf if group == "DEFAULT" else conf[group]
-            getattr(get, option.dest)
-    for name in conf.enabled_pools:
-        for option in POOL_OPTS:
-            getattr(conf[f"pool:{name}"], option.dest)
-    for group in _namespace_groups(conf):
-        for option in NAMESPACE_OPTS:
-            getattr(conf[group], option.dest)
+def _register_named(conf: cfg.ConfigOpts) -> dict[str, Sequence[cfg.Opt]]:
+    """The groups of pools and namespaces, by what the configuration has."""
+    found: dict[str, Sequence[cfg.Opt]] = {
+        group: NAMESPACE_OPTS for group in _namespace_groups(conf)
+    }
+    # Where the list itself is wrong, nobody knows its pools.
+    with contextlib.suppress(cfg.Error, ValueError):
+        found.update({f"pool:{n}": POOL_OPTS for n in conf.enabled_pools})
+    for group, options in found.items():
+        conf.register_opts(options, group=group)
+    return found
 
 
 def _namespace_groups(conf: cfg.ConfigOpts) -> list[str]:

@@ -21,6 +21,7 @@ from oslo_config import cfg
 
 from acme_appliance import conf as options
 from acme_appliance import locks
+from acme_appliance.cmd import stores
 from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
 
@@ -44,7 +45,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(conf: cfg.ConfigOpts) -> int:
-    _check(conf)
+    stores.check(conf)
     _set_up_logging(conf)
     from acme_appliance import composition
     from acme_appliance import server
@@ -81,20 +82,6 @@ def run(conf: cfg.ConfigOpts) -> int:
     return Exit.OK
 
 
-def _check(conf: cfg.ConfigOpts) -> None:
-    try:
-        options.check(conf)
-    except options.ConfigurationError as error:
-        found = ", ".join(conf.config_file or ()) or (
-            f"there is no {options.DEFAULT_FILE}; give --config-file FILE,"
-            " or let acme-appliance init write one"
-        )
-        raise CommandError(
-            f"the configuration is not complete ({found}):\n{error}",
-            Exit.CONFIGURATION,
-        ) from error
-
-
 def _set_up_logging(conf: cfg.ConfigOpts) -> None:
     from oslo_log import log
 
@@ -123,7 +110,6 @@ def _check_database(conf: cfg.ConfigOpts) -> None:
 
 def _compare_identities(conf: cfg.ConfigOpts, found: list[Exception]) -> None:
     from acme_appliance import composition
-    from acme_appliance.cmd import stores
     from acme_appliance.engines import base as engines
     from acme_appliance.service import identity
 

@@ -84,7 +84,14 @@ def check(conf: cfg.ConfigOpts) -> None:
     try:
         options.check(conf)
     except options.ConfigurationError as error:
-        raise CommandError(str(error), Exit.CONFIGURATION) from error
+        found = ", ".join(conf.config_file or ()) or (
+            f"there is no {options.DEFAULT_FILE}; give --config-file FILE,"
+            " or let acme-appliance init write one"
+        )
+        raise CommandError(
+            f"the configuration is not complete ({found}):\n{error}",
+            Exit.CONFIGURATION,
+        ) from error
 
 
 def _check_started(conf: cfg.ConfigOpts, database: "Database") -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.db import probe
 from acme_appliance.db.session import Database
@@ -32,6 +33,7 @@ from acme_appliance.service import changes
 from acme_appliance.service import core
 from acme_appliance.service import failures
 from acme_appliance.service import history
+from acme_appliance.service import identity
 from acme_appliance.service import journal
 from acme_appliance.service import marks
 from acme_appliance.service import openjobs
@@ -168,6 +170,9 @@ class Service:
         try:
             report = self._recovery.reconcile(apply, close_jobs)
             return dataclasses.asdict(report)
+        except identity.Mismatch as error:
+            # The operator is told, and needs no log to say it once more.
+            raise problems.Problem("engine.unavailable", str(error)) from error
         except Exception as error:
             raise failures.to_problem(error) from error
 

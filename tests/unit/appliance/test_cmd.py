@@ -22,6 +22,7 @@ import unittest.mock
 
 import ddt
 
+from acme_appliance import conf as options
 from acme_appliance import poolsetup
 from acme_appliance.cmd import common
 from acme_appliance.cmd import init
@@ -100,6 +101,14 @@ class HelpTest(Case):
         code, _, err = self.run_bare("--config-file", "/nowhere", "status")
         self.assertEqual(3, code)
         self.assertIn("/nowhere", err)
+
+    def test_no_configuration_at_all(self):
+        nowhere = str(self.directory / "nowhere.conf")
+        with unittest.mock.patch.object(options, "DEFAULT_FILE", nowhere):
+            for command in ("serve", "status", "reconcile"):
+                code, _, err = self.run_bare(command)
+                self.assertEqual(3, code)
+                self.assertIn(f"there is no {nowhere}", err)
 
     def test_an_incomplete_configuration(self):
         self.file.write_text(f"[DEFAULT]\nstate_path = {self.directory}\n")
@@ -304,8 +313,6 @@ class InitTest(Case):
         self.assertEqual((0, ""), (code, err))
         self.assertIn("token create cinder-a --scope driver:cinder-a", out)
         self.assertEqual(1 << 30, self.plans[0].image_bytes)
-        from acme_appliance import conf as options
-
         conf = options.load(["--config-file", str(self.output)])
         options.check(conf)
         self.assertEqual(9000, conf.port)
@@ -347,8 +354,6 @@ class InitTest(Case):
         silver = ("--directory", str(self.directory / "p/silver"))
         code, _, err = self.init(*silver, "--pool", "silver", *root)
         self.assertEqual((0, ""), (code, err))
-        from acme_appliance import conf as options
-
         conf = options.load(["--config-file", str(self.output)])
         options.check(conf)
         self.assertEqual(["gold", "silver"], conf.enabled_pools)

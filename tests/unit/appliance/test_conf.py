@@ -128,6 +128,35 @@ class ConfigurationTest(Case):
         api = composition.build_api_settings(self.load(""))
         self.assertGreaterEqual(api.changes, 200)
 
+    def test_all_bad_values_are_told_at_once(self):
+        with self.assertRaises(options.ConfigurationError) as caught:
+            self.load(
+                "[DEFAULT]\nenabled_pools = g\nport = x\nthreads = 1\n"
+                "[tls]\nenabled = perhaps\n"
+                "[nfs]\nversions = 4.1, 2\nportals = nowhere\n"
+                "[limits]\nmax_shares = -1\n"
+                "[pool:g]\nengine = zfs\n"
+                "[namespace:a]\nmax_shares = x\n"
+            )
+        listed = "a list with commas between its entries, each of them"
+        self.assertEqual(
+            [
+                "[DEFAULT] port = x: it must be a whole number between 1 and"
+                " 65535",
+                "[DEFAULT] threads = 1: it must be a whole number between 8"
+                " and 1024",
+                "[tls] enabled = perhaps: it must be true or false",
+                f"[nfs] portals = nowhere: it must be {listed} an IP address",
+                f"[nfs] versions = 4.1, 2: it must be {listed} one of 3, 4.0,"
+                " 4.1, 4.2",
+                "[limits] max_shares = -1: it must be a whole number from 1",
+                "[namespace:a] max_shares = x: it must be a whole number from"
+                " 0",
+                "[pool:g] engine = zfs: it must be one of btrfs, memory",
+            ],
+            str(caught.exception).splitlines(),
+        )
+
     @ddt.data(
         ("[DEFAULT]\nport = 0\n", "port"),
         ("[DEFAULT]\nport = x\n", "port"),

@@ -1,0 +1,86 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What an operator is told of values that an option cannot have."""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from oslo_config import cfg
+from oslo_config import types
+
+
+def find(
+    conf: cfg.ConfigOpts, groups: Mapping[str, Sequence[cfg.Opt]]
+) -> list[str]:
+    """A line for each wrong value: section, option, value, what may be.
+
+    oslo.config looks at a value when it is first asked for: this asks for
+    all, so that none is found in the middle of something.
+    """
+    written = _written(conf.config_file or ())
+    wrong = []
+    for group, options in groups.items():
+        for option in options:
+            try:
+                getattr(
+                    conf if group == "DEFAULT" else conf[group], option.dest
+                )
+            except (cfg.Error, ValueError):
+                value = written.get(group, {}).get(option.name, "")
+                wrong.append(
+                    f"[{group}] {option.name} = {value}: it must be"
+                    f" {_allowed(option.type)}"
+                )
+    return wrong
+
+
+def _written(files: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Values as they stand in the files; the last one counts."""
+    found: dict[str, dict[str, str]] = {}
+    for file in files:
+        sections: dict[str, Any] = {}
+        cfg.ConfigParser(file, sections).parse()
+        for section, values in sections.items():
+            found.setdefault(section, {}).update(
+                {name: each[-1] for name, each in values.items()}
+            )
+    return found
+
+
+def _allowed(type_: Any) -> str:
+    choices = getattr(type_, "choices", None)
+    if choices:
+        return f"one of {', '.join(choices)}"
+    if isinstance(type_, types.Integer):
+        return f"a whole number{_bounds(type_)}"
+    if isinstance(type_, types.Boolean):
+        return "true or false"
+    if isinstance(type_, types.List):
+        return (
+            "a list with commas between its entries, each of them"
+            f" {_allowed(type_.item_type)}"
+        )
+    if isinstance(type_, types.IPAddress):
+        return "an IP address"
+    regex = getattr(type_, "regex", None)
+    if regex is not None:
+        return f"text that matches {regex.pattern}"
+    return "text"
+
+
+def _bounds(type_: types.Integer) -> str:
+    if type_.max is not None:
+        return f" between {type_.min} and {type_.max}"
+    return "" if type_.min is None else f" from {type_.min}"
