@@ -135,14 +135,14 @@ class _Group:
 
     @contextlib.contextmanager
     def member(self) -> Iterator[orm.Session]:
-        """A savepoint. What is executed on the session's ``bind`` is in it,
-        and costs no transaction of the session's."""
+        """A savepoint, which the session joins. What is executed on its
+        ``bind`` is in it too, and costs no transaction of the session's."""
         self.size += 1
         with (
             self.connection.begin_nested(),
             orm.Session(
                 self.connection,
-                join_transaction_mode="create_savepoint",
+                join_transaction_mode="rollback_only",
                 expire_on_commit=False,
             ) as session,
         ):

@@ -64,7 +64,7 @@ def _delete(model: type[models.Base]) -> Any:
 
 def _connection(session: orm.Session) -> sa.Connection:
     """Of a session of :meth:`.session.Database.write`, whose transaction is
-    begun already: asked for it, the session would begin one inside."""
+    begun already: the session would have to join it first."""
     return cast(sa.Connection, session.bind)
 
 

@@ -12,8 +12,6 @@
 
 """Creating shares: what is asked for, checked against what is there."""
 
-import dataclasses
-
 from sqlalchemy import orm
 
 from acme_appliance import problems
@@ -173,7 +171,7 @@ class ShareCreation:
             )
         file = None
         if self.core.has_volume_file(pool):
-            defaults = dataclasses.asdict(self.core.settings.file_defaults)
+            defaults = vars(self.core.settings.file_defaults)
             file = {**defaults, **body.get("file", {})}
         elif "file" in body:
             raise no_file(f"The pool {pool} does not make volume files.")
