@@ -16,6 +16,8 @@
 # shellcheck disable=SC2034 # used by sandbox.sh
 WORLD_BASE=${ACME_WORLDS:-/var/tmp/acme-worlds-$UID}
 WORLD_BOOT_SECONDS=180
+# From the request to end until it is killed.
+WORLD_GRACE_SECONDS=60
 
 world_say() { printf '%s\n' "$*" >&2; }
 
@@ -148,7 +150,7 @@ world_hold() {
 # when it is told to, when the process OWNER (0: none) is gone, or when its
 # life time is over; whatever is left of it then is removed.
 world_supervise() {
-    local dir=$1 owner=$2 child grace=50
+    local dir=$1 owner=$2 child kill_at=''
     set -m # a process group of its own for the world
     ( world_boot "$dir" ) </dev/null >"$dir/console.log" 2>&1 &
     child=$!
@@ -158,8 +160,8 @@ world_supervise() {
         [ "$SECONDS" -lt "$WORLD_LIFE_SECONDS" ] || : >"$dir/stop"
         [ "$owner" = 0 ] || kill -0 "$owner" 2>/dev/null || : >"$dir/stop"
         if [ -e "$dir/stop" ]; then
-            grace=$((grace - 1))
-            [ "$grace" -gt 0 ] || kill -KILL -- "-$child"
+            : "${kill_at:=$((SECONDS + WORLD_GRACE_SECONDS))}"
+            [ "$SECONDS" -lt "$kill_at" ] || kill -KILL -- "-$child"
         fi
         sleep 0.2
     done
@@ -199,14 +201,19 @@ world_start() {
 
 # Ends a world and waits for its supervisor, which removes what is left.
 world_stop() {
-    local dir=$1 pid tries
+    local dir=$1 pid end
     : >"$dir/stop"
     pid=$(cat "$dir/supervisor.pid" 2>/dev/null) || return 0
-    for ((tries = 0; tries < 300; tries++)); do
+    # Longer than the supervisor waits before it kills: on a machine with
+    # much other load, ending the NFS server's threads alone takes a while.
+    end=$((SECONDS + WORLD_GRACE_SECONDS + 180))
+    while [ "$SECONDS" -lt "$end" ]; do
         kill -0 "$pid" 2>/dev/null || { rm -rf "$dir"; return 0; }
         sleep 0.1
     done
-    world_say "sandbox: the world in $dir did not end"
+    world_say "sandbox: the world in $dir did not end; its last words:"
+    tail -n 20 "$dir/console.log" "$dir/world.log" "$dir/supervisor.log" \
+        >&2 2>/dev/null
     return 1
 }
 
