@@ -20,6 +20,7 @@ anything to everybody.
 """
 
 import abc
+from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
@@ -136,12 +137,15 @@ class Exporter(abc.ABC):
         *,
         apply: bool,
         remove: bool = False,
+        leave: Container[str] = frozenset(),
     ) -> list[Difference]:
         """Compare all exports with what is wanted.
 
         :param apply: add what is missing. What is found beyond what is
             wanted stays, also over a restart of the machine.
         :param remove: with ``apply``, take that away too.
+        :param leave: shares that the server is not told of now: it looks
+            at their directories, and their disks do not answer.
 
         Exports that are not ours are not looked at.
         """
@@ -194,9 +198,9 @@ def merge_clients(rules: Iterable[tuple[Iterable[str], str]]) -> Clients:
     writers = [
         ipaddress.ip_network(client)
         for client, level in levels.items()
-        if level == LEVEL_READ_WRITE
+        if level == LEVEL_READ_WRITE and "/" in client
     ]
-    for client in levels:
+    for client in levels if writers else ():
         network = ipaddress.ip_network(client)
         if any(_contains(writer, network) for writer in writers):
             levels[client] = LEVEL_READ_WRITE
@@ -245,6 +249,14 @@ def export_path(directory: str, root: str) -> str:
 
     :raises ValueError: the directory is not below the root.
     """
+    if (
+        directory
+        == os.path.normpath(f"{root}/{directory[len(root) :]}")
+        != root
+    ):
+        # Asked for every share at a start; what follows takes ten times as
+        # long.
+        return directory[len(root) :]
     relative = os.path.relpath(directory, root)
     if relative == "." or relative.split("/")[0] == "..":
         raise ValueError(f"{directory} is not below {root}")

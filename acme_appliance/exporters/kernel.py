@@ -32,6 +32,7 @@ check is said to break, files renamed from one directory to another while
 they are open (exports(5)), cannot happen to the one file of a volume.
 """
 
+from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -184,13 +185,14 @@ class KernelExporter(base.Exporter):
         *,
         apply: bool,
         remove: bool = False,
+        leave: Container[str] = frozenset(),
     ) -> list[base.Difference]:
         rows = {share.id: (share, row) for share, row in wanted if row}
         with _translated():
             texts = self._files.texts()
             differences = self._differences(rows, texts)
             if apply:
-                self._repair(rows, texts, differences, remove)
+                self._repair(rows, texts, differences, remove, leave)
         return differences
 
     # -- all shares
@@ -220,6 +222,7 @@ class KernelExporter(base.Exporter):
         texts: Mapping[str, str],
         differences: list[base.Difference],
         remove: bool,
+        leave: Container[str],
     ) -> None:
         if remove:
             for share_id in texts.keys() - rows.keys():
@@ -228,7 +231,9 @@ class KernelExporter(base.Exporter):
             rows, differences = _only_adding(rows, differences)
         self._write_files(rows, texts)
         targets = [
-            self._target_of(rows, each.share_id) for each in differences
+            self._target_of(rows, each.share_id)
+            for each in differences
+            if each.share_id not in leave
         ]
         errors = self._pass(targets)
         for target, error in zip(targets, errors, strict=True):

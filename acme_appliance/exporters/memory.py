@@ -12,6 +12,7 @@
 
 """Exports in memory: for unit tests, and to try the API without NFS."""
 
+from collections.abc import Container
 from collections.abc import Iterable
 import threading
 
@@ -60,6 +61,7 @@ class MemoryExporter(base.Exporter):
         *,
         apply: bool,
         remove: bool = False,
+        leave: Container[str] = frozenset(),
     ) -> list[base.Difference]:
         target = {share.id: (share, dict(row)) for share, row in wanted if row}
         found = self.exported()
@@ -76,6 +78,8 @@ class MemoryExporter(base.Exporter):
         ]
         if apply:
             for each in differences:
+                if each.share_id in leave:
+                    continue
                 kept = {} if remove else each.unexplained
                 rules = target[each.share_id][0].rules if each.wanted else {}
                 self._set(

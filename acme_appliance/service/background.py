@@ -40,6 +40,8 @@ class Task:
     name: str
     interval_seconds: float
     run: Callable[[], None]
+    #: The first time without an interval before it.
+    at_once: bool = False
 
 
 class Background:
@@ -67,11 +69,13 @@ class Background:
                 thread.join(STOP_SECONDS)
 
     def _repeat(self, task: Task) -> None:
-        while not self._stopped.wait(_with_jitter(task.interval_seconds)):
+        seconds = 0.0 if task.at_once else _with_jitter(task.interval_seconds)
+        while not self._stopped.wait(seconds):
             try:
                 task.run()
             except Exception:
                 LOG.exception("The background task %s failed", task.name)
+            seconds = _with_jitter(task.interval_seconds)
 
 
 def _with_jitter(seconds: float) -> float:

@@ -30,6 +30,7 @@ import sqlalchemy as sa
 
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
+from acme_appliance.service import changes
 from acme_appliance.service import core
 
 LOG = logging.getLogger(__name__)
@@ -38,18 +39,18 @@ LOG = logging.getLogger(__name__)
 _BLOCK_BYTES = 4096
 
 
-def check(shared: core.Core, pool: str, *, restore: bool) -> list[str]:
+def check(changer: changes.Changer, pool: str, *, restore: bool) -> list[str]:
     """Find the shares of a pool whose file takes more than their size.
 
     :param restore: bring all shares within bounds; one that cannot be is
         logged and keeps no other from it.
     """
-    engine = shared.engine(pool)
+    engine = changer.core.engine(pool)
     oversized = []
-    for row in _rows(shared, pool):
+    for row in _rows(changer.core, pool):
         try:
             if restore:
-                _restore(engine, row)
+                _restore(changer, engine, row)
             if _is_oversized(engine, row):
                 oversized.append(row.id)
         except engines.NotFound:
@@ -60,11 +61,17 @@ def check(shared: core.Core, pool: str, *, restore: bool) -> list[str]:
     return oversized
 
 
-def _restore(engine: engines.Engine, row: Any) -> None:
+def _restore(
+    changer: changes.Changer, engine: engines.Engine, row: Any
+) -> None:
     if row.file is not None:
         engine.set_directory(row.id, None)
-    if not engine.has_limit(row.id):
-        engine.set_limit(row.id, row.size_bytes)
+    if engine.has_limit(row.id):
+        return
+    with changer.holding(row.id):
+        # It may have grown, and then has a limit.
+        if not engine.has_limit(row.id):
+            engine.set_limit(row.id, row.size_bytes)
 
 
 def _is_oversized(engine: engines.Engine, row: Any) -> bool:

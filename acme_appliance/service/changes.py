@@ -13,8 +13,11 @@
 """How every change is made: a place in the queue, a look, a decision."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from concurrent import futures
+import contextlib
+from typing import Final
 
 from acme_appliance import problems
 from acme_appliance.db import models
@@ -26,6 +29,9 @@ from acme_appliance.service import operation
 from acme_appliance.service import queue
 from acme_appliance.service import types
 from acme_appliance.service import workers
+
+#: How long a look at a share waits for the changes of it.
+_LOOK_SECONDS: Final = 60.0
 
 Claims = Mapping[str, queue.Claim]
 Decision = operation.Operation | operation.Work | types.Done
@@ -155,6 +161,19 @@ class Changer:
                 f"Another change is at work on {busy}; it took longer than"
                 " this request would wait.",
             ) from busy
+
+    @contextlib.contextmanager
+    def holding(self, *share_ids: str) -> Iterator[None]:
+        """Keep changes off shares, to look at them.
+
+        :raises problems.Problem: ``share.busy``.
+        """
+        claims = {share_key(id_): queue.Claim.ALONE for id_ in share_ids}
+        ticket = self.hold(claims, core.Deadline(_LOOK_SECONDS))
+        try:
+            yield
+        finally:
+            self.core.queue.release(ticket)
 
     def _take_up(self, share_id: str, deadline: core.Deadline) -> None:
         """Finish or undo what was left open on a share.

@@ -304,18 +304,29 @@ class Core:
             for name, answer in answers.items()
         }
 
-    def check_identities(self, *, adopt: bool = True) -> None:
+    def check_identities(self, *, adopt: bool = True) -> dict[str, str]:
         """Check that the database is that of all pools that answer.
 
         :param adopt: make pools ours that are new.
+        :return: the pools that cannot be used now, with the reason.
         :raises identity.Mismatch: nothing may be done with these.
         """
-        answering = [
-            name
-            for name, sighting in self.look_at_pools().items()
-            if not sighting.reasons
-        ]
-        self.identities.check_all(answering, adopt=adopt)
+        unusable, answers, wrong = {}, {}, []
+        for pool, sighting in self.look_at_pools().items():
+            if sighting.reasons:
+                unusable[pool] = sighting.reasons[0]
+            else:
+                answers[pool] = self._start_identity(pool, adopt)
+        for pool, answer in answers.items():
+            try:
+                answer.get()
+            except identity.Mismatch as error:
+                wrong.append(str(error))
+            except (watch.NotAnswering, engines.EngineError) as error:
+                unusable[pool] = str(error)
+        if wrong:
+            raise identity.Mismatch("\n".join(wrong))
+        return unusable
 
     def check_pool(self, pool: str, *, adopt: bool = True) -> None:
         """Returns or raises soon, also where the pool hangs.
@@ -345,6 +356,11 @@ class Core:
             return self.watches[pool].ask(question)
         except watch.NotAnswering as error:
             raise engines.Unavailable(str(error)) from error
+
+    def _start_identity(self, pool: str, adopt: bool) -> watch.Answer[None]:
+        return self.watches[pool].start(
+            lambda: self.identities.check(pool, adopt=adopt)
+        )
 
     def check_exporter(self) -> list[str]:
         """Why shares cannot be served; empty: they can."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import functools
 import logging
 from typing import Any
 
@@ -30,6 +31,7 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
 from acme_appliance.service import background
 from acme_appliance.service import changes
+from acme_appliance.service import comparison
 from acme_appliance.service import core
 from acme_appliance.service import failures
 from acme_appliance.service import history
@@ -42,6 +44,7 @@ from acme_appliance.service import owners
 from acme_appliance.service import pools as pool_views
 from acme_appliance.service import quotas
 from acme_appliance.service import recovery
+from acme_appliance.service import reports
 from acme_appliance.service import restoration
 from acme_appliance.service import retention
 from acme_appliance.service import share_creation
@@ -110,6 +113,7 @@ class Service:
         self._journal = journal.Journal(self.core, OPERATIONS)
         self._changer = changes.Changer(self.core, self._journal)
         self._recovery = recovery.Recovery(self._changer)
+        self._after_start = comparison.AfterStart(self._recovery.compare_pool)
         self._marks = marks.Marks(self.core)
         self._creation = share_creation.ShareCreation(self._changer)
         self._shares = shares.Shares(self._changer)
@@ -127,14 +131,26 @@ class Service:
             background.Task(
                 "retention", retention.INTERVAL_SECONDS, self._retention.prune
             ),
+            *(
+                background.Task(
+                    f"compare {pool}",
+                    comparison.RETRY_SECONDS,
+                    functools.partial(self._after_start.run, pool),
+                    at_once=True,
+                )
+                for pool in pools
+            ),
         )
         self._pools = pool_views.Pools(self.core)
 
     # -- life
 
-    def start(self) -> recovery.Report:
+    def start(self) -> reports.Report:
         """Recover, then accept changes; until then they are refused with
-        ``system.starting``. Reads work before."""
+        ``system.starting``. Reads work before.
+
+        The pools are compared after that, see :meth:`wait_until_compared`.
+        """
         try:
             report = self._recovery.start()
         except Exception as error:
@@ -142,11 +158,16 @@ class Service:
         self._changer.started = True
         self._marks.start()
         for line in report.lines():
-            LOG.warning("Comparison at start: %s", line)
+            LOG.warning("At start: %s", line)
         for line in self.warnings():
             LOG.warning("At start: %s", line)
         self._background.start()
         return report
+
+    def wait_until_compared(self, seconds: float) -> reports.Report | None:
+        """What the comparison of the pools after a start has found; None:
+        it takes longer than this."""
+        return self._after_start.wait([*self.core.pools], seconds)
 
     def stop(self) -> None:
         """Refuse changes, and wait for those at work."""

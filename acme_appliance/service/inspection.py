@@ -12,7 +12,7 @@
 
 """What the pool says about a share or snapshot, and the state that follows.
 
-Used where no job tells: by the comparison at start, for what an earlier
+Used where no job tells: by the comparison after a start, for what an earlier
 release left in ``error``, and for the shares of a job that an operator
 closed.
 """

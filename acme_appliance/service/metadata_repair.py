@@ -25,27 +25,29 @@ import sqlalchemy as sa
 
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
+from acme_appliance.service import changes
 from acme_appliance.service import core
 from acme_appliance.service import descriptions
-from acme_appliance.service import types
 
 LOG = logging.getLogger(__name__)
 
 _PROGRESS: Final = 2_000
 
 
-def compare(shared: core.Core, pool: str, *, apply: bool) -> list[str]:
+def compare(changer: changes.Changer, pool: str, *, apply: bool) -> list[str]:
     """The shares and snapshots whose metadata is not what the database
     says, ``pool/id``; with ``apply`` it is written.
 
     What has an open job is left alone: its job writes the metadata.
     :raises engines.EngineError: the pool cannot be used.
     """
-    engine = shared.engine(pool)
+    shared = changer.core
     found: list[str] = []
-    for reference, metadata in _differences(shared, pool, engine):
+    for kind, row in _differences(shared, pool):
+        reference = engines.Reference(kind, row.id)
         if apply:
-            engine.metadata.write(reference, metadata)
+            with changer.holding(row.share_id):
+                _write(shared, pool, reference)
         found.append(f"{pool}/{reference.id}")
         if apply and len(found) % _PROGRESS == 0:
             LOG.info("Pool %s: wrote metadata of %s", pool, len(found))
@@ -54,27 +56,39 @@ def compare(shared: core.Core, pool: str, *, apply: bool) -> list[str]:
     return found
 
 
+def _write(shared: core.Core, pool: str, reference: engines.Reference) -> None:
+    """Write the metadata of one whose share is held, and may be gone."""
+    for row in _rows(shared, pool, reference.kind, reference.id):
+        metadata = descriptions.of(row, reference.kind)
+        shared.engine(pool).metadata.write(reference, metadata)
+
+
 def _differences(
-    shared: core.Core, pool: str, engine: engines.Engine
-) -> Iterator[tuple[engines.Reference, types.Body]]:
+    shared: core.Core, pool: str
+) -> Iterator[tuple[engines.Kind, Any]]:
+    store = shared.engine(pool).metadata
     for kind in engines.Kind:
-        described = engine.metadata.ids(kind)
+        described = store.ids(kind)
         for row in _rows(shared, pool, kind):
             reference = engines.Reference(kind, row.id)
-            wanted = descriptions.of(row, kind)
-            known = row.id in described
-            there = engine.metadata.read(reference) if known else None
-            if not descriptions.same(there, wanted):
-                yield reference, wanted
+            there = store.read(reference) if row.id in described else None
+            if not descriptions.same(there, descriptions.of(row, kind)):
+                yield kind, row
 
 
-def _rows(shared: core.Core, pool: str, kind: engines.Kind) -> list[Any]:
+def _rows(
+    shared: core.Core, pool: str, kind: engines.Kind, id_: str | None = None
+) -> list[Any]:
     table: Any = models.Share
     if kind == engines.Kind.SNAPSHOT:
         table = models.Snapshot
     columns = [getattr(table, name) for name in descriptions.columns(kind)]
+    if kind == engines.Kind.SHARE:
+        columns.append(table.id.label("share_id"))
     statement = sa.select(*columns).where(
         table.pool == pool, table.job_id.is_(None)
     )
+    if id_ is not None:
+        statement = statement.where(table.id == id_)
     with shared.database.read() as session:
         return list(session.execute(statement).all())

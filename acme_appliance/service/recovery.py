@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""After a stop: finish the journal's open entries, then compare everything.
+"""After a stop: finish the journal's open entries, and compare everything.
 
 The repair at start only adds. It finishes what the journal knows, and it
 exports what the access rules say. What it cannot explain, it reports and
@@ -21,103 +21,73 @@ is wrong. Exports without a rule go when an operator says so
 """
 
 from collections.abc import Sequence
-import dataclasses
-import logging
+from concurrent import futures
+import functools
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import orm
 
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
-from acme_appliance.service import bounds
 from acme_appliance.service import changes
-from acme_appliance.service import jobrows
-from acme_appliance.service import metadata_repair
+from acme_appliance.service import comparison
 from acme_appliance.service import openjobs
 from acme_appliance.service import types
-from acme_appliance.service.inspection import Finding
-
-LOG = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass
-class Report:
-    """What a comparison found; ``pool/id`` for things in a pool."""
-
-    #: In the database, not in the pool.
-    missing_shares: list[str] = dataclasses.field(default_factory=list)
-    missing_snapshots: list[str] = dataclasses.field(default_factory=list)
-    #: The share is there, its volume file is not as it should be.
-    damaged_shares: list[str] = dataclasses.field(default_factory=list)
-    #: The volume file takes more space than the share has: a client has
-    #: made it longer.
-    oversized_shares: list[str] = dataclasses.field(default_factory=list)
-    #: In the pool, not in the database.
-    unknown_shares: list[str] = dataclasses.field(default_factory=list)
-    unknown_snapshots: list[str] = dataclasses.field(default_factory=list)
-    #: ``{share_id, wanted, found}``: something was missing or had other
-    #: options; repaired if ``applied``.
-    export_differences: list[types.Body] = dataclasses.field(
-        default_factory=list
-    )
-    #: ``{share_id, clients}``: clients that have access, now or after a
-    #: restart of the machine, and that no access rule explains.
-    unexplained_exports: list[types.Body] = dataclasses.field(
-        default_factory=list
-    )
-    #: The metadata in the pool was missing or old; written if ``applied``.
-    old_metadata: list[str] = dataclasses.field(default_factory=list)
-    #: Parts of a share or snapshot whose create failed; to be deleted.
-    unfinished_creates: list[str] = dataclasses.field(default_factory=list)
-    #: Ids of jobs that can neither be finished nor undone yet.
-    open_jobs: list[str] = dataclasses.field(default_factory=list)
-    #: Open jobs that this release cannot read: id to reason.
-    unreadable_jobs: dict[str, str] = dataclasses.field(default_factory=dict)
-    #: Pools that could not be looked at, with the reason.
-    unusable_pools: dict[str, str] = dataclasses.field(default_factory=dict)
-    applied: bool = False
-
-    def lines(self) -> list[str]:
-        """What was found, for a log: a line for each kind; [] is well."""
-        found = dataclasses.asdict(self)
-        del found["applied"]
-        return [
-            f"{len(each)} {name.replace('_', ' ')}, such as {_example(each)}"
-            for name, each in found.items()
-            if each
-        ]
+from acme_appliance.service import workers
+from acme_appliance.service.reports import Report
 
 
 class Recovery:
     """Run once at start, and its comparison whenever an operator asks.
 
-    Nothing is locked here: at start all changes are refused, and the
-    command that repairs has the lock of the process that serves. One that
-    only looks, beside that process, may see changes that are under way.
+    At start all changes are refused until exports are as they should be and
+    open jobs were taken up; the pools are compared after that, beside
+    changes. The command that repairs has the lock of the process that
+    serves. One that only looks, beside that process, may see changes that
+    are under way.
     """
 
     def __init__(self, changer: changes.Changer) -> None:
+        self.changer = changer
         self.journal = changer.journal
         self.core = changer.core
-        self.inspector = changer.inspector
         self.open_jobs = openjobs.OpenJobs(changer)
+        self.comparison = comparison.Comparison(changer)
+        #: Pools whose exports the start has left alone.
+        self._left: set[str] = set()
 
     def start(self) -> Report:
-        """Finish or undo what was cut off; then compare and repair.
+        """Finish or undo what was cut off, and add exports that are missing.
 
         :raises identity.Mismatch: the database is not that of the pools;
             nothing was done.
         """
-        self.core.check_identities()
+        self.core.generations.reserve()
+        report = Report(applied=True)
+        report.unusable_pools = self.core.check_identities()
+        self._left = set(report.unusable_pools)
         if self.journal.entries.open():
             # Before a change of a share's rules is finished: it exports
             # the share to the clients of its rules only.
             self.compare_exports()
         self.open_jobs.take_up_all()
-        return self._compare(apply=True, remove=False)
+        self._note_jobs(report)
+        self._reconcile_exports(report, remove=False)
+        return report
+
+    def compare_pool(self, pool: str) -> Report:
+        """Compare and repair one pool, beside changes.
+
+        :raises engines.EngineError: it cannot be used.
+        :raises problems.Problem: a share in it is busy for too long.
+        """
+        report = self.comparison.compare(pool, apply=True)
+        if pool in self._left:
+            self._export_again(pool)
+            self._left.discard(pool)
+        return report
 
     def reconcile(self, apply: bool, close_jobs: Sequence[str]) -> Report:
         """Compare everything, for an operator.
@@ -134,35 +104,62 @@ class Recovery:
             self.open_jobs.close(job_id)
         if apply:
             self.open_jobs.take_up_all()
-        return self._compare(apply, remove=apply)
-
-    def _compare(self, apply: bool, remove: bool) -> Report:
-        if apply:
-            self.core.generations.reserve()
         report = Report(applied=apply)
+        self._note_jobs(report)
+        self._compare_pools(report)
+        self._left = set(report.unusable_pools)
+        self._reconcile_exports(report, remove=apply)
+        if apply:
+            self.core.unexplained_exports = {}
+        return report
+
+    def _note_jobs(self, report: Report) -> None:
         for job in self.journal.entries.open():
             if job.unreadable:
                 report.unreadable_jobs[job.id] = job.problem.detail
             else:
                 report.open_jobs.append(job.id)
-        for pool, engine in self.core.pools.items():
+
+    # -- pools
+
+    def _compare_pools(self, report: Report) -> None:
+        """All at the same time; one that hangs is left behind."""
+        threads = workers.Workers(most=1)
+        running = {
+            pool: threads.submit(
+                pool,
+                functools.partial(
+                    self.comparison.compare, pool, apply=report.applied
+                ),
+            )
+            for pool in self.core.pools
+        }
+        for pool, future in running.items():
             try:
-                self.core.check_pool(pool, adopt=apply)
-                self._compare_shares(report, pool, engine)
-                self._compare_snapshots(report, pool, engine)
-                report.old_metadata += metadata_repair.compare(
-                    self.core, pool, apply=apply
-                )
-                report.oversized_shares += [
-                    f"{pool}/{share_id}"
-                    for share_id in bounds.check(
-                        self.core, pool, restore=apply
-                    )
-                ]
+                report.add(self._result(pool, future))
             except engines.EngineError as error:
                 report.unusable_pools[pool] = str(error)
+        threads.stop(0)
+
+    def _result(self, pool: str, future: "futures.Future[Report]") -> Report:
+        """:raises engines.EngineError: the pool cannot be used, any more."""
+        while not workers.wait(future, self.core.settings.answer_seconds):
+            obstacles = self.core.watches[pool].obstacles()
+            if obstacles:
+                raise engines.Unavailable(f"the pool {pool}: {obstacles[0]}")
+        return future.result()
+
+    # -- exports
+
+    def _reconcile_exports(self, report: Report, *, remove: bool) -> None:
+        wanted = self._wanted_exports()
         differences = self.core.exporter.reconcile(
-            self._wanted_exports(), apply=apply, remove=remove
+            [(share, clients) for _, share, clients in wanted],
+            apply=report.applied,
+            remove=remove,
+            leave={
+                share.id for pool, share, _ in wanted if pool in self._left
+            },
         )
         self._note_unexplained(differences)
         report.export_differences = [
@@ -172,88 +169,29 @@ class Recovery:
             {"share_id": share_id, "clients": dict(clients)}
             for share_id, clients in self.core.unexplained_exports.items()
         ]
-        if apply and remove:
-            self.core.unexplained_exports = {}
-        return report
+
+    def _export_again(self, pool: str) -> None:
+        """Add the exports of a pool that the start has left alone."""
+        shares = {s.id for p, s, _ in self._wanted_exports() if p == pool}
+        if not shares:
+            return
+        with self.changer.holding(*shares):
+            # The rules may be others by now.
+            self.core.exporter.reconcile(
+                [
+                    (share, clients)
+                    for _, share, clients in self._wanted_exports()
+                    if share.id in shares
+                ],
+                apply=True,
+            )
 
     def compare_exports(self) -> None:
         """Find the exports that no access rule explains; change nothing."""
+        wanted = [(share, c) for _, share, c in self._wanted_exports()]
         self._note_unexplained(
-            self.core.exporter.reconcile(self._wanted_exports(), apply=False)
+            self.core.exporter.reconcile(wanted, apply=False)
         )
-
-    # -- pools
-
-    def _compare_shares(
-        self, report: Report, pool: str, engine: engines.Engine
-    ) -> None:
-        # The pool first: whatever it holds by then, a row was there before.
-        found = engine.ids(engines.Kind.SHARE)
-        table = models.Share
-        rows = self._rows(pool, table, table.file)
-        for row in rows:
-            if not row.has_open_job:
-                finding = self.inspector.look_at_share(row)
-                if not finding.exists:
-                    report.missing_shares.append(f"{pool}/{row.id}")
-                elif finding.never_made:
-                    report.unfinished_creates.append(f"{pool}/{row.id}")
-                elif finding.state != types.State.AVAILABLE:
-                    report.damaged_shares.append(f"{pool}/{row.id}")
-                self._repair(report, table, row, finding)
-        report.unknown_shares += _unknown(
-            pool, engine, engines.Kind.SHARE, found, rows
-        )
-
-    def _compare_snapshots(
-        self, report: Report, pool: str, engine: engines.Engine
-    ) -> None:
-        found = engine.ids(engines.Kind.SNAPSHOT)
-        table = models.Snapshot
-        rows = self._rows(pool, table, table.share_id)
-        for row in rows:
-            if not row.has_open_job:
-                finding = self.inspector.look_at_snapshot(row)
-                if not finding.exists:
-                    report.missing_snapshots.append(f"{pool}/{row.id}")
-                elif finding.never_made:
-                    report.unfinished_creates.append(f"{pool}/{row.id}")
-                self._repair(report, table, row, finding)
-        report.unknown_snapshots += _unknown(
-            pool, engine, engines.Kind.SNAPSHOT, found, rows
-        )
-
-    def _rows(self, pool: str, table: Any, more: Any) -> Sequence[Any]:
-        """What the database has of a pool: there may be very many, and it
-        is not asked again for each."""
-        is_open = table.job_id.in_(
-            sa.select(models.Job.id).where(jobrows.IS_OPEN)
-        )
-        statement = sa.select(
-            table.id,
-            table.pool,
-            table.state,
-            table.size_bytes,
-            table.job_id,
-            is_open.label("has_open_job"),
-            more,
-        ).where(table.pool == pool)
-        with self.core.database.read() as session:
-            return session.execute(statement).all()
-
-    def _repair(
-        self, report: Report, table: Any, row: Any, finding: Finding
-    ) -> None:
-        as_it_is = finding.state == row.state and row.job_id is None
-        if as_it_is or not report.applied:
-            return
-        with self.core.database.write() as session:
-            self.inspector.record(
-                session, session.get_one(table, row.id), finding
-            )
-        self.core.announce()
-
-    # -- exports
 
     def _note_unexplained(
         self, differences: Sequence[exporters.Difference]
@@ -278,45 +216,28 @@ class Recovery:
 
     def _wanted_exports(
         self,
-    ) -> list[tuple[exporters.ExportedShare, exporters.Clients]]:
-        statement = (
-            sa.select(models.Share)
-            .where(models.Share.access_rules.any())
-            .options(orm.selectinload(models.Share.access_rules))
-        )
+    ) -> list[tuple[str, exporters.ExportedShare, exporters.Clients]]:
+        """With their pools. Plain rows: there may be very many."""
+        share, rule = models.Share, models.AccessRule
+        statement = sa.select(
+            share.id,
+            share.pool,
+            share.file,
+            rule.holder,
+            rule.clients,
+            rule.level,
+        ).join(rule, rule.share_id == share.id)
+        rows: dict[str, list[Any]] = {}
         with self.core.database.read() as session:
-            return [
-                (share, exporters.clients_of(share.rules))
-                for row in session.scalars(statement)
-                if row.pool in self.core.pools
-                for share in [
-                    self.core.exported_share(
-                        row, access.rules_of(row.access_rules)
-                    )
-                ]
-            ]
-
-
-def _unknown(
-    pool: str,
-    engine: engines.Engine,
-    kind: engines.Kind,
-    found: set[str],
-    rows: Sequence[Any],
-) -> list[str]:
-    """What is in the pool, still, and has no row."""
-    return [
-        f"{pool}/{id_}"
-        for id_ in sorted(found - {row.id for row in rows})
-        if engine.exists(engines.Reference(kind, id_))
-    ]
-
-
-def _example(found: list[Any] | dict[str, Any]) -> str:
-    first = next(iter(found))
-    return (
-        f"{first}: {found[first]}" if isinstance(found, dict) else f"{first}"
-    )
+            for row in session.execute(statement):
+                if row.pool in self.core.pools:
+                    rows.setdefault(row.id, []).append(row)
+        wanted = []
+        for first, *more in rows.values():
+            rules = access.rules_of([first, *more])
+            exported = self.core.exported_share(first, rules)
+            wanted.append((first.pool, exported, exporters.clients_of(rules)))
+        return wanted
 
 
 def _plain(difference: exporters.Difference) -> types.Body:

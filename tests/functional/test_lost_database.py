@@ -97,6 +97,7 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
         )
         if start:
             self.service.start()
+            self.service.wait_until_compared(worlds.WAIT)
 
     def stop(self):
         if self.service is not None:

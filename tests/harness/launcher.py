@@ -80,6 +80,7 @@ class RealWorld(worlds.Calls):
     def run(self, request):
         prepare, change = scenarios.SCENARIOS[request["scenario"]]
         report = self.service.start()
+        report.add(self.service.wait_until_compared(worlds.WAIT))
         if "prepare" in request["phases"]:
             prepare(self)
         self.steps.clear()

@@ -166,6 +166,22 @@ class ExporterSuite:
         )
         self.assertEqual([], self.exporter.reconcile(wanted, apply=True))
 
+    def test_reconcile_leaves_alone_what_it_is_told_to(self):
+        """Their disk may hang; what is found beyond them still stays."""
+        one, other = self.make_share(), self.make_share()
+        self.exporter.apply(one, {TWO: RW})
+        wanted = [(one, {ONE: RW}), (other, {ONE: RW})]
+        found = self.exporter.reconcile(wanted, apply=True, leave={one.id})
+        self.assertEqual({one.id, other.id}, {d.share_id for d in found})
+        self.assertEqual(
+            {one.id: {TWO: RW}, other.id: {ONE: RW}}, self.exporter.exported()
+        )
+        self.exporter.reconcile(wanted, apply=True)
+        self.assertEqual(
+            {one.id: {ONE: RW, TWO: RW}, other.id: {ONE: RW}},
+            self.exporter.exported(),
+        )
+
     def test_reconcile_of_many(self):
         wanted = [(self.make_share(), {ONE: RW, NET: RO}) for _ in range(30)]
         stale = self.make_share()

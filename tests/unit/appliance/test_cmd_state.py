@@ -29,7 +29,7 @@ from acme_appliance.db import models
 from acme_appliance.db.session import Database
 from acme_appliance.service import core
 from acme_appliance.service import identity
-from acme_appliance.service import recovery
+from acme_appliance.service import reports
 from acme_appliance.service import Service
 from tests.unit.appliance import test_cmd
 
@@ -146,7 +146,7 @@ class StatusTest(Case):
 
 class ReconcileTest(Case):
     def report(self, **found):
-        empty = dataclasses.asdict(recovery.Report())
+        empty = dataclasses.asdict(reports.Report())
         return unittest.mock.patch.object(
             Service,
             "reconcile",

@@ -15,8 +15,10 @@ from concurrent import futures
 import contextlib
 import threading
 import time
+from unittest import mock
 
 from acme_appliance.engines import memory
+from acme_appliance.service import comparison
 from acme_appliance.service import watch
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
@@ -235,6 +237,116 @@ class TestHangingPool(case.ServiceCase):
             )
         self.assertEqual("up", self.pool(GOLD)["state"])
         self.assertEqual({}, self.service.status()["exports"])
+
+
+class TestHangingStart(case.ServiceCase):
+    """A pool that passes the first look, and hangs at a later one."""
+
+    settings = TestHangingPool.settings
+
+    def setUp(self):
+        super().setUp()
+        self.gold = self.make_share(pool=GOLD)
+        self.silver = self.make_share(pool=SILVER)
+        self.world.put_access(self.silver)
+        self.disk = threading.Event()
+        # Also where a test fails: or its threads would stay.
+        self.addCleanup(self.disk.set)
+        patch = mock.patch.object(comparison, "RETRY_SECONDS", 0.01)
+        self.enterContext(patch)
+
+    def hang_at(self, owner, method):
+        """The pool's calls of this method wait, and then are made."""
+        real = getattr(owner, method)
+
+        def call(*arguments):
+            self.disk.wait()
+            return real(*arguments)
+
+        self.enterContext(mock.patch.object(owner, method, call))
+
+    def start(self):
+        self.world.restart(start=False)
+        self.service = self.world.service
+        return self.service.start()
+
+    def wait_for(self, condition):
+        end = time.monotonic() + BOUND_SECONDS
+        while not condition():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+    def test_in_the_middle_of_the_comparison(self):
+        silver = self.world.engines[SILVER]
+        silver.entries(worlds.share(self.silver)).clear()
+        self.hang_at(silver, "file_size")
+        self.start()
+        self.make_share(pool=GOLD)
+        self.assertEqual("available", self.share(self.silver)["state"])
+        self.disk.set()
+        self.wait_for(lambda: self.share(self.silver)["state"] == "degraded")
+
+    def test_where_it_says_who_it_is(self):
+        """Its exports are added when it is back."""
+        self.world.exporter.withdraw(self.silver)
+        silver = self.world.engines[SILVER]
+        self.hang_at(silver.metadata, "read_identity")
+        report = self.start()
+        self.assertEqual([SILVER], list(report.unusable_pools))
+        self.make_share(pool=GOLD)
+        self.assertEqual({}, self.world.exporter.exported())
+        self.check_problem(
+            "engine.unavailable", lambda: self.world.put_share(pool=SILVER)
+        )
+        self.disk.set()
+        self.wait_for(lambda: self.silver in self.world.exporter.exported())
+
+    def test_comparison_of_an_operator(self):
+        silver = self.world.engines[SILVER]
+        real = silver.file_size
+
+        def file_size(*arguments):
+            silver.answering.clear()
+            silver.answering.wait()
+            return real(*arguments)
+
+        self.addCleanup(silver.answering.set)
+        silver.file_size = file_size
+        report = self.world.service.reconcile(False)
+        self.assertEqual([SILVER], list(report["unusable_pools"]))
+
+
+class TestBesideChanges(case.ServiceCase):
+    """The comparison after a start, and what clients do meanwhile."""
+
+    def compare_while(self, change):
+        """Look at a share that is changed at that moment."""
+        engine = self.world.engine
+        real, calls = engine.file_size, []
+
+        def file_size(*arguments):
+            if not calls:
+                calls.append(arguments)
+                change()
+            return real(*arguments)
+
+        engine.file_size = file_size
+        report = self.world.restart()
+        self.assertTrue(calls)
+        return report.lines()
+
+    def test_deleted(self):
+        id_ = self.make_share()
+        found = self.compare_while(lambda: self.world.delete_share(id_))
+        self.assertEqual([], found)
+
+    def test_renamed(self):
+        id_ = self.make_share()
+        found = self.compare_while(
+            lambda: self.world.patch_share(id_, name="other")
+        )
+        self.assertEqual([], found)
+        self.assertEqual("other", self.share(id_)["name"])
 
 
 class TestWatch(case.unittest.TestCase):

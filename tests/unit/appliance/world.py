@@ -278,9 +278,15 @@ class World(Calls):
             clock=self.clock,
             on_step=self.steps,
         )
-        if start:
-            return self.service.start()
-        return None
+        return self.start() if start else None
+
+    def start(self):
+        """Start the service; what that and the comparison found."""
+        report = self.service.start()
+        compared = self.service.wait_until_compared(WAIT)
+        assert compared is not None
+        report.add(compared)
+        return report
 
     # -- everything there is
 
