@@ -194,6 +194,22 @@ class Job(Base):
     )
 
 
+class JobClaim(Base):
+    """What an open job touches; gone when it has ended."""
+
+    __tablename__ = "job_claims"
+
+    job_id: orm.Mapped[str] = orm.mapped_column(
+        ID, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    kind: orm.Mapped[str] = orm.mapped_column(sa.String(16), primary_key=True)
+    #: No foreign key: what a job creates is not there yet.
+    object_id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
+    claim: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+
+    __table_args__ = (sa.Index(None, "object_id", "kind"),)
+
+
 class Event(Base):
     """The change log: one row for each change, written with the change."""
 

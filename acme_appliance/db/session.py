@@ -30,7 +30,7 @@ from acme_appliance.db.groupcommit import GroupCommit
 WRITE_WAIT_SECONDS: Final = 30.0
 
 #: The newest migration.
-REVISION = "0004"
+REVISION = "0005"
 
 _T = TypeVar("_T")
 

@@ -24,6 +24,7 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import changes
+from acme_appliance.service import claims
 from acme_appliance.service import core
 from acme_appliance.service import operation
 from acme_appliance.service import rows
@@ -233,7 +234,7 @@ class Access:
             "level": body["level"],
         }
         return self.changer.run(
-            lambda: changes.alone(share_id),
+            lambda: claims.alone(claims.share(share_id)),
             lambda: self._decide_put(
                 caller, share_id, holder, wanted, if_match
             ),
@@ -250,7 +251,7 @@ class Access:
         if_match: int | None,
     ) -> types.Done | types.Accepted:
         return self.changer.run(
-            lambda: changes.alone(share_id),
+            lambda: claims.alone(claims.share(share_id)),
             lambda: self._decide_delete(caller, share_id, holder, if_match),
             wait_seconds,
         )
@@ -266,7 +267,6 @@ class Access:
         grant = None
         with self.core.database.read() as session:
             row = rows.get_visible(session, caller, share_id)
-            changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
             rows.check_usable(row)
             pool = row.pool
@@ -313,7 +313,6 @@ class Access:
             row = rows.find_visible(session, caller, share_id)
             if row is None:
                 return types.Done(None, absent=True)
-            changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
             rules = {rule.holder: rule for rule in row.access_rules}
             if holder not in rules:

@@ -13,15 +13,16 @@
 """How every change is made: a place in the queue, a look, a decision."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from concurrent import futures
 import contextlib
 from typing import Final
 
 from acme_appliance import problems
-from acme_appliance.db import models
+from acme_appliance.engines.base import Kind
 from acme_appliance.service import core
+from acme_appliance.service import entries
 from acme_appliance.service import failures
 from acme_appliance.service import inspection
 from acme_appliance.service import journal
@@ -29,48 +30,19 @@ from acme_appliance.service import operation
 from acme_appliance.service import queue
 from acme_appliance.service import types
 from acme_appliance.service import workers
+from acme_appliance.service.claims import alone
+from acme_appliance.service.claims import Claim
+from acme_appliance.service.claims import Claims
+from acme_appliance.service.claims import share
 
 #: How long a look at a share waits for the changes of it.
 _LOOK_SECONDS: Final = 60.0
 
-Claims = Mapping[str, queue.Claim]
 Decision = operation.Operation | operation.Work | types.Done
 
 
-class OpenJob(Exception):
-    """The share has a job that nobody is at work on.
-
-    Its process died, or it could neither be finished nor undone so far;
-    that comes before anything else happens to the share.
-    """
-
-    def __init__(self, share_id: str) -> None:
-        super().__init__(share_id)
-        self.share_id = share_id
-
-
-def share_key(share_id: str) -> str:
-    return f"share {share_id}"
-
-
-def snapshot_key(snapshot_id: str) -> str:
-    return f"snapshot {snapshot_id}"
-
-
-def alone(share_id: str) -> Claims:
-    """What a change of one share claims."""
-    return {share_key(share_id): queue.Claim.ALONE}
-
-
-def check_no_open_job(row: models.Share | models.Snapshot) -> None:
-    """:raises OpenJob: while the caller holds the share, so it is stray."""
-    if row.job_id is not None:
-        share_id = row.id if isinstance(row, models.Share) else row.share_id
-        raise OpenJob(share_id)
-
-
 class Changer:
-    """Runs decisions, one at a time for each share, in order of arrival."""
+    """Runs decisions that touch the same one at a time, as they arrive."""
 
     def __init__(self, shared: core.Core, log: journal.Journal) -> None:
         self.core = shared
@@ -103,23 +75,17 @@ class Changer:
         deadline = core.Deadline(wait_seconds)
         try:
             self.core.generations.reserve()
-            while True:
-                try:
-                    outcome = self._attempt(claims, decide, deadline)
-                except OpenJob as stray:
-                    self._take_up(stray.share_id, deadline)
-                else:
-                    return outcome
+            ticket = self._hold_settled(claims, deadline)
+            return self._decide(decide, ticket, deadline)
         except Exception as error:
             raise failures.to_problem(error) from error
 
-    def _attempt(
+    def _decide(
         self,
-        claims: Callable[[], Claims],
         decide: Callable[[], Decision],
+        ticket: queue.Ticket,
         deadline: core.Deadline,
     ) -> types.Done | types.Accepted:
-        ticket = self._hold_current(claims, deadline)
         try:
             decision = decide()
         except BaseException:
@@ -131,6 +97,30 @@ class Changer:
         if isinstance(decision, operation.Work):
             return self.journal.perform(decision, ticket, deadline)
         return self.journal.submit(decision, ticket, deadline)
+
+    def _hold_settled(
+        self, claims: Callable[[], Claims], deadline: core.Deadline
+    ) -> queue.Ticket:
+        """Hold what is to be held, when no open job touches it any more.
+
+        Nobody is at work on such a job while this holds what it touches:
+        its process died, or it could neither be finished nor undone so far.
+        That comes before anything else happens there.
+        """
+        while True:
+            ticket = self._hold_current(claims, deadline)
+            try:
+                jobs, shares = self.journal.entries.left_open(ticket.claims)
+            except BaseException:
+                self.core.queue.release(ticket)
+                raise
+            if not jobs and not shares:
+                return ticket
+            self.core.queue.release(ticket)
+            if jobs:
+                self._take_up(jobs[0], deadline)
+            else:
+                self._settle(shares.pop(), deadline)
 
     def _hold_current(
         self, claims: Callable[[], Claims], deadline: core.Deadline
@@ -168,54 +158,76 @@ class Changer:
 
         :raises problems.Problem: ``share.busy``.
         """
-        claims = {share_key(id_): queue.Claim.ALONE for id_ in share_ids}
+        claims = alone(*map(share, share_ids))
         ticket = self.hold(claims, core.Deadline(_LOOK_SECONDS))
         try:
             yield
         finally:
             self.core.queue.release(ticket)
 
-    def _take_up(self, share_id: str, deadline: core.Deadline) -> None:
-        """Finish or undo what was left open on a share.
+    def _take_up(self, job: entries.Open, deadline: core.Deadline) -> None:
+        """Finish or undo what was left open.
 
         :raises problems.Problem: it cannot be, for now.
         """
-        ticket = self.hold(alone(share_id), deadline)
-        future = self._start_take_up(share_id, ticket)
+        ticket = self.hold(self.journal.entries.claims(job), deadline)
+        self._wait_for(self._start_take_up(job, ticket), deadline)
+        for left in self.journal.entries.open([job.id]):
+            raise journal.still_open(left.id, left.problem)
+
+    def _wait_for(
+        self, future: futures.Future[None], deadline: core.Deadline
+    ) -> None:
         if not workers.wait(future, deadline.remaining()):
             raise problems.Problem(
                 "share.busy",
-                f"A change of the share {share_id} that was cut off is being"
-                " finished or undone.",
+                "A change that was cut off is being finished or undone.",
             )
         future.result()
-        for job in self.journal.entries.open(share_id):
-            raise journal.still_open(job.id, job.problem)
 
-    def try_take_up(self, share_id: str) -> futures.Future[None] | None:
-        """Begin to finish or undo what was left open on a share.
+    def try_take_up(self, job: entries.Open) -> futures.Future[None] | None:
+        """Begin to finish or undo what was left open.
 
-        None: another change has the share, and does it first.
+        None: another change has what it touches, and does it first.
         """
         try:
-            ticket = self.core.queue.hold(alone(share_id), 0)
+            ticket = self.core.queue.hold(self.journal.entries.claims(job), 0)
         except queue.Busy:
             return None
-        return self._start_take_up(share_id, ticket)
+        return self._start_take_up(job, ticket)
 
     def _start_take_up(
-        self, share_id: str, ticket: queue.Ticket
+        self, job: entries.Open, ticket: queue.Ticket
     ) -> futures.Future[None]:
         """The ticket is released when the future is done."""
         try:
             self.core.generations.reserve()
-            jobs = self.journal.entries.open(share_id)
+            # Others may have ended it while this waited for its turn.
+            jobs = self.journal.entries.open([job.id])
         except BaseException:
             self.core.queue.release(ticket)
             raise
+        shares = [
+            thing.id
+            for thing, claim in ticket.claims.items()
+            if thing.kind == Kind.SHARE and claim is Claim.ALONE
+        ]
         return self.journal.take_up(
-            jobs, ticket, lambda: self.inspector.settle(share_id)
+            jobs, ticket, lambda: self._settle_all(shares)
         )
+
+    def _settle(self, share_id: str, deadline: core.Deadline) -> None:
+        """Judge a share that names a job which is over, or whose snapshot
+        does. :raises problems.Problem: it cannot be, for now."""
+        ticket = self.hold(alone(share(share_id)), deadline)
+        future = self.journal.take_up(
+            [], ticket, lambda: self._settle_all([share_id])
+        )
+        self._wait_for(future, deadline)
+
+    def _settle_all(self, share_ids: Iterable[str]) -> None:
+        for share_id in share_ids:
+            self.inspector.settle(share_id)
 
 
 def new_intent(

@@ -10,12 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The journal's rows: one for each job.
+"""The journal's rows: one for each job, and what open ones touch.
 
 A job that is queued or running is open: what it was to do is neither done
 nor undone yet. Ended jobs stay as history, see ``retention``.
 """
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
@@ -30,10 +31,14 @@ from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.db import rows
 from acme_appliance.engines import base as engines
+from acme_appliance.service import claimrows
 from acme_appliance.service import core
 from acme_appliance.service import jobrows
 from acme_appliance.service import types
 from acme_appliance.service import views
+from acme_appliance.service.claims import alone
+from acme_appliance.service.claims import Claims
+from acme_appliance.service.claims import share
 from acme_appliance.service.operation import Operation
 
 LOG = logging.getLogger(__name__)
@@ -81,7 +86,11 @@ class Entries:
     # -- writing
 
     def add(
-        self, session: orm.Session, intent: types.Intent, state: types.JobState
+        self,
+        session: orm.Session,
+        intent: types.Intent,
+        claims: Claims,
+        state: types.JobState,
     ) -> None:
         """The intent, in the transaction that begins the change."""
         rows.insert(
@@ -106,6 +115,7 @@ class Entries:
                 "finished_at": None,
             },
         )
+        claimrows.insert(session, intent.id, claims)
 
     def mark(self, job_id: str, **values: object) -> None:
         """Change an open job's row, in a transaction of its own."""
@@ -151,6 +161,21 @@ class Entries:
                 detail={"code": problem.code, "detail": problem.detail},
             )
         rows.change(session, models.Job, intent.id, **values)
+        claimrows.delete(session, intent.id)
+
+    def give_up(self, job_id: str, problem: problems.Problem) -> None:
+        """End an open job as failed, whatever it has done."""
+        with self.core.database.write() as session:
+            session.execute(
+                sa.update(models.Job)
+                .where(models.Job.id == job_id, jobrows.IS_OPEN)
+                .values(
+                    state=types.JobState.FAILED,
+                    problem=problem.to_dict(),
+                    finished_at=self.core.clock(),
+                )
+            )
+            claimrows.delete(session, job_id)
 
     # -- reading
 
@@ -160,17 +185,38 @@ class Entries:
             (row,) = jobrows.read_all(session, models.Job.id == job_id)
             return views.job(row)
 
-    def open(self, share_id: str | None = None) -> list[Open]:
-        """The open jobs, of one share or of all, oldest first."""
+    def open(self, job_ids: Collection[str] | None = None) -> list[Open]:
+        """The open jobs, of these ids or all, oldest first."""
         conditions = [jobrows.IS_OPEN]
-        if share_id is not None:
-            conditions.append(models.Job.share_id == share_id)
+        if job_ids is not None:
+            conditions.append(models.Job.id.in_(job_ids))
         names = [field.name for field in dataclasses.fields(Open)]
         with self.core.database.read() as session:
             return [
                 Open(*(getattr(row, name) for name in names))
                 for row in jobrows.read_all(session, *conditions)
             ]
+
+    def claims(self, job: Open) -> Claims:
+        """What an open job touches; its share, where nothing is written."""
+        with self.core.database.read_rows() as connection:
+            found = claimrows.of_job(connection, job.id)
+        return found or alone(share(job.share_id))
+
+    def left_open(self, claims: Claims) -> tuple[list[Open], set[str]]:
+        """What is to be ended before a change with these claims begins.
+
+        :returns: the open jobs, oldest first; and shares that name a job
+            which is not open, or have a snapshot that does.
+        """
+        with self.core.database.read_rows() as connection:
+            left = claimrows.left_open(connection, claims)
+        if not left.job_ids and not left.marked_shares:
+            return [], set()
+        jobs = self.open(left.job_ids | left.marked_shares.keys())
+        for job in jobs:
+            left.marked_shares.pop(job.id, None)
+        return jobs, set().union(*left.marked_shares.values())
 
     def build(self, job_id: str) -> tuple[Operation, problems.Problem | None]:
         """An open job's operation, and the problem that it is undone for.

@@ -324,12 +324,12 @@ class Journal:
         ticket: queue.Ticket,
         settle: Callable[[], None],
     ) -> futures.Future[None]:
-        """Finish or undo open jobs of one share, in their order.
+        """Finish or undo open jobs, in their order.
 
-        :param ticket: holds the share; released when the future is done.
-            A job that is open then has its problem noted.
-        :param settle: is called last: the share may name a job that is
-            not there.
+        :param ticket: holds what they touch; released when the future is
+            done. A job that is open then has its problem noted.
+        :param settle: is called last, in the pool's thread: a share may
+            name a job that is not there.
         """
         built = []
         try:
@@ -403,7 +403,7 @@ class Journal:
             state = types.JobState.QUEUED
 
         def begin(session: orm.Session) -> None:
-            self.entries.add(session, intent, state)
+            self.entries.add(session, intent, run.ticket.claims, state)
             run.operation.begin(session)
 
         self.core.on_step(intent.id, "intent:before")

@@ -12,6 +12,7 @@
 
 """Taking up jobs that could neither be finished nor undone."""
 
+from collections.abc import Sequence
 from concurrent import futures
 import logging
 import random
@@ -20,7 +21,6 @@ from typing import Final
 from acme_appliance import problems
 from acme_appliance.service import changes
 from acme_appliance.service import entries
-from acme_appliance.service import types
 
 LOG = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ START_SECONDS: Final = 60.0
 
 
 class OpenJobs:
-    """Finds them; the changer takes them up, one share at a time."""
+    """Finds them; the changer takes them up."""
 
     def __init__(self, changer: changes.Changer) -> None:
         self.core = changer.core
@@ -45,13 +45,12 @@ class OpenJobs:
 
     def take_up_all(self, wait_seconds: float = START_SECONDS) -> None:
         """Take up every open job, and wait for them so long."""
-        shares = {job.share_id for job in self.entries.open()}
-        self._take_up(shares, wait_seconds)
+        self._take_up(self.entries.open(), wait_seconds)
 
     def take_up_due(self) -> None:
         """Take up the open jobs whose time has come; waits for nothing."""
         self._take_up(
-            {job.share_id for job in self.entries.open() if self._is_due(job)},
+            [job for job in self.entries.open() if self._is_due(job)],
             wait_seconds=0,
         )
 
@@ -67,20 +66,19 @@ class OpenJobs:
         )
         for job in self.entries.open():
             if job.id == job_id:
-                self.entries.mark(
-                    job_id,
-                    state=types.JobState.FAILED,
-                    problem=problem.to_dict(),
-                    finished_at=self.core.clock(),
-                )
+                self.entries.give_up(job_id, problem)
                 LOG.warning("Job %s was closed by an operator", job_id)
                 return
         raise problems.Problem(
             "job.not_found", f"There is no open job {job_id}."
         )
 
-    def _take_up(self, shares: set[str], wait_seconds: float) -> None:
-        begun = [self.changer.try_take_up(id_) for id_ in sorted(shares)]
+    def _take_up(
+        self, jobs: Sequence[entries.Open], wait_seconds: float
+    ) -> None:
+        """Of jobs that touch the same, the later ones wait for the time
+        after."""
+        begun = [self.changer.try_take_up(job) for job in jobs]
         done, _ = futures.wait(
             [each for each in begun if each is not None], wait_seconds
         )

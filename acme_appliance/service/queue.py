@@ -20,43 +20,39 @@ their arrival wherever they meet, so nobody starves and nothing deadlocks.
 
 import collections
 from collections.abc import Iterable
-from collections.abc import Mapping
-import enum
 import threading
+
+from acme_appliance.service.claims import Claim
+from acme_appliance.service.claims import Claims
+from acme_appliance.service.claims import Thing
 
 
 class Busy(Exception):
     """The time was up before it was the ticket's turn."""
 
 
-class Claim(enum.Enum):
-    ALONE = "alone"
-    TOGETHER = "together"
-
-
 class Ticket:
     """A place in the lines; whoever has it may release it, once."""
 
-    def __init__(self, claims: Mapping[str, Claim]) -> None:
+    def __init__(self, claims: Claims) -> None:
         self.claims = dict(claims)
         self.granted = threading.Event()
 
 
 class FairQueue:
-    """Lines of tickets, one for each key; safe to share."""
+    """Lines of tickets, one for each thing; safe to share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[str, collections.deque[Ticket]] = {}
+        self._lines: dict[Thing, collections.deque[Ticket]] = {}
 
-    def hold(
-        self, claims: Mapping[str, Claim], timeout_seconds: float
-    ) -> Ticket:
+    def hold(self, claims: Claims, timeout_seconds: float) -> Ticket:
         """Wait for one's turn. :raises Busy: it did not come in time."""
         ticket = Ticket(claims)
         with self._lock:
-            for key in ticket.claims:
-                self._lines.setdefault(key, collections.deque()).append(ticket)
+            for thing in ticket.claims:
+                line = self._lines.setdefault(thing, collections.deque())
+                line.append(ticket)
             self._grant([ticket])
         if ticket.granted.wait(max(0.0, timeout_seconds)):
             return ticket
@@ -64,7 +60,7 @@ class FairQueue:
             if ticket.granted.is_set():
                 return ticket
             self._leave(ticket)
-        raise Busy(", ".join(ticket.claims))
+        raise Busy(", ".join(map(str, ticket.claims)))
 
     def release(self, ticket: Ticket) -> None:
         """Let the next one go on."""
@@ -73,11 +69,11 @@ class FairQueue:
 
     def _leave(self, ticket: Ticket) -> None:
         waiting: dict[int, Ticket] = {}
-        for key in ticket.claims:
-            line = self._lines[key]
+        for thing in ticket.claims:
+            line = self._lines[thing]
             line.remove(ticket)
             if not line:
-                del self._lines[key]
+                del self._lines[thing]
             waiting.update((id(other), other) for other in line)
         self._grant(waiting.values())
 
@@ -88,14 +84,14 @@ class FairQueue:
 
     def _is_turn(self, ticket: Ticket) -> bool:
         return all(
-            self._may_pass(ticket, key, claim)
-            for key, claim in ticket.claims.items()
+            self._may_pass(ticket, thing, claim)
+            for thing, claim in ticket.claims.items()
         )
 
-    def _may_pass(self, ticket: Ticket, key: str, claim: Claim) -> bool:
-        for other in self._lines[key]:
+    def _may_pass(self, ticket: Ticket, thing: Thing, claim: Claim) -> bool:
+        for other in self._lines[thing]:
             if other is ticket:
                 return True
-            if Claim.ALONE in (claim, other.claims[key]):
+            if Claim.ALONE in (claim, other.claims[thing]):
                 return False
-        raise LookupError(key)
+        raise LookupError(thing)

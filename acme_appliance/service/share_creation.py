@@ -19,9 +19,9 @@ from acme_appliance.db import models
 from acme_appliance.db.rows import find
 from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
+from acme_appliance.service import claims
 from acme_appliance.service import core
 from acme_appliance.service import owners
-from acme_appliance.service import queue
 from acme_appliance.service import rows
 from acme_appliance.service import share_operations as operations
 from acme_appliance.service import types
@@ -59,24 +59,22 @@ class ShareCreation:
             return outcome
         return self.core.answer(outcome)
 
-    def _create_claims(
-        self, share_id: str, body: types.Body
-    ) -> changes.Claims:
-        claims = dict(changes.alone(share_id))
+    def _create_claims(self, share_id: str, body: types.Body) -> claims.Claims:
+        wanted = dict(claims.alone(claims.share(share_id)))
         source = body.get("source")
         if source is None:
-            return claims
+            return wanted
         origin = source["id"]
         # Clones of one source are made side by side.
         if source["type"] == engines.Kind.SNAPSHOT:
-            claims[changes.snapshot_key(origin)] = queue.Claim.TOGETHER
+            wanted[claims.snapshot(origin)] = claims.Claim.TOGETHER
             with self.core.database.read() as session:
                 snapshot = session.get(models.Snapshot, origin)
             if snapshot is None:
-                return claims
+                return wanted
             origin = snapshot.share_id
-        claims.setdefault(changes.share_key(origin), queue.Claim.TOGETHER)
-        return claims
+        wanted.setdefault(claims.share(origin), claims.Claim.TOGETHER)
+        return wanted
 
     def _decide_create(
         self,
@@ -124,7 +122,6 @@ class ShareCreation:
                 raise problems.Problem(
                     "share.exists_mismatch", f"The id {share_id} is taken."
                 )
-            changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
             if row.create_request != body:
                 raise problems.Problem(
@@ -226,7 +223,6 @@ class ShareCreation:
             share = rows.get_visible(
                 session, caller, source["id"], "/source/id"
             )
-            changes.check_no_open_job(share)
             rows.check_usable(share)
             return share
         snapshot = session.get(models.Snapshot, source["id"])
@@ -236,7 +232,6 @@ class ShareCreation:
                 f"There is no snapshot {source['id']}.",
                 pointer="/source/id",
             )
-        changes.check_no_open_job(snapshot)
         if snapshot.state != types.State.AVAILABLE:
             raise problems.Problem(
                 "snapshot.wrong_state",

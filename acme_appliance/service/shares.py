@@ -28,6 +28,7 @@ from acme_appliance.db.rows import find
 from acme_appliance.db.rows import table
 from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
+from acme_appliance.service import claims
 from acme_appliance.service import core
 from acme_appliance.service import descriptions
 from acme_appliance.service import operation
@@ -102,7 +103,7 @@ class Shares:
     ) -> types.Done | types.Accepted:
         changes.check_fields(patch, types.PATCHABLE)
         outcome = self.changer.run(
-            lambda: changes.alone(share_id),
+            lambda: claims.alone(claims.share(share_id)),
             lambda: self._decide_patch(caller, share_id, patch, if_match),
             wait_seconds,
         )
@@ -117,7 +118,6 @@ class Shares:
     ) -> changes.Decision:
         with self.core.database.read() as session:
             row = rows.get_visible(session, caller, share_id)
-            changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
             rows.check_usable(row)
             wanted = self._patched(row, patch)
@@ -221,7 +221,7 @@ class Shares:
         if_match: int | None,
     ) -> types.Done | types.Accepted:
         return self.changer.run(
-            lambda: changes.alone(share_id),
+            lambda: claims.alone(claims.share(share_id)),
             lambda: self._decide_delete(
                 caller, share_id, snapshots == "cascade", if_match
             ),
@@ -239,7 +239,6 @@ class Shares:
             row = rows.find_visible(session, caller, share_id)
             if row is None:
                 return types.Done(None, absent=True)
-            changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "share")
             if row.access_rules:
                 holders = ", ".join(rule.holder for rule in row.access_rules)
@@ -276,8 +275,6 @@ class Shares:
             .where(models.Snapshot.share_id == share_id)
             .order_by(models.Snapshot.id)
         ).all()
-        for row in found:
-            changes.check_no_open_job(row)
         return {row.id: row.state for row in found}
 
 

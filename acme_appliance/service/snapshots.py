@@ -23,11 +23,11 @@ from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.service import changes
+from acme_appliance.service import claims
 from acme_appliance.service import core
 from acme_appliance.service import descriptions
 from acme_appliance.service import operation
 from acme_appliance.service import pages
-from acme_appliance.service import queue
 from acme_appliance.service import quotas
 from acme_appliance.service import rows
 from acme_appliance.service import states
@@ -221,10 +221,9 @@ class Snapshots:
         changes.check_fields(body, _CREATABLE)
         body = changes.without_nulls(body)
         return self.changer.run(
-            lambda: {
-                **changes.alone(body["share_id"]),
-                changes.snapshot_key(snapshot_id): queue.Claim.ALONE,
-            },
+            lambda: claims.alone(
+                claims.share(body["share_id"]), claims.snapshot(snapshot_id)
+            ),
             lambda: self._decide_create(caller, snapshot_id, body, if_match),
             wait_seconds,
         )
@@ -244,7 +243,6 @@ class Snapshots:
             share = rows.get_visible(
                 session, caller, body["share_id"], "/share_id"
             )
-            changes.check_no_open_job(share)
             rows.check_usable(share)
             intent = changes.new_intent(
                 caller,
@@ -283,7 +281,6 @@ class Snapshots:
             raise problems.Problem(
                 "snapshot.exists_mismatch", f"The id {row.id} is taken."
             )
-        changes.check_no_open_job(row)
         core.check_precondition(if_match, row.generation, "snapshot")
         if row.create_request != body:
             raise problems.Problem(
@@ -318,7 +315,6 @@ class Snapshots:
     ) -> changes.Decision:
         with self.core.database.read() as session:
             row = _get_visible(session, caller, snapshot_id)
-            changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "snapshot")
             _check_available(row)
             name = patch.get("name") or row.name
@@ -381,7 +377,6 @@ class Snapshots:
             row = session.get(models.Snapshot, snapshot_id)
             if row is None or not caller.sees(row.namespace):
                 return types.Done(None, absent=True)
-            changes.check_no_open_job(row)
             core.check_precondition(if_match, row.generation, "snapshot")
             intent = changes.new_intent(
                 caller,
@@ -395,14 +390,14 @@ class Snapshots:
         self.core.check_pool(pool)
         return DeleteSnapshot(self.core, intent)
 
-    def _claims(self, snapshot_id: str) -> changes.Claims:
+    def _claims(self, snapshot_id: str) -> claims.Claims:
         """The snapshot, and the share that it is of."""
-        claims = {changes.snapshot_key(snapshot_id): queue.Claim.ALONE}
+        wanted = [claims.snapshot(snapshot_id)]
         with self.core.database.read() as session:
             row = session.get(models.Snapshot, snapshot_id)
         if row is not None:
-            claims[changes.share_key(row.share_id)] = queue.Claim.ALONE
-        return claims
+            wanted.append(claims.share(row.share_id))
+        return claims.alone(*wanted)
 
 
 def _get_visible(

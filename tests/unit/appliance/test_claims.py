@@ -17,10 +17,14 @@ import itertools
 import threading
 import time
 
-from acme_appliance.service import changes
+import sqlalchemy as sa
+
+from acme_appliance.db import models
+from acme_appliance.service import claims
 from acme_appliance.service import queue
 from tests.unit.appliance import case
 from tests.unit.appliance import test_queue
+from tests.unit.appliance import world as worlds
 
 SOON = 120.0
 SNAPSHOT = "33333333-3333-4333-8333-333333333333"
@@ -55,17 +59,17 @@ class TestClaims(case.ServiceCase):
 
     def is_free(self, key):
         try:
-            ticket = self.queue.hold({key: queue.Claim.ALONE}, 0)
+            ticket = self.queue.hold({key: claims.Claim.ALONE}, 0)
         except queue.Busy:
             return False
         self.queue.release(ticket)
         return True
 
     def test_delete_of_a_snapshot_whose_create_waits(self):
-        share = changes.share_key(self.share_id)
-        snapshot = changes.snapshot_key(SNAPSHOT)
+        share = claims.share(self.share_id)
+        snapshot = claims.snapshot(SNAPSHOT)
         self.note_at("delete snapshot:before", share, snapshot)
-        growing = self.queue.hold({share: queue.Claim.ALONE}, 0)
+        growing = self.queue.hold({share: claims.Claim.ALONE}, 0)
         create = self.start(
             snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
         )
@@ -83,9 +87,9 @@ class TestClaims(case.ServiceCase):
 
     def test_clone_of_a_snapshot_that_is_not_there(self):
         """Who came first is first: it does not come while one looks."""
-        snapshot = changes.snapshot_key(SNAPSHOT)
-        clone = changes.share_key(CLONE)
-        ticket = self.queue.hold({clone: queue.Claim.ALONE}, 0)
+        snapshot = claims.snapshot(SNAPSHOT)
+        clone = claims.share(CLONE)
+        ticket = self.queue.hold({clone: claims.Claim.ALONE}, 0)
         cloning = self.start(
             clone,
             lambda: self.check_problem(
@@ -104,10 +108,10 @@ class TestClaims(case.ServiceCase):
         )
 
     def test_clone_of_a_snapshot_whose_create_is_first(self):
-        share = changes.share_key(self.share_id)
-        snapshot = changes.snapshot_key(SNAPSHOT)
+        share = claims.share(self.share_id)
+        snapshot = claims.snapshot(SNAPSHOT)
         self.note_at("clone share:before", share, snapshot)
-        growing = self.queue.hold({share: queue.Claim.ALONE}, 0)
+        growing = self.queue.hold({share: claims.Claim.ALONE}, 0)
         create = self.start(
             snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
         )
@@ -121,13 +125,13 @@ class TestClaims(case.ServiceCase):
 
     def test_waiting_again_is_in_the_same_time(self):
         """The share that turned out to be needed is not free in time."""
-        share = changes.share_key(self.share_id)
-        snapshot = changes.snapshot_key(SNAPSHOT)
-        busy = self.queue.hold({share: queue.Claim.ALONE}, 0)
+        share = claims.share(self.share_id)
+        snapshot = claims.snapshot(SNAPSHOT)
+        busy = self.queue.hold({share: claims.Claim.ALONE}, 0)
         self.addCleanup(self.queue.release, busy)
         wanted = itertools.chain(
-            [{snapshot: queue.Claim.ALONE}],
-            itertools.repeat({share: queue.Claim.ALONE}),
+            [{snapshot: claims.Claim.ALONE}],
+            itertools.repeat({share: claims.Claim.ALONE}),
         )
         self.check_problem(
             "share.busy",
@@ -190,6 +194,118 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
         self.world.engine.used_bytes = fail
         body = self.world.patch_share(self.share_id, labels={"a": "b"}).body
         self.assertIsNone(body["used_bytes"])
+
+
+class TestOpenJobs(case.ServiceCase):
+    """What a job that was left open touches, by what is written of it."""
+
+    def setUp(self):
+        super().setUp()
+        self.share_id = self.make_share()
+        self.other_id = self.make_share()
+
+    def claimed(self):
+        with self.world.database.read() as session:
+            return {
+                (row.kind, row.object_id, row.claim)
+                for row in session.scalars(sa.select(models.JobClaim))
+            }
+
+    def leave_clone_open(self, source_id, type_="share"):
+        self.world.steps.hooks |= dict.fromkeys(
+            ("clone share:before", "undo clone share:before"), self.fail
+        )
+        self.check_problem(
+            "engine.unavailable",
+            lambda: self.world.clone(type_, source_id, CLONE),
+        )
+
+    def fail(self):
+        raise OSError(5, "for a while")
+
+    def test_nothing_is_claimed_when_all_has_ended(self):
+        snapshot_id = self.make_snapshot(self.share_id)
+        clone_id = self.world.clone("snapshot", snapshot_id).body["id"]
+        self.world.patch_share(clone_id, size_bytes=2 * worlds.MIB)
+        self.world.put_access(clone_id)
+        self.world.delete_access(clone_id)
+        self.world.engine.free_bytes = 0
+        self.world.steps.hooks["create file:before"] = self.fail
+        self.check_problem("engine.unavailable", self.make_share)
+        self.world.delete_share(self.share_id, "cascade")
+        self.assertEqual(set(), self.claimed())
+
+    def test_clone_claims_its_source(self):
+        snapshot_id = self.make_snapshot(self.share_id)
+        self.leave_clone_open(snapshot_id, "snapshot")
+        self.assertEqual(
+            {
+                ("share", CLONE, "alone"),
+                ("snapshot", snapshot_id, "together"),
+                ("share", self.share_id, "together"),
+            },
+            self.claimed(),
+        )
+
+    def test_change_of_the_source_of_an_open_clone(self):
+        """It would take away what the clone is made of."""
+        self.leave_clone_open(self.share_id)
+        self.check_problem(
+            "engine.unavailable",
+            lambda: self.world.delete_share(self.share_id),
+        )
+        # Others may be cloned from it, too, and other shares do not wait.
+        self.world.steps.hooks.clear()
+        second = self.world.clone("share", self.share_id).body["id"]
+        self.world.delete_share(self.other_id)
+        self.assertIn(("share", CLONE, "alone"), self.claimed())
+        self.world.delete_share(self.share_id)
+        self.assertEqual(set(), self.claimed())
+        self.check_problem("share.not_found", lambda: self.share(CLONE))
+        self.assertEqual("available", self.share(second)["state"])
+
+    def test_job_of_a_later_release_holds_all_that_it_touches(self):
+        self.leave_clone_open(self.share_id)
+        self.world.steps.hooks.clear()
+        (job,) = self.world.service.status()["open_jobs"]
+        with self.world.database.write() as session:
+            session.execute(
+                sa.update(models.Job).values(kind="group.snapshot")
+            )
+            session.execute(sa.update(models.JobClaim).values(claim="alone"))
+        for _ in range(2):
+            for share_id in (self.share_id, CLONE):
+                self.check_problem(
+                    "job.unreadable",
+                    lambda id_=share_id: self.world.put_share(id_),
+                )
+            self.world.patch_share(self.other_id, name="x")
+            self.world.restart()
+        self.world.service.reconcile(True, [job["id"]])
+        self.assertEqual(set(), self.claimed())
+        self.world.delete_share(CLONE)
+        self.world.delete_share(self.share_id)
+
+    def test_job_of_which_no_claims_are_written(self):
+        self.leave_clone_open(self.share_id)
+        self.world.steps.hooks.clear()
+        with self.world.database.write() as session:
+            session.execute(sa.delete(models.JobClaim))
+        self.world.put_share(CLONE)
+        self.assertEqual([], self.world.service.status()["open_jobs"])
+
+    def test_snapshot_that_names_a_job_which_is_not_there(self):
+        """Of the source of a clone, which is not claimed alone."""
+        snapshot_id = self.make_snapshot(self.share_id)
+        with self.world.database.write() as session:
+            for table in (models.Share, models.Snapshot):
+                session.execute(
+                    sa.update(table)
+                    .where(table.id.in_([self.share_id, snapshot_id]))
+                    .values(job_id=worlds.new_id())
+                )
+        self.world.clone("snapshot", snapshot_id)
+        self.assertIsNone(self.share(self.share_id)["job_id"])
 
 
 class TestManyAtOnce(case.ServiceCase):

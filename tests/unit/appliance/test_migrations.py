@@ -13,12 +13,14 @@
 """Tables come from migrations, and migrations from the models."""
 
 import pathlib
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import unittest
 
 from alembic import autogenerate
+from alembic import command
 from alembic import migration
 from alembic import script
 import sqlalchemy as sa
@@ -31,8 +33,8 @@ class MigrationTest(unittest.TestCase):
     def setUp(self) -> None:
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
-        file = pathlib.Path(temporary.name) / "a.db"
-        self.database = session.Database(f"sqlite:///{file}")
+        self.file = pathlib.Path(temporary.name) / "a.db"
+        self.database = session.Database(f"sqlite:///{self.file}")
         self.addCleanup(self.database.close)
 
     def test_the_newest_is_the_one_that_is_wanted(self):
@@ -55,6 +57,53 @@ class MigrationTest(unittest.TestCase):
                 [],
                 autogenerate.compare_metadata(context, models.Base.metadata),
             )
+
+    def test_open_jobs_get_the_claims_of_their_release(self):
+        """Also where arguments cannot be read; ended jobs get none."""
+        self.upgrade_to("0004")
+        clone = '{"source": {"type": "snapshot", "id": "snap"}}'
+        # Without foreign keys, so the share needs no row.
+        with sqlite3.connect(self.file) as old:
+            old.execute(
+                "INSERT INTO snapshots (id, share_id, namespace, name, pool,"
+                " state, generation, size_bytes, labels, create_request,"
+                " created_at, updated_at) VALUES ('snap', 'source', 'a', 'n',"
+                " 'gold', 'available', 1, 1, '{}', '{}', '2026', '2026')"
+            )
+            old.executemany(
+                "INSERT INTO jobs (id, share_id, kind, snapshot_id, arguments,"
+                " state, namespace, undo, attempts, request_id, actor,"
+                " created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'a', 0, 0, 'r', 'x', '2026')",
+                [
+                    ("1", "share-1", "share.create", None, clone, "running"),
+                    ("2", "share-2", "share.create", None, "{", "queued"),
+                    ("3", "share-3", "share.create", None, "[1]", "paused"),
+                    ("4", "share-4", "snapshot.delete", "s4", "{}", "running"),
+                    ("5", "share-5", "share.create", None, clone, "succeeded"),
+                ],
+            )
+        self.database.upgrade()
+        with self.database.read() as reader:
+            found = {
+                (row.job_id, row.kind, row.object_id, row.claim)
+                for row in reader.scalars(sa.select(models.JobClaim))
+            }
+        self.assertEqual(
+            {
+                ("1", "share", "share-1", "alone"),
+                ("1", "snapshot", "snap", "together"),
+                ("1", "share", "source", "together"),
+                ("2", "share", "share-2", "alone"),
+                ("3", "share", "share-3", "alone"),
+                ("4", "share", "share-4", "alone"),
+                ("4", "snapshot", "s4", "alone"),
+            },
+            found,
+        )
+
+    def upgrade_to(self, revision):
+        command.upgrade(self.database._alembic(), revision)
 
     def test_a_database_of_a_later_release(self):
         self.database.upgrade()

@@ -65,11 +65,11 @@ def by_timer(world):
 def take_up_due(world):
     """What the timer does, waited for."""
     world.service._recovery.open_jobs._take_up(
-        {
-            job.share_id
+        [
+            job
             for job in world.service._journal.entries.open()
             if world.service._recovery.open_jobs._is_due(job)
-        },
+        ],
         SOON,
     )
 

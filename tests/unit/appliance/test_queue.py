@@ -16,10 +16,11 @@ import threading
 import time
 import unittest
 
+from acme_appliance.service import claims
 from acme_appliance.service import groupsync
 from acme_appliance.service import queue
 
-ALONE, TOGETHER = queue.Claim.ALONE, queue.Claim.TOGETHER
+ALONE, TOGETHER = claims.Claim.ALONE, claims.Claim.TOGETHER
 #: More than enough for a thread to do what it will do at once.
 SOON = 120.0
 
