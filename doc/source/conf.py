@@ -10,9 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
+from pathlib import Path
+import sys
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ext"))
+
 project = "acme_cinder"
 copyright = "The acme_cinder authors"
-extensions = ["openstackdocstheme", "oslo_config.sphinxext"]
+extensions = [
+    "featuretable",
+    "openstackdocstheme",
+    "oslo_config.sphinxext",
+]
 html_theme = "openstackdocs"
 html_static_path = ["_static"]
 openstackdocs_auto_name = False
