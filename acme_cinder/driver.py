@@ -43,6 +43,7 @@ from acme_cinder import shares
 from acme_cinder import startup
 from acme_cinder import stats
 from acme_cinder import sweep
+from acme_cinder import transfers
 from acme_cinder import usermessages
 import acme_client
 
@@ -270,7 +271,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         new_user: str,
         new_project: str,
     ) -> dict[str, Any]:
-        """Nothing on the appliance belongs to a project."""
+        """Nothing but labels on the appliance tell of projects."""
+        with errors.operation(
+            f"Transferred to project {new_project}", volume=volume
+        ):
+            transfers.accept(self._api, context, volume, new_project)
         return {}
 
     @volume_utils.trace

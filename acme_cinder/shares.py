@@ -36,6 +36,7 @@ from oslo_utils import units
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
+from acme_cinder import labels as volume_labels
 from acme_cinder import mount
 from acme_cinder import recognition
 from acme_cinder import records
@@ -47,8 +48,6 @@ LOG = logging.getLogger(__name__)
 
 VOLUME_FILE = "share.volume_file"
 GROW_ONLINE = "share.grow_online"
-VOLUME_LABEL = "cinder.volume_id"
-_SNAPSHOT_LABEL = "cinder.snapshot_id"
 #: How long to believe what a pool can do; also refreshed by the stats.
 _FEATURES_SECONDS = 300.0
 
@@ -129,7 +128,7 @@ class Shares:
 
         On an error nothing is left behind, as far as can be known.
         """
-        given = {VOLUME_LABEL: volume.id} if labels is None else labels
+        given = volume_labels.of_volume(volume) if labels is None else labels
         try:
             share = self._create(volume, origin, given)
         except acme_client.BadRequest as error:
@@ -214,7 +213,7 @@ class Shares:
                 snapshot.id,
                 snapshot.volume.name_id,
                 name=snapshot.name,
-                labels={_SNAPSHOT_LABEL: snapshot.id},
+                labels=volume_labels.of_snapshot(snapshot),
             )
 
     def _discard_snapshot(self, snapshot: objects.Snapshot) -> None:
@@ -267,7 +266,9 @@ class Shares:
 
     def label(self, share_id: str, volume_id: str) -> None:
         """Say on a share whose it is; a migration changes that."""
-        self.api.update_share(share_id, labels={VOLUME_LABEL: volume_id})
+        self.api.update_share(
+            share_id, labels={volume_labels.VOLUME: volume_id}
+        )
 
     def delete(self, volume: objects.Volume) -> None:
         """Delete a volume's share, never its snapshots; gone is fine.

@@ -37,6 +37,7 @@ from acme_cinder import access
 from acme_cinder import copies
 from acme_cinder import errors
 from acme_cinder import holders
+from acme_cinder import labels
 from acme_cinder import records
 from acme_cinder import shares
 import acme_client
@@ -130,7 +131,7 @@ class Sweep:
             self._copies.remove_if_orphaned(share)
             return
         ours = [name for name in share.access if holders.is_attachments(name)]
-        labelled = share.labels.get(shares.VOLUME_LABEL) == volume_id
+        labelled = share.labels.get(labels.VOLUME) == volume_id
         if not (ours or found) or (
             labelled
             and self._access.looks_right(found, share.access, clients_of)
@@ -139,7 +140,7 @@ class Sweep:
         volume = _volume(share, volume_id)
         if volume is None:
             return
-        if share.labels.get(shares.VOLUME_LABEL) != volume.id:
+        if share.labels.get(labels.VOLUME) != volume.id:
             self._label(share, volume)
         self._access.repair(self._api, volume, share.access)
         self._leftovers(share, volume)
@@ -163,7 +164,7 @@ class Sweep:
 def _volume(share: acme_client.Share, volume_id: str) -> objects.Volume | None:
     """The volume whose share it is; None: Cinder has none."""
     context: Any = cinder_context.get_admin_context()
-    named = (volume_id, share.labels.get(shares.VOLUME_LABEL), share.id)
+    named = (volume_id, share.labels.get(labels.VOLUME), share.id)
     for candidate in dict.fromkeys(name for name in named if name):
         try:
             volume = objects.Volume.get_by_id(context, candidate)

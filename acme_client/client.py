@@ -340,6 +340,23 @@ class Client:
             messages.change("PUT", path, body), models.Snapshot.from_json
         )
 
+    def update_snapshot(
+        self,
+        snapshot_id: str,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        if_match: int | None = None,
+    ) -> models.Snapshot:
+        """As :meth:`update_share`."""
+        body = messages.without_none(
+            name=name, labels=None if labels is None else dict(labels)
+        )
+        path = messages.path("snapshots", snapshot_id)
+        return self._calls.update(
+            path, body, if_match, models.Snapshot.from_json
+        )
+
     def delete_snapshot(self, snapshot_id: str) -> bool:
         """Make sure that the snapshot is gone; absent is success.
 

@@ -184,6 +184,19 @@ class LifeTest(ApplianceTestCase):
         )
         again = self.api.create_snapshot(snapshot_id, share.id, name="s")
         self.assertEqual(made, again)
+        self.counted()
+        renamed = self.api.update_snapshot(
+            snapshot_id,
+            name="t",
+            labels={"a": "b"},
+            if_match=made.generation,
+        )
+        self.assertEqual({"PATCH /v1/snapshots/{id}": 1}, self.counted())
+        self.assertEqual(("t", {"a": "b"}), (renamed.name, renamed.labels))
+        with self.assertRaises(acme_client.PreconditionFailed):
+            self.api.update_snapshot(
+                snapshot_id, name="u", if_match=made.generation
+            )
         with self.assertRaises(acme_client.HasSnapshots):
             self.api.delete_share(share.id)
         self.counted()

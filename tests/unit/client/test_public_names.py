@@ -79,6 +79,11 @@ METHODS = {
         " file_name: str | None = None,"
         " if_match: int | None = None) -> Share"
     ),
+    "update_snapshot": (
+        "(self, snapshot_id: str, *, name: str | None = None,"
+        " labels: Mapping[str, str | None] | None = None,"
+        " if_match: int | None = None) -> Snapshot"
+    ),
     "with_deadline": "(self, deadline_seconds: float) -> Client",
 }
 

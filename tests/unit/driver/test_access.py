@@ -513,7 +513,7 @@ class FactsTest(base.DriverTestCase):
         )
         self.assertEqual(target.name_id, update["_name_id"])
         self.assertEqual(
-            {"cinder.volume_id": source.id}, self.share(target).labels
+            source.id, self.share(target).labels["cinder.volume_id"]
         )
 
     def test_a_location_that_the_appliance_no_longer_has(self):

@@ -69,7 +69,13 @@ class VolumesCase(base.DriverTestCase):
         self.assertEqual(0o660, entry.mode)
         share = self.share(volume)
         self.assertEqual(volume.name, share.name)
-        self.assertEqual({"cinder.volume_id": volume.id}, dict(share.labels))
+        self.assertEqual(
+            {
+                "cinder.volume_id": volume.id,
+                "cinder.project_id": volume.project_id,
+            },
+            dict(share.labels),
+        )
         self.assertEqual({}, dict(share.access))
 
     def test_create_twice_is_the_same(self):

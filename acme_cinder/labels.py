@@ -1,0 +1,34 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The labels on shares and snapshots, by which an operator of the appliance
+knows what they are in Cinder, and whose."""
+
+from typing import Any
+from typing import Final
+
+VOLUME: Final = "cinder.volume_id"
+SNAPSHOT: Final = "cinder.snapshot_id"
+PROJECT: Final = "cinder.project_id"
+
+
+def of_volume(volume: Any) -> dict[str, str]:
+    return {VOLUME: volume.id, **of_project(volume.project_id)}
+
+
+def of_snapshot(snapshot: Any) -> dict[str, str]:
+    return {SNAPSHOT: snapshot.id, **of_project(snapshot.project_id)}
+
+
+def of_project(project_id: str | None) -> dict[str, str]:
+    """None: in a Cinder without projects."""
+    return {PROJECT: project_id} if project_id else {}

@@ -1,0 +1,87 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Volumes that go to another project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+from typing import Any
+
+from cinder import objects
+from cinder.db import api as db
+from oslo_log import log as logging
+
+from acme_cinder import errors
+from acme_cinder import labels
+import acme_client
+
+LOG = logging.getLogger(__name__)
+
+
+def accept(
+    api: acme_client.Client, context: Any, volume: Any, project_id: str
+) -> None:
+    """Label a volume's share as the new project's; snapshots that go with
+    it likewise.
+
+    Cinder changes its own records after this call, and only if it succeeds:
+    where it does not, all labels become what they were.
+
+    :param volume: a row of the database, which is what Cinder passes.
+    """
+    context = context.elevated()
+    with contextlib.ExitStack() as undo:
+        undo.callback(_relabel_share, api, volume, volume.project_id)
+        api.update_share(volume.name_id, labels=labels.of_project(project_id))
+        for snapshot in _transferred_snapshots(context, volume.id):
+            undo.callback(
+                _relabel_snapshot, api, snapshot, snapshot.project_id
+            )
+            api.update_snapshot(
+                snapshot.id, labels=labels.of_project(project_id)
+            )
+        undo.pop_all()
+
+
+def _transferred_snapshots(
+    context: Any, volume_id: str
+) -> list[objects.Snapshot]:
+    """Cinder tells whether they go with it in the transfer's record only."""
+    records = db.transfer_get_all(context, filters={"volume_id": volume_id})
+    if any(record["no_snapshots"] for record in records):
+        return []
+    return list(objects.SnapshotList.get_all_for_volume(context, volume_id))
+
+
+def _relabel_share(
+    api: acme_client.Client, volume: Any, project_id: str | None
+) -> None:
+    with _told(volume.name):
+        api.update_share(volume.name_id, labels=labels.of_project(project_id))
+
+
+def _relabel_snapshot(
+    api: acme_client.Client, snapshot: Any, project_id: str | None
+) -> None:
+    with _told(snapshot.name):
+        api.update_snapshot(snapshot.id, labels=labels.of_project(project_id))
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """The call's own error is the one to be seen."""
+    try:
+        yield
+    except errors.BELOW:
+        LOG.exception("%s keeps a label of the wrong project", name)
