@@ -10,10 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The composition root: from a configuration to the parts that run.
-
-What only some configurations need is imported where it is made.
-"""
+"""The composition root: from a configuration to the parts that run."""
 
 from collections.abc import Mapping
 import contextlib
@@ -25,6 +22,7 @@ import uuid
 from oslo_config import cfg
 
 from acme_appliance import conf as options
+from acme_appliance import plugins
 from acme_appliance import tls
 from acme_appliance.api.calls import ApiSettings
 from acme_appliance.db.session import Database
@@ -92,34 +90,15 @@ def build_database(conf: cfg.ConfigOpts) -> Database:
 
 
 def build_engines(conf: cfg.ConfigOpts) -> dict[str, engines.Engine]:
-    return {pool.name: _engine(pool) for pool in options.pools(conf)}
-
-
-def _engine(pool: options.Pool) -> engines.Engine:
-    limited = pool.quota == options.QUOTA_SIMPLE
-    if pool.engine == "memory":
-        from acme_appliance.engines.memory import MemoryEngine
-
-        return MemoryEngine(
-            root=pool.path or f"/memory/{pool.name}",
-            hard_limit=limited,
-            durable=False,
-        )
-    from acme_appliance.engines.btrfs import BtrfsEngine
-
-    return BtrfsEngine(pool.path, simple_quotas=limited)
+    return {
+        pool.name: plugins.engines()[pool.engine].open(pool)
+        for pool in options.pools(conf)
+    }
 
 
 def build_exporter(conf: cfg.ConfigOpts) -> exporters.Exporter:
-    root = options.export_root(conf)
-    if conf.nfs.exporter == "memory":
-        from acme_appliance.exporters.memory import MemoryExporter
-
-        return MemoryExporter(root=root)
-    from acme_appliance.exporters.kernel import KernelExporter
-
-    return KernelExporter(
-        root=root, exports_dir=conf.nfs.exports_dir, squash=conf.nfs.squash
+    return plugins.exporters()[conf.nfs.exporter].open(
+        options.export_root(conf), options.exporter_options(conf)
     )
 
 

@@ -19,8 +19,8 @@ that tests and several appliances in one process do not share any.
 from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import datetime
+import functools
 import ipaddress
 import os
 import pathlib
@@ -32,20 +32,22 @@ from oslo_config import cfg
 from oslo_config import types
 from oslo_utils import strutils
 
+from acme_appliance import plugins
 from acme_appliance import wrongvalues
+from acme_appliance.engines import plugin as engine_plugin
+from acme_appliance.engines.plugin import Pool
+from acme_appliance.exporters import plugin as exporter_plugin
 
 DEFAULT_FILE: Final = "/etc/acme-appliance/acme-appliance.conf"
 PROG: Final = "acme-appliance"
 DATABASE_NAME: Final = "appliance.db"
 
 POOL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-#: What bounds shares, see the option quota of a pool.
-QUOTA_NONE: Final = "none"
-QUOTA_SIMPLE: Final = "simple"
 #: A number, or two with a hyphen between them.
 ID_RANGE: Final = r"^[0-9]{1,10}(-[0-9]{1,10})?$"
 #: The largest uid: 2**32 - 1 stands for none in chown(2).
 MAX_ID: Final = 4294967294
+
 
 DEFAULT_OPTS: Final = [
     cfg.StrOpt(
@@ -182,46 +184,16 @@ NFS_OPTS: Final = [
         " preferred one first. Required.",
     ),
     cfg.StrOpt(
-        "exporter",
-        default="kernel",
-        choices=[
-            ("kernel", "the kernel's NFS server, through exportfs"),
-            ("memory", "none: shares cannot be mounted; for trying out"),
-        ],
-        help="What serves the shares.",
-    ),
-    cfg.StrOpt(
         "root",
         help="Directory that clients see as /, [exports] rootdir in"
         " /etc/nfs.conf. Default: the pool's directory, or with several"
         " pools the directory above all of them.",
-    ),
-    cfg.StrOpt(
-        "exports_dir",
-        default="/etc/exports.d",
-        help="Directory for the export table's files, acme-ID.exports. The"
-        " appliance leaves other files there alone.",
     ),
     cfg.ListOpt(
         "versions",
         default=["4.2", "4.1"],
         item_type=types.String(choices=["3", "4.0", "4.1", "4.2"]),
         help="NFS versions that clients are told, the preferred one first.",
-    ),
-    cfg.StrOpt(
-        "squash",
-        default="all",
-        choices=[
-            ("all", "every user of a granted host acts as the file's owner"),
-            ("root", "root becomes nobody, others stay who they are"),
-            (
-                "none",
-                "users stay who they are, and root can remove or replace"
-                " the volume file",
-            ),
-        ],
-        help="What a granted host's users may do. Hosts are granted access,"
-        " not users, so all is the one without surprises.",
     ),
     cfg.IntOpt(
         "owner_uid",
@@ -316,17 +288,9 @@ AUTH_OPTS: Final = [
 
 POOL_OPTS: Final = [
     cfg.StrOpt(
-        "engine",
-        default="btrfs",
-        choices=[
-            ("btrfs", "shares are btrfs subvolumes below path"),
-            ("memory", "shares are lost at the end; for trying out"),
-        ],
-        help="What keeps the pool's shares.",
-    ),
-    cfg.StrOpt(
         "path",
-        help="The pool's directory, on btrfs. Required but for memory.",
+        help="The pool's directory, on a file system that the engine can use."
+        " Required, unless the engine is not on a disk.",
     ),
     cfg.StrOpt(
         "device",
@@ -334,21 +298,6 @@ POOL_OPTS: Final = [
         " nothing is mounted there. Leave it out where /etc/fstab or a"
         " systemd mount unit does that, with the options"
         " nodev,nosuid,noexec.",
-    ),
-    cfg.StrOpt(
-        "quota",
-        default=QUOTA_NONE,
-        choices=[
-            (QUOTA_NONE, "only the size of its volume file bounds a share"),
-            (
-                QUOTA_SIMPLE,
-                "btrfs simple quotas give every share a hard limit; Linux"
-                " 6.7 or later",
-            ),
-        ],
-        help="What keeps a client that makes its volume file longer from"
-        " filling the pool. The appliance switches simple quotas on at its"
-        " start; older kernels cannot mount the file system after that.",
     ),
 ]
 
@@ -374,44 +323,73 @@ NAMESPACE_OPTS: Final = [
 #: A group [namespace:NAME] is the quota of a namespace.
 _NAMESPACE: Final = "namespace:"
 
-GROUPS: Final[dict[str, Sequence[cfg.Opt]]] = {
-    "DEFAULT": DEFAULT_OPTS,
-    "tls": TLS_OPTS,
-    "database": DATABASE_OPTS,
-    "nfs": NFS_OPTS,
-    "features": FEATURE_OPTS,
-    "limits": LIMIT_OPTS,
-    "auth": AUTH_OPTS,
-}
+
+def _plugin_opt(name: str, group: str, default: str, text: str) -> cfg.Opt:
+    option = cfg.Opt(name, type=plugins.Name(group), help=text)
+    # Not checked here: it may be one that cannot be used, which matters
+    # where it is.
+    cfg.set_defaults([option], **{name: default})
+    return option
+
+
+@functools.cache
+def _groups() -> dict[str, Sequence[cfg.Opt]]:
+    """The groups that every configuration has, and their options.
+
+    Which engines and exporters there are is found out by the first call,
+    not by an import of this module: it loads them.
+    """
+    exporter = _plugin_opt(
+        "exporter",
+        plugins.EXPORTERS,
+        exporter_plugin.DEFAULT,
+        "What serves the shares. Each exporter has further options of"
+        " its own.",
+    )
+    return {
+        "DEFAULT": DEFAULT_OPTS,
+        "tls": TLS_OPTS,
+        "database": DATABASE_OPTS,
+        "nfs": [exporter, *NFS_OPTS],
+        "features": FEATURE_OPTS,
+        "limits": LIMIT_OPTS,
+        "auth": AUTH_OPTS,
+    }
+
+
+@functools.cache
+def _pool_opts() -> list[cfg.Opt]:
+    engine = _plugin_opt(
+        "engine",
+        plugins.ENGINES,
+        engine_plugin.DEFAULT,
+        "What keeps the pool's shares. Each engine has further options"
+        " of its own.",
+    )
+    return [engine, *POOL_OPTS]
 
 
 class ConfigurationError(Exception):
     """An option is missing or wrong; the text names it and the way out."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Pool:
-    """A configured pool; ``path`` is empty for memory."""
-
-    name: str
-    engine: str
-    path: str
-    device: str | None
-    quota: str = QUOTA_NONE
-
-
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    """For oslo-config-generator; one group of a pool and one of a namespace
-    stand for all of them."""
-    return [
-        *GROUPS.items(),
-        ("pool:gold", POOL_OPTS),
-        (f"{_NAMESPACE}cinder-a", NAMESPACE_OPTS),
+    """For oslo-config-generator; one group of a namespace stands for all of
+    them, and one group of a pool for all that have its engine."""
+    listed: list[tuple[str, Sequence[cfg.Opt]]] = [*_groups().items()]
+    listed += [
+        ("nfs", plugin.options) for plugin in plugins.exporters().values()
     ]
+    listed.append(("pool:gold", _pool_opts()))
+    for name, plugin in plugins.engines().items():
+        pool = "gold" if name == engine_plugin.DEFAULT else name
+        listed.append((f"pool:{pool}", plugin.options))
+    listed.append((f"{_NAMESPACE}cinder-a", NAMESPACE_OPTS))
+    return listed
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    for group, options in GROUPS.items():
+    for group, options in _groups().items():
         conf.register_opts(
             options, group=None if group == "DEFAULT" else group
         )
@@ -434,11 +412,11 @@ def load(
         option has a value that it cannot have.
     """
     conf = conf or cfg.ConfigOpts()
-    register(conf)
-    conf.register_cli_opts(list(cli_options))
     if default_files is None:
         default_files = [DEFAULT_FILE] if os.path.exists(DEFAULT_FILE) else []
     try:
+        register(conf)
+        conf.register_cli_opts(list(cli_options))
         conf(
             list(arguments),
             project=PROG,
@@ -448,9 +426,9 @@ def load(
             default_config_files=list(default_files),
             default_config_dirs=[],
         )
-        wrong = wrongvalues.find(conf, GROUPS)
+        wrong = wrongvalues.find(conf, _groups())
         wrong += wrongvalues.find(conf, _register_named(conf))
-    except (cfg.Error, ValueError) as error:
+    except (cfg.Error, ValueError, plugins.PluginError) as error:
         raise ConfigurationError(str(error)) from error
     if wrong:
         raise ConfigurationError("\n".join(wrong))
@@ -458,15 +436,34 @@ def load(
 
 
 def _register_named(conf: cfg.ConfigOpts) -> dict[str, Sequence[cfg.Opt]]:
-    """The groups of pools and namespaces, by what the configuration has."""
+    """The groups of pools and namespaces, by what the configuration has,
+    and the options of the engines and the exporter that it chooses."""
     found: dict[str, Sequence[cfg.Opt]] = {
         group: NAMESPACE_OPTS for group in _namespace_groups(conf)
     }
     # Where the list itself is wrong, nobody knows its pools.
     with contextlib.suppress(cfg.Error, ValueError):
-        found.update({f"pool:{n}": POOL_OPTS for n in conf.enabled_pools})
+        found.update({f"pool:{n}": _pool_opts() for n in conf.enabled_pools})
     for group, options in found.items():
         conf.register_opts(options, group=group)
+    for group, plugin in _chosen(conf, found):
+        conf.register_opts(plugin.options, group=group)
+        found[group] = [*found.get(group, ()), *plugin.options]
+    return found
+
+
+def _chosen(
+    conf: cfg.ConfigOpts, groups: Iterable[str]
+) -> list[tuple[str, engine_plugin.Plugin | exporter_plugin.Plugin]]:
+    """The plugins of the groups ``nfs`` and ``pool:NAME``; without those
+    whose name is wrong, which have no options."""
+    found: list[tuple[str, engine_plugin.Plugin | exporter_plugin.Plugin]] = []
+    with contextlib.suppress(cfg.Error, ValueError):
+        found.append(("nfs", plugins.exporters()[conf.nfs.exporter]))
+    for group in groups:
+        if not group.startswith(_NAMESPACE):
+            with contextlib.suppress(cfg.Error, ValueError):
+                found.append((group, plugins.engines()[conf[group].engine]))
     return found
 
 
@@ -491,7 +488,8 @@ def check(conf: cfg.ConfigOpts) -> None:
         )
     for name in conf.enabled_pools:
         group = conf[f"pool:{name}"]
-        if group.engine != "memory" and not os.path.isabs(group.path or ""):
+        plugin = plugins.engines()[group.engine]
+        if plugin.on_disk and not os.path.isabs(group.path or ""):
             wrong.append(
                 f"[pool:{name}] path must be the absolute directory of the"
                 f" pool; it is {group.path!r}"
@@ -594,25 +592,37 @@ def namespace_quotas(conf: cfg.ConfigOpts) -> dict[str, dict[str, int | None]]:
 
 
 def pools(conf: cfg.ConfigOpts) -> list[Pool]:
-    return [
-        Pool(
-            name=name,
-            engine=conf[f"pool:{name}"].engine,
-            path=(conf[f"pool:{name}"].path or "").rstrip("/"),
-            device=conf[f"pool:{name}"].device,
-            quota=conf[f"pool:{name}"].quota,
-        )
-        for name in conf.enabled_pools
-    ]
+    return [_pool(name, conf[f"pool:{name}"]) for name in conf.enabled_pools]
 
 
-def pools_on_devices(conf: cfg.ConfigOpts) -> list[tuple[Pool, str]]:
-    """Those that the appliance mounts, each with its device."""
-    return [
-        (pool, pool.device)
-        for pool in pools(conf)
-        if pool.engine != "memory" and pool.device
-    ]
+def _pool(name: str, group: cfg.ConfigOpts.GroupAttr) -> Pool:
+    plugin = plugins.engines()[group.engine]
+    path = (group.path or "").rstrip("/")
+    if not plugin.on_disk:
+        path = path or f"/{group.engine}/{name}"
+    return Pool(
+        name=name,
+        engine=group.engine,
+        path=path,
+        device=group.device if plugin.on_disk else None,
+        options=_values(group, plugin.options),
+    )
+
+
+def pools_on_devices(conf: cfg.ConfigOpts) -> list[Pool]:
+    """Those that the appliance mounts."""
+    return [pool for pool in pools(conf) if pool.device]
+
+
+def exporter_options(conf: cfg.ConfigOpts) -> dict[str, Any]:
+    """The values of the exporter's own options."""
+    return _values(conf.nfs, plugins.exporters()[conf.nfs.exporter].options)
+
+
+def _values(
+    group: cfg.ConfigOpts.GroupAttr, opts: Sequence[cfg.Opt]
+) -> dict[str, Any]:
+    return {each.dest: group[each.dest] for each in opts}
 
 
 def state_path(conf: cfg.ConfigOpts) -> pathlib.Path:
@@ -629,7 +639,7 @@ def export_root(conf: cfg.ConfigOpts) -> str:
     """The directory that clients see as ``/``."""
     if conf.nfs.root:
         return str(conf.nfs.root).rstrip("/") or "/"
-    paths = [pool.path or f"/memory/{pool.name}" for pool in pools(conf)]
+    paths = [pool.path for pool in pools(conf)]
     return paths[0] if len(paths) == 1 else os.path.commonpath(paths)
 
 

@@ -20,6 +20,8 @@ from typing import Any
 from oslo_config import cfg
 from oslo_config import types
 
+from acme_appliance import plugins
+
 
 def find(
     conf: cfg.ConfigOpts, groups: Mapping[str, Sequence[cfg.Opt]]
@@ -38,10 +40,11 @@ def find(
                     conf if group == "DEFAULT" else conf[group], option.dest
                 )
             except (cfg.Error, ValueError):
-                value = written.get(group, {}).get(option.name, "")
+                values = written.get(group, {})
+                value = values.get(option.name, option.default or "")
                 wrong.append(
-                    f"[{group}] {option.name} = {value}: it must be"
-                    f" {_allowed(option.type)}"
+                    f"[{group}] {option.name} = {value}:"
+                    f" {_rule(option.type, value)}"
                 )
     return wrong
 
@@ -57,6 +60,12 @@ def _written(files: Iterable[str]) -> dict[str, dict[str, str]]:
                 {name: each[-1] for name, each in values.items()}
             )
     return found
+
+
+def _rule(type_: Any, value: str) -> str:
+    if isinstance(type_, plugins.Name) and value in type_.unusable:
+        return type_.unusable[value]
+    return f"it must be {_allowed(type_)}"
 
 
 def _allowed(type_: Any) -> str:

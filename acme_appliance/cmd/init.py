@@ -26,10 +26,15 @@ from typing import Final
 from oslo_config import cfg
 
 from acme_appliance import conf as options
+from acme_appliance import plugins
 from acme_appliance.cmd import nfsconf
 from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
 from acme_appliance.cmd.common import parse_size
+from acme_appliance.engines import plugin as engine_plugin
+from acme_appliance.engines.plugin import Plan
+from acme_appliance.engines.plugin import Pool
+from acme_appliance.engines.plugin import PoolError
 
 _STATE_PATH: Final = "/var/lib/acme-appliance"
 #: ReadWritePaths= of the unit, as far as pools and state may be there.
@@ -38,8 +43,9 @@ _UNIT_WRITES: Final = (_STATE_PATH, "/srv")
 _DESCRIPTION: Final = (
     "Make a pool for shares and write a configuration that works. The pool"
     " is on a block device, which is formatted, in an image file, which is"
-    " made, or in a directory on btrfs. Nothing that holds data is formatted"
-    " without --force. May be run again: what is done already stays."
+    " made, or in a directory on a file system of the engine's kind. Nothing"
+    " that holds data is formatted without --force. May be run again: what is"
+    " done already stays."
 )
 _EXAMPLES: Final = """\
 examples:
@@ -59,12 +65,22 @@ def add_parser(subparsers: Any) -> None:
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
-        "--device", metavar="DEV", help="block device to format with btrfs"
+        "--device", metavar="DEV", help="block device to format"
     )
     where.add_argument(
         "--image", metavar="FILE", help="image file, made with --size"
     )
-    where.add_argument("--directory", metavar="DIR", help="directory on btrfs")
+    where.add_argument(
+        "--directory",
+        metavar="DIR",
+        help="directory on a file system of the engine's kind",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=[n for n, each in plugins.engines().items() if each.on_disk],
+        default=engine_plugin.DEFAULT,
+        help="what keeps the pool's shares (default: %(default)s)",
+    )
     parser.add_argument(
         "--size", metavar="SIZE", help="of a new image: 500M, 20G, 1T"
     )
@@ -140,12 +156,8 @@ def add_parser(subparsers: Any) -> None:
 class _Wanted:
     """The command line, checked and with its defaults."""
 
-    pool: str
-    path: str
-    device: str | None
-    image: str | None
-    image_bytes: int | None
-    force: bool
+    plan: Plan
+    engine: str
     portals: list[str]
     listen: list[str]
     port: int
@@ -154,28 +166,25 @@ class _Wanted:
     nfs_root: str
     nfs_conf: pathlib.Path
 
+    @property
+    def pool(self) -> str:
+        return self.plan.name
+
+    @property
+    def path(self) -> str:
+        return self.plan.path
+
 
 def run(conf: cfg.ConfigOpts) -> int:
-    from acme_appliance import poolsetup
-
     wanted = _check(conf.command)
     if os.geteuid() != 0:
         raise CommandError("init formats and mounts: run it as root")
     merged = _configuration(wanted)
     nfsconf.check(wanted.nfs_conf, wanted.nfs_root)
     try:
-        done = poolsetup.set_up(
-            poolsetup.Plan(
-                name=wanted.pool,
-                path=wanted.path,
-                device=wanted.device,
-                image=wanted.image,
-                image_bytes=wanted.image_bytes,
-                force=wanted.force,
-            )
-        )
+        done = plugins.engines()[wanted.engine].make_pool(wanted.plan)
         done += _write(wanted, merged)
-    except poolsetup.PoolError as error:
+    except PoolError as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(
@@ -212,12 +221,15 @@ def _check(command: Any) -> _Wanted:
         raise CommandError("--port is from 1 to 65535", Exit.USAGE)
     output = pathlib.Path(os.path.abspath(command.output))
     return _Wanted(
-        pool=command.pool,
-        path=path,
-        device=command.device,
-        image=command.image and os.path.abspath(command.image),
-        image_bytes=size,
-        force=command.force,
+        plan=Plan(
+            name=command.pool,
+            path=path,
+            device=command.device,
+            image=command.image and os.path.abspath(command.image),
+            image_bytes=size,
+            force=command.force,
+        ),
+        engine=command.engine,
         portals=_addresses("--portal", command.portal) or _own_portal(),
         listen=_addresses("--listen", command.listen) or ["0.0.0.0"],  # noqa: S104
         port=command.api_port,
@@ -295,18 +307,19 @@ def _configuration(wanted: _Wanted) -> str | None:
     found = _load(wanted.output)
     pools = {pool.name: pool for pool in options.pools(found)}
     if wanted.pool in pools:
-        there = pools[wanted.pool].path
-        if there == wanted.path:
+        there = pools[wanted.pool]
+        if (there.engine, there.path) == (wanted.engine, wanted.path):
             return None
         raise CommandError(
-            f"{wanted.output} has a pool {wanted.pool} in {there} already:"
-            " choose another --pool, or --path and --directory as there",
+            f"{wanted.output} has a pool {wanted.pool} in {there.path}"
+            f" already, of engine {there.engine}: choose another --pool, or"
+            " --engine, --path and --directory as there",
             Exit.CONFIGURATION,
         )
     return _with_pool(wanted, pools)
 
 
-def _with_pool(wanted: _Wanted, pools: dict[str, options.Pool]) -> str:
+def _with_pool(wanted: _Wanted, pools: dict[str, Pool]) -> str:
     root = wanted.nfs_root
     text = wanted.output.read_text()
     line = re.search(r"(?m)^enabled_pools\s*=.*$", text)
@@ -393,24 +406,17 @@ root = {wanted.nfs_root}
 def _pool_text(wanted: _Wanted) -> str:
     text = f"""\
 [pool:{wanted.pool}]
-engine = btrfs
+engine = {wanted.engine}
 path = {wanted.path}
 """
-    from acme_appliance import poolsetup
-
-    source = wanted.device or wanted.image
+    source = wanted.plan.source
     if source:
         text += f"""
 # acme-appliance mount mounts this at path, unless something is mounted there.
 device = {_stable_name(source)}
 """
-        # A directory is on a file system that others use, too.
-        if poolsetup.has_simple_quotas():
-            text += """
-# Every share has a hard limit, see acme-appliance.conf.sample.
-quota = simple
-"""
-    return text
+    own = plugins.engines()[wanted.engine].new_pool_options(wanted.plan)
+    return f"{text}\n{own}" if own else text
 
 
 def _stable_name(source: str) -> str:

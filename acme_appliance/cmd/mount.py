@@ -17,9 +17,11 @@ from typing import Any
 from oslo_config import cfg
 
 from acme_appliance import conf as options
+from acme_appliance import plugins
 from acme_appliance.cmd import stores
 from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
+from acme_appliance.engines.plugin import PoolError
 
 _DESCRIPTION = (
     "Mount the pools that have a device and are not mounted. systemd runs it"
@@ -34,19 +36,18 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(conf: cfg.ConfigOpts) -> int:
-    from acme_appliance import poolsetup
-
     stores.check(conf)
     failed = []
-    for pool, device in options.pools_on_devices(conf):
+    for pool in options.pools_on_devices(conf):
+        engine = plugins.engines()[pool.engine]
         try:
-            mounted = poolsetup.ensure_mounted(device, pool.path)
-        except poolsetup.PoolError as error:
+            mounted = engine.mount(pool)
+        except PoolError as error:
             failed.append(f"pool {pool.name}: {error}")
             continue
-        how = f"mounted {device} at" if mounted else "was mounted at"
+        how = f"mounted {pool.device} at" if mounted else "was mounted at"
         print(f"pool {pool.name}: {how} {pool.path}")
-        for line in poolsetup.warnings(pool.path):
+        for line in engine.open(pool).warnings():
             print(f"WARNING: pool {pool.name}: {line}")
     if failed:
         raise CommandError("\n".join(failed))

@@ -21,9 +21,11 @@ from oslo_config import cfg
 
 from acme_appliance import conf as options
 from acme_appliance import locks
+from acme_appliance import plugins
 from acme_appliance.cmd import stores
 from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
+from acme_appliance.engines.plugin import PoolError
 
 LOG = logging.getLogger(__name__)
 
@@ -134,18 +136,11 @@ def _compare_identities(conf: cfg.ConfigOpts, found: list[Exception]) -> None:
 
 
 def _mount_pools(conf: cfg.ConfigOpts) -> None:
-    from acme_appliance import poolsetup
-
-    for pool, device in options.pools_on_devices(conf):
-        try:
-            poolsetup.ensure_mounted(device, pool.path)
-        except poolsetup.PoolError as error:
-            # Served all the same: reads work, and changes say why not.
-            LOG.error("Pool %s is not mounted: %s", pool.name, error)
     for pool in options.pools(conf):
-        if pool.engine == "memory" or pool.quota != options.QUOTA_SIMPLE:
-            continue
+        engine = plugins.engines()[pool.engine]
         try:
-            poolsetup.enable_simple_quotas(pool.path)
-        except poolsetup.PoolError as error:
-            LOG.error("Pool %s has no quotas: %s", pool.name, error)
+            engine.mount(pool)
+            engine.apply_options(pool)
+        except PoolError as error:
+            # Served all the same: reads work, and changes say why not.
+            LOG.error("Pool %s is not ready: %s", pool.name, error)

@@ -246,12 +246,15 @@ def make_btrfs(path: str, label: str, *, discard: bool = True) -> None:
     )
 
 
-def mount(source: str, directory: str, *, loop: bool = False) -> None:
-    """Mount a pool. :raises commands.CommandError: it cannot be."""
+def mount(
+    source: str, directory: str, kind: str, *, loop: bool = False
+) -> None:
+    """Mount a pool. :raises commands.CommandError: it cannot be.
+
+    :param kind: of file system, as mount(8) calls it.
+    """
     options = POOL_OPTIONS + (",loop" if loop else "")
-    commands.run(
-        ["mount", "-t", "btrfs", "-o", options, "--", source, directory]
-    )
+    commands.run(["mount", "-t", kind, "-o", options, "--", source, directory])
 
 
 def unmount(directory: str) -> None:

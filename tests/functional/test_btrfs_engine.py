@@ -19,7 +19,7 @@ import stat
 import unittest
 
 from acme_appliance.engines import base
-from acme_appliance.engines import btrfs
+from acme_appliance.engines.btrfs import engine as btrfs
 from tests.harness import machine
 from tests.unit.appliance import engine_suite as suite
 

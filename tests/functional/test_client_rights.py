@@ -25,7 +25,7 @@ import tempfile
 
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
-from acme_appliance.exporters import kernel
+from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.host import commands
 from tests.functional import test_kernel_exporter as nfs
 from tests.unit.appliance import engine_suite as suite

@@ -22,9 +22,9 @@ import uuid
 
 from acme_appliance import problems
 from acme_appliance.db.session import Database
-from acme_appliance.engines import btrfs
-from acme_appliance.engines.memory import MemoryEngine
-from acme_appliance.exporters.memory import MemoryExporter
+from acme_appliance.engines.btrfs import engine as btrfs
+from acme_appliance.engines.memory.engine import MemoryEngine
+from acme_appliance.exporters.memory.exporter import MemoryExporter
 from acme_appliance.host import filesystem
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
@@ -144,7 +144,7 @@ class TestFrozen(HungPoolSuite, unittest.TestCase):
     def make_pool(self):
         image = self.make_image()
         filesystem.make_btrfs(image, "acme-test")
-        filesystem.mount(image, str(self.directory), loop=True)
+        filesystem.mount(image, str(self.directory), "btrfs", loop=True)
         self.addCleanup(filesystem.unmount, str(self.directory))
 
     def hang(self):
@@ -174,7 +174,7 @@ class TestDiskThatHangs(HungPoolSuite, unittest.TestCase):
         self.dmsetup("mknodes", self.name)
         device = f"/dev/mapper/{self.name}"
         filesystem.make_btrfs(device, "acme-test")
-        filesystem.mount(device, str(self.directory))
+        filesystem.mount(device, str(self.directory), "btrfs")
         self.addCleanup(filesystem.unmount, str(self.directory))
 
     @staticmethod

@@ -26,9 +26,9 @@ from unittest import mock
 import uuid
 
 from acme_appliance.engines import base as engines
-from acme_appliance.engines import btrfs
+from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.exporters import base
-from acme_appliance.exporters import kernel
+from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
 from tests.harness import machine

@@ -24,8 +24,8 @@ import ddt
 
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
-from acme_appliance.engines import btrfs
-from acme_appliance.exporters import kernel
+from acme_appliance.engines.btrfs import engine as btrfs
+from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.host import exportfs
 from tests.harness import machine
 from tests.unit.appliance import scenarios

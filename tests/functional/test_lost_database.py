@@ -28,7 +28,7 @@ import requests
 from acme_appliance import problems
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
-from acme_appliance.engines import btrfs
+from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.host import commands
 from acme_appliance.service import Portal
 from acme_appliance.service import Service

@@ -19,7 +19,7 @@ import shutil
 from acme_appliance import problems
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
-from acme_appliance.exporters.memory import MemoryExporter
+from acme_appliance.exporters.memory.exporter import MemoryExporter
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
 from acme_appliance.service import Settings

@@ -20,7 +20,7 @@ import os
 import random
 
 from acme_appliance.engines import base
-from acme_appliance.engines import btrfs
+from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.host import btrfsquota
 from tests.functional import test_btrfs_engine as functional
 from tests.unit.appliance import engine_suite as suite

@@ -38,10 +38,10 @@ import traceback
 
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
-from acme_appliance.engines import btrfs
-from acme_appliance.engines.memory import MemoryEngine
-from acme_appliance.exporters import kernel
-from acme_appliance.exporters import memory
+from acme_appliance.engines.btrfs import engine as btrfs
+from acme_appliance.engines.memory.engine import MemoryEngine
+from acme_appliance.exporters.kernel import exporter as kernel
+from acme_appliance.exporters.memory import exporter as memory
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
 from acme_appliance.service import Settings

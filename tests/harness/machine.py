@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 import unittest
 
-from acme_appliance.engines import btrfs
+from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.host import filesystem
 
 _CLONE_NEWNS = 0x00020000
@@ -96,7 +96,9 @@ class Pool:
         btrfs.prepare(str(self.directory))
 
     def mount(self):
-        filesystem.mount(str(self.image), str(self.directory), loop=True)
+        filesystem.mount(
+            str(self.image), str(self.directory), "btrfs", loop=True
+        )
 
     def unmount(self):
         with nfs_server_paused():

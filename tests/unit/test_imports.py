@@ -114,16 +114,30 @@ class ImportsTest(unittest.TestCase):
         self.refuse("acme_appliance.exporters", *packages[:4])
         self.refuse("acme_appliance.exporters", "acme_appliance.engines")
         self.refuse("acme_appliance.engines", "acme_appliance.exporters")
-        self.refuse(
-            "acme_appliance.host",
-            "acme_appliance.exporters",
-            "acme_appliance.poolsetup",
-        )
+        self.refuse("acme_appliance.host", "acme_appliance.exporters")
         self.refuse(
             "acme_appliance.db",
             "acme_appliance.engines",
             "acme_appliance.exporters",
         )
+
+    def test_nobody_knows_the_engines_and_exporters_that_there_are(self):
+        """They come by entry point; each knows only itself."""
+        found = [
+            f"acme_appliance.{group}.{folder.name}"
+            for group in ("engines", "exporters")
+            for folder in (_ROOT / "acme_appliance" / group).iterdir()
+            if (folder / "plugin.py").is_file()
+        ]
+        self.assertIn("acme_appliance.engines.memory", found)
+        wrong = [
+            f"{name} imports {imported}"
+            for name, tree in modules("acme_appliance")
+            for imported in imports(tree)
+            for plugin in found
+            if is_below(imported, plugin) and not is_below(name, plugin)
+        ]
+        self.assertEqual([], wrong)
 
     def test_only_the_host_layer_runs_commands(self):
         runners = {"subprocess", "pty", "fcntl.ioctl", "ctypes", "os.system"}

@@ -74,6 +74,17 @@ class Checkout:
         ).stdout
 
 
+#: Older checkouts have it one folder up.
+_PREPARE = """
+import sys
+try:
+    from acme_appliance.engines.btrfs.engine import prepare
+except ImportError:
+    from acme_appliance.engines.btrfs import prepare
+prepare(sys.argv[1])
+"""
+
+
 class Box:
     """An appliance of one checkout in a folder of its own."""
 
@@ -94,8 +105,7 @@ class Box:
             pool.mkdir()
             checkout.run(
                 "-c",
-                "import sys; from acme_appliance.engines import btrfs;"
-                " btrfs.prepare(sys.argv[1])",
+                _PREPARE,
                 str(pool),
             )
         self.config.write_text(_configuration(folder, self._port, pool))

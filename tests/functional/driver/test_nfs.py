@@ -29,8 +29,8 @@ from typing import Any
 from cinder import exception
 from os_brick.initiator.connectors import remotefs as brick_remotefs
 
-from acme_appliance.engines import btrfs
-from acme_appliance.exporters import kernel
+from acme_appliance.engines.btrfs import engine as btrfs
+from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.host import exportfs
 from acme_cinder import commands
 from acme_cinder import errors

@@ -16,7 +16,7 @@ much of the pool they can take."""
 import dataclasses
 
 from acme_appliance.engines import base as engines
-from acme_appliance.engines import memory
+from acme_appliance.engines.memory import engine as memory
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 

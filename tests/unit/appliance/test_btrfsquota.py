@@ -17,7 +17,8 @@ import tempfile
 import unittest
 from unittest import mock
 
-from acme_appliance import poolsetup
+from acme_appliance.engines import plugin
+from acme_appliance.engines.btrfs.plugin import BtrfsPlugin
 from acme_appliance.host import btrfsquota
 
 
@@ -29,12 +30,32 @@ class KernelTest(unittest.TestCase):
         sysfs = mock.patch.object(btrfsquota, "_SYSFS", self.folder)
         self.enterContext(sysfs)
 
+    def apply(self, quota):
+        pool = plugin.Pool(
+            name="gold",
+            engine="btrfs",
+            path=str(self.folder),
+            device=None,
+            options={"quota": quota},
+        )
+        BtrfsPlugin().apply_options(pool)
+
     def test_older_than_6_7(self):
+        (self.folder / "commit").mkdir()
+        self.apply("none")
         with self.assertRaisesRegex(
-            poolsetup.PoolError, "no simple quotas, Linux 6.7 .*quota to none"
+            plugin.PoolError, "no simple quotas, Linux 6.7 .*quota to none"
         ):
-            poolsetup.enable_simple_quotas(str(self.folder))
+            self.apply("simple")
         self.assertRegex(btrfsquota.advice(), "Linux 6.7 .*quota to none")
+
+    def test_not_on_what_is_below_a_pool_that_is_not_mounted(self):
+        with (
+            mock.patch.object(btrfsquota, "enable", autospec=True) as enable,
+            self.assertRaisesRegex(plugin.PoolError, "is it mounted"),
+        ):
+            self.apply("simple")
+        enable.assert_not_called()
 
     def test_newer(self):
         (self.folder / "features").mkdir()

@@ -23,11 +23,12 @@ import unittest.mock
 import ddt
 
 from acme_appliance import conf as options
-from acme_appliance import poolsetup
+from acme_appliance import plugins
 from acme_appliance.cmd import common
 from acme_appliance.cmd import init
 from acme_appliance.cmd import main
 from acme_appliance.cmd import nfsconf
+from acme_appliance.engines import plugin as engine_plugin
 from acme_appliance.host import users
 
 CONFIGURATION = """\
@@ -208,9 +209,9 @@ class MountTest(Case):
 
     def mount(self, **mounts: object) -> tuple[int, str, str]:
         with unittest.mock.patch.object(
-            poolsetup,
-            "ensure_mounted",
-            lambda device, path: mounts[device[5:]],
+            plugins.engines()["btrfs"],
+            "mount",
+            lambda pool: mounts[pool.name],
         ):
             return self.run_command("mount")
 
@@ -221,13 +222,13 @@ class MountTest(Case):
         self.assertIn("silver: was mounted at", out)
 
     def test_one_that_fails_keeps_no_other_from_it(self):
-        def ensure_mounted(device: str, path: str) -> bool:
-            if device == "/dev/gold":
-                raise poolsetup.PoolError("/dev/gold does not exist")
+        def mount(pool: engine_plugin.Pool) -> bool:
+            if pool.name == "gold":
+                raise engine_plugin.PoolError("/dev/gold does not exist")
             return True
 
         with unittest.mock.patch.object(
-            poolsetup, "ensure_mounted", ensure_mounted
+            plugins.engines()["btrfs"], "mount", mount
         ):
             code, out, err = self.run_command("mount")
         self.assertEqual(1, code)
@@ -272,12 +273,15 @@ class InitTest(Case):
         super().setUp()
         self.output = self.directory / "new.conf"
         self.nfs_conf = self.directory / "nfs.conf.d" / "a.conf"
-        self.plans: list[poolsetup.Plan] = []
+        self.plans: list[engine_plugin.Plan] = []
         self.service_ids = (-1, -1)
         exports = self.directory / "exports"
         for target, value in (
             ("os.geteuid", lambda: 0),
-            ("acme_appliance.poolsetup.set_up", self.set_up),
+            (
+                "acme_appliance.engines.disk.DiskPlugin.make_pool",
+                lambda plugin, plan: self.make_pool(plan),
+            ),
             ("acme_appliance.host.users.ids", lambda: self.service_ids),
         ):
             patch = unittest.mock.patch(target, value)
@@ -293,7 +297,7 @@ class InitTest(Case):
             self.addCleanup(patch.stop)
         self.exports = exports
 
-    def set_up(self, plan: poolsetup.Plan) -> list[str]:
+    def make_pool(self, plan: engine_plugin.Plan) -> list[str]:
         self.plans.append(plan)
         return ["made a pool"]
 
@@ -366,6 +370,34 @@ class InitTest(Case):
         self.assertEqual(3, code)
         self.assertIn("choose another --pool", err)
 
+    def test_a_pool_keeps_its_engine(self):
+        gold = ("--directory", str(self.directory / "gold"))
+        self.assertEqual(0, self.init(*gold)[0])
+        text = self.output.read_text()
+        self.output.write_text(text.replace("= btrfs", "= memory"))
+        code, _, err = self.init(*gold)
+        self.assertEqual(3, code)
+        self.assertIn("of engine memory: choose another --pool", err)
+
+    def test_an_engine_that_is_not_on_a_disk(self):
+        code, _, err = self.init("--directory", "/x", "--engine", "memory")
+        self.assertEqual(2, code)
+        self.assertIn("--engine", err)
+
+    def test_limits_are_explained_where_they_are_set(self):
+        for supported, text in ((True, "hard limit"), (False, "")):
+            with unittest.mock.patch(
+                "acme_appliance.host.btrfsquota.is_supported",
+                return_value=supported,
+            ):
+                self.output.unlink(missing_ok=True)
+                image = str(self.directory / "gold")
+                self.assertEqual(0, self.init("--image", image)[0])
+            found = self.output.read_text()
+            self.assertEqual(supported, "\nquota = simple\n" in found)
+            self.assertIn(text, found)
+            self.assertNotIn("\n\n\n", found)
+
     def test_a_further_pool_where_clients_see_the_first_as_root(self):
         gold = ("--directory", str(self.directory / "gold"))
         self.assertEqual(0, self.init(*gold)[0])
@@ -421,9 +453,9 @@ class InitTest(Case):
         self.assertEqual([], self.plans)
 
     def test_a_pool_that_cannot_be_leaves_no_configuration(self):
-        error = poolsetup.PoolError("/dev/vdb holds data")
+        error = engine_plugin.PoolError("/dev/vdb holds data")
         with unittest.mock.patch.object(
-            poolsetup, "set_up", side_effect=error
+            plugins.engines()["btrfs"], "make_pool", side_effect=error
         ):
             code, _, err = self.init("--device", "/dev/vdb")
         self.assertEqual(1, code)

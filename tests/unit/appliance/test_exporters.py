@@ -25,9 +25,9 @@ import uuid
 import ddt
 
 from acme_appliance.exporters import base
-from acme_appliance.exporters import exportfiles
-from acme_appliance.exporters import kernel
-from acme_appliance.exporters import memory
+from acme_appliance.exporters.kernel import exporter as kernel
+from acme_appliance.exporters.kernel import exportfiles
+from acme_appliance.exporters.memory import exporter as memory
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
 from tests.unit.appliance import exporter_suite as suite

@@ -17,7 +17,7 @@ import threading
 import time
 from unittest import mock
 
-from acme_appliance.engines import memory
+from acme_appliance.engines.memory import engine as memory
 from acme_appliance.service import comparison
 from acme_appliance.service import watch
 from tests.unit.appliance import case

@@ -18,7 +18,7 @@ import unittest
 from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
-from acme_appliance.engines.memory import MemoryEngine
+from acme_appliance.engines.memory.engine import MemoryEngine
 from acme_appliance.service import identity
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds

@@ -15,7 +15,7 @@
 import unittest
 
 from acme_appliance.engines import base
-from acme_appliance.engines import memory
+from acme_appliance.engines.memory import engine as memory
 from tests.unit.appliance import engine_suite as suite
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 import unittest
 
-from acme_appliance.exporters import passes
+from acme_appliance.exporters.kernel import passes
 
 WAIT = 60
 

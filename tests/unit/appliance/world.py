@@ -29,8 +29,8 @@ import sqlalchemy as sa
 from acme_appliance.db import models
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
-from acme_appliance.engines.memory import MemoryEngine
-from acme_appliance.exporters.memory import MemoryExporter
+from acme_appliance.engines.memory.engine import MemoryEngine
+from acme_appliance.exporters.memory.exporter import MemoryExporter
 from acme_appliance.service import Caller
 from acme_appliance.service import Done
 from acme_appliance.service import Portal

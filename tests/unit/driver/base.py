@@ -26,7 +26,7 @@ import unittest
 from cinder import objects
 
 from acme_appliance.engines import base as engines
-from acme_appliance.engines import memory
+from acme_appliance.engines.memory import engine as memory
 from acme_cinder import driver
 from acme_cinder import mount
 from acme_cinder import settings as options

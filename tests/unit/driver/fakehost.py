@@ -28,7 +28,7 @@ from typing import Any
 from oslo_concurrency import processutils
 
 from acme_appliance.engines import base as engines
-from acme_appliance.engines import memory
+from acme_appliance.engines.memory import engine as memory
 from tests.harness import inprocess
 
 _BLOCK = memory.BLOCK_BYTES

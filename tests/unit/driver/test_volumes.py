@@ -19,7 +19,7 @@ from unittest import mock
 from cinder import exception
 from oslo_concurrency import processutils
 
-from acme_appliance.engines import memory
+from acme_appliance.engines.memory import engine as memory
 from acme_cinder import errors
 from tests.harness import transports
 from tests.unit.driver import base

@@ -46,8 +46,8 @@ import shutil
 import threading
 
 from acme_appliance.exporters import base
-from acme_appliance.exporters import exportfiles
-from acme_appliance.exporters import passes
+from acme_appliance.exporters.kernel import exportfiles
+from acme_appliance.exporters.kernel import passes
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
 from acme_appliance.host import filesystem

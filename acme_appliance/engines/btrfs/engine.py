@@ -355,10 +355,13 @@ def prepare(directory: str) -> None:
 def enable_simple_quotas(directory: str) -> None:
     """Switch them on for a pool's file system, unless they are.
 
-    :raises base.EngineError: the kernel has none, or the file system has
-        quotas of the other kind.
+    :raises base.EngineError: it is not mounted, the kernel has none, or the
+        file system has quotas of the other kind.
     """
     with _translated(directory), _opened(directory) as pool:
+        # Below a pool that is not mounted is a file system of others.
+        if _find(pool, _COMMIT) is None:
+            raise base.Unavailable("no pool is there; is it mounted?")
         btrfsquota.enable(pool)
 
 
