@@ -21,6 +21,7 @@
 ``compute``         a hypervisor's mounts and reads
 ``launcher``        a service in processes that are killed at a given step
 ``machine``         the machine's file systems, exports and loop devices
+``httpserver``      what their HTTP servers are made of
 ``nfswire``         NFS calls, byte by byte
 =================== ========================================================
 """

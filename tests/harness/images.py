@@ -28,12 +28,13 @@ import http.server
 import json
 import pathlib
 import re
-import socketserver
 import sys
 import threading
 from typing import Any
 from typing import ClassVar
 import uuid
+
+from tests.harness import httpserver
 
 CHUNK_BYTES = 1 << 20
 _SETTABLE = ("name", "disk_format", "container_format", "visibility")
@@ -325,14 +326,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(chunk)
 
 
-class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-
-
-def serve(port: int, folder: pathlib.Path) -> Server:
+def serve(port: int, folder: pathlib.Path) -> httpserver.Server:
     """A server on the loopback address, bound but not yet serving."""
     handler = type("BoundHandler", (Handler,), {"store": Store(folder)})
-    return Server(("127.0.0.1", port), handler)
+    return httpserver.Server(("127.0.0.1", port), handler)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ import urllib.parse
 
 import trustme
 
+from tests.harness import httpserver
+
 #: Long enough that no test passes by outlasting it.
 STALL_SECONDS = 120.0
 
@@ -173,9 +175,7 @@ class Server:
                     continue  # the other side was first
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+class _Server(httpserver.Server):
     stub: Server
     tls: ssl.SSLContext | None = None
 
