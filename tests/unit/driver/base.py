@@ -20,6 +20,7 @@ import itertools
 import os
 import socket
 import tempfile
+import time
 from typing import Any
 import unittest
 
@@ -57,6 +58,19 @@ def connector(host: str, ip: str = "192.0.2.51", **members: Any) -> Any:
 def own_connector() -> Any:
     """Of Cinder attaching for itself, on this host."""
     return connector(socket.gethostname(), "192.0.2.11")
+
+
+class Clock:
+    """Time in which pauses pass at once."""
+
+    def __init__(self) -> None:
+        self._slept = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._slept
+
+    def sleep(self, seconds: float) -> None:
+        self._slept += seconds
 
 
 class DriverTestCase(unittest.TestCase):
@@ -128,12 +142,14 @@ class DriverTestCase(unittest.TestCase):
         self.adapter = transports.FaultyAdapter(
             self.log, faults, matches=matches
         )
+        clock = Clock()
         api = acme_client.Client(
             settings.api_addresses,
             settings.credentials,
             verify=settings.verify,
             deadline_seconds=settings.deadline_seconds,
-            sleep=lambda seconds: None,
+            sleep=clock.sleep,
+            clock=clock,
             adapter_factory=lambda: adapter or self.adapter,
         )
         self.addCleanup(api.close)
