@@ -77,11 +77,12 @@ _REFUSED = re.compile("Stale file handle|Permission denied")
 def mount_table() -> dict[str, str]:
     """What is mounted, mount point to source, as proc(5) has it.
 
-    os-brick runs mount(8) to learn the same.
+    os-brick runs mount(8) to learn the same. Names are what users have made
+    them, in any encoding; lines end only with a newline, which the kernel
+    escapes in names.
     """
-    fields = (
-        line.split(" ") for line in _MOUNT_TABLE.read_text().splitlines()
-    )
+    lines = os.fsdecode(_MOUNT_TABLE.read_bytes()).rstrip("\n").split("\n")
+    fields = (line.split(" ") for line in lines)
     return {_unescaped(field[1]): _unescaped(field[0]) for field in fields}
 
 

@@ -496,6 +496,28 @@ class TableTest(unittest.TestCase):
                 table = mount.mount_table()
         self.assertEqual({"/mnt/c\\\td": "host:/a b"}, table)
 
+    def test_names_that_users_have_given(self):
+        """Anybody can mount with FUSE, whatever the names are like."""
+        for odd in ("\xfcber", "a\rb", "a\x0cb", "a\x1cb"):
+            self.assert_read(odd.encode("latin-1"))
+        self.assert_read("a\x85b\u2028c".encode())
+
+    def assert_read(self, odd):
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"%b /media/%b fuse rw 0 0\n" % (odd, odd))
+            file.write(b"192.0.2.10:/gold/x /mnt/x nfs4 rw 0 0\n")
+            file.flush()
+            path = pathlib.Path(file.name)
+            with unittest.mock.patch.object(mount, "_MOUNT_TABLE", path):
+                found = mount.mount_table()
+        self.assertEqual(
+            {
+                b"/media/" + odd: odd,
+                b"/mnt/x": b"192.0.2.10:/gold/x",
+            },
+            {os.fsencode(key): os.fsencode(found[key]) for key in found},
+        )
+
 
 class OtherProcessTest(MountTestCase):
     """The locks count between processes, and die with them."""
