@@ -47,6 +47,8 @@ LOG = logging.getLogger(__name__)
 BUDGET_SECONDS = 30.0
 #: One call of the API among all those of a pass.
 _CALL_SECONDS = 15.0
+#: So many volumes are asked for alone, though there are 10,000 shares.
+_FEW = 3
 #: So many volumes are named in one message.
 _NAMED = 5
 
@@ -114,7 +116,7 @@ class ExportCheck:
             self._waiting.append(volume.id)
             return
         try:
-            self._check(volume)
+            self._check(volume, many=True)
         except _PUT_OFF as error:
             self._waiting.append(volume.id)
             self._until = self._clock()
@@ -168,13 +170,14 @@ class ExportCheck:
 
     def _run(self) -> None:
         """:raises: what puts the rest off."""
+        many = len(self._waiting) > _FEW
         for _ in range(len(self._waiting)):
             volume = _find_attached(self._waiting[0])
             if volume is None:
                 self._absent.discard(self._waiting.popleft())
                 continue
             try:
-                self._check(volume)
+                self._check(volume, many=many)
                 self._waiting.popleft()
             except _PUT_OFF:
                 raise
@@ -198,10 +201,10 @@ class ExportCheck:
             )
         self._foreign = foreign
 
-    def _check(self, volume: objects.Volume) -> None:
+    def _check(self, volume: objects.Volume, *, many: bool) -> None:
         if self._clock() >= self._until:
             raise _OutOfTime("the time for them is used up")
-        rules = self._rules_of(volume)
+        rules = self._rules_of(volume, many)
         if rules is None:
             self._absent.add(volume.id)
             return
@@ -209,13 +212,13 @@ class ExportCheck:
         self._known.add(volume.id)
         self._attachments.repair(self._api, volume, rules)
 
-    def _rules_of(self, volume: objects.Volume) -> Rules | None:
+    def _rules_of(self, volume: objects.Volume, many: bool) -> Rules | None:
         """The access rules of a volume's share; None: there is no share.
 
-        All shares are listed, a thousand with each request, so that
-        thousands of volumes do not take thousands of requests.
+        For many volumes all shares are listed, a thousand with each
+        request, so that thousands do not take thousands of requests.
         """
-        if self._can_list and self._listing is None:
+        if many and self._can_list and self._listing is None:
             self._listing = self._list()
         if self._listing is not None:
             return self._listing.get(volume.name_id)

@@ -471,6 +471,25 @@ class FactsTest(base.DriverTestCase):
         self.driver._sweep.run()
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(self.volume))
 
+    def test_a_slow_database_does_not_stop_the_sweep(self):
+        """A pass is not over with its query."""
+        others = [self.create(), self.create()]
+        for volume in others:
+            self.attach(volume, ONE)
+            self.driver._api.revoke_access(volume.name_id, "cinder:cmp-1")
+        swept = self.driver._sweep
+        now = [0.0]
+        swept._clock = lambda: now[0]
+
+        def slow(context, real=records.read_all):
+            now[0] += 60
+            return real(context)
+
+        with unittest.mock.patch.object(records, "read_all", slow):
+            swept.run()
+        for volume in others:
+            self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
+
     def test_cinders_own_connection_is_not_taken(self):
         """By nothing that happens at the same time; and does not stay."""
         own = base.own_connector()

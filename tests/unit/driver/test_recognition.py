@@ -20,7 +20,9 @@ import unittest.mock
 from cinder import context as cinder_context
 from cinder import exception
 from cinder import objects
+from cinder.db import api as db
 import ddt
+from sqlalchemy import event
 
 from acme_cinder import recognition
 from tests.harness import transports
@@ -199,6 +201,32 @@ class GoneTest(ForeignCase):
         )
         self.assertTrue(known.is_foreign(besides=self.volume.id))
         self.assertFalse(known.is_foreign(besides=self.other.id))
+
+
+class QueriesTest(ForeignCase):
+    def queries(self):
+        """What one question costs Cinder's database."""
+        known = recognition.Recognition(
+            self.driver._api, self.driver.host, None
+        )
+        statements = []
+
+        def count(connection, cursor, statement, *others):
+            statements.append(statement)
+
+        engine = db.get_engine()
+        event.listen(engine, "before_cursor_execute", count)
+        try:
+            self.assertFalse(known.is_foreign())
+        finally:
+            event.remove(engine, "before_cursor_execute", count)
+        return [each for each in statements if each.startswith("SELECT")]
+
+    def test_as_many_however_many_are_attached(self):
+        before = len(self.queries())
+        for volume in (self.volume, self.other):
+            self.attach(volume, HOST)
+        self.assertEqual(before, len(self.queries()))
 
 
 class StartTest(ForeignCase):

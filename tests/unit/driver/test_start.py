@@ -144,6 +144,20 @@ class StartTest(StartCase):
         self.assertEqual("up", stats["backend_state"])
         self.assertEqual({"in-use"}, self.statuses())
 
+    def test_what_one_lost_share_costs_from_then_on(self):
+        """Not a list of all shares, each minute."""
+        lost = self.volumes[1]
+        self.driver.terminate_connection(lost, None)
+        self.driver._api.delete_share(lost.name_id)
+        self.restart()
+        self.stats()
+        self.log.clear()
+        self.stats()
+        self.assertEqual(
+            {"GET /v1/stats": 1, "GET /v1/shares/{id}": 1},
+            dict(self.log.counts),
+        )
+
     @ddt.data(
         transports.unavailable(),
         transports.Refused(),
