@@ -24,6 +24,7 @@ from oslo_config import cfg
 from acme_appliance import conf as options
 from acme_appliance import plugins
 from acme_appliance import tls
+from acme_appliance import types
 from acme_appliance.api.calls import ApiSettings
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
@@ -31,7 +32,6 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.host import filesystem
 from acme_appliance.host import users
 from acme_appliance.service import Service
-from acme_appliance.service import types
 
 
 def version() -> str:

@@ -26,6 +26,7 @@ import falcon
 from sqlalchemy import exc
 
 from acme_appliance import problems
+from acme_appliance import types
 from acme_appliance.api import auth
 from acme_appliance.api import bodies
 from acme_appliance.api import contract
@@ -36,8 +37,7 @@ from acme_appliance.api.calls import ApiSettings
 from acme_appliance.api.calls import Call
 from acme_appliance.api.calls import Reply
 from acme_appliance.api.calls import to_json
-from acme_appliance.service import failures
-from acme_appliance.service import types
+from acme_appliance.changes import failures
 
 if TYPE_CHECKING:
     from acme_appliance.service import Service

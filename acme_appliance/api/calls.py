@@ -19,7 +19,7 @@ import json
 from typing import Any
 from typing import TYPE_CHECKING
 
-from acme_appliance.service import types
+from acme_appliance import types
 
 if TYPE_CHECKING:
     from acme_appliance.service import Service

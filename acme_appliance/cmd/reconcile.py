@@ -85,7 +85,7 @@ def add_parser(subparsers: Any) -> None:
 def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance import problems
     from acme_appliance.cmd import stores
-    from acme_appliance.service import identity
+    from acme_appliance.storage import identity
 
     apply, close_jobs = conf.command.apply, conf.command.close_job
     if close_jobs and not apply:
@@ -93,10 +93,10 @@ def run(conf: cfg.ConfigOpts) -> int:
     try:
         if apply:
             with nobody_else(conf), stores.open_service(conf) as service:
-                report = service.reconcile(apply, close_jobs)
+                report = service.reconciliation.run(apply, close_jobs)
         else:
             with stores.look_at_service(conf) as service:
-                report = service.reconcile(apply)
+                report = service.reconciliation.run(apply)
     except problems.Problem as problem:
         wrong = isinstance(problem.__cause__, identity.Mismatch)
         code = Exit.WRONG_DATABASE if wrong else Exit.FAILED

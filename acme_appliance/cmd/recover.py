@@ -86,7 +86,7 @@ def run(conf: cfg.ConfigOpts) -> int:
             reconcile.nobody_else(conf),
             stores.open_service(conf) as service,
         ):
-            report = service.restore(
+            report = service.reconciliation.restore(
                 apply=command.apply, adopt_into=command.adopt
             )
     except problems.Problem as problem:

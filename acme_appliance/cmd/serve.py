@@ -113,7 +113,7 @@ def _check_database(conf: cfg.ConfigOpts) -> None:
 def _compare_identities(conf: cfg.ConfigOpts, found: list[Exception]) -> None:
     from acme_appliance import composition
     from acme_appliance.engines import base as engines
-    from acme_appliance.service import identity
+    from acme_appliance.storage import identity
 
     try:
         pools = composition.build_engines(conf)

@@ -49,12 +49,12 @@ def run(conf: cfg.ConfigOpts) -> int:
     lock = locks.Lock(options.state_path(conf) / "serve.lock")
     with stores.look_at_service(conf) as service:
         try:
-            service.compare_exports()
-            status = service.status()
+            service.reconciliation.compare_exports()
+            status = service.system.status()
             # The service of this process was never started and says so:
             # what counts is what the server's would say.
-            status["reasons"] = service.obstacles()
-            status["warnings"] = service.warnings()
+            status["reasons"] = service.system.obstacles()
+            status["warnings"] = service.system.warnings()
         except problems.Problem as problem:
             raise CommandError(problem.detail) from problem
     status["serving_pid"] = lock.holder() if lock.is_held() else None

@@ -30,7 +30,7 @@ from acme_appliance.db.groupcommit import GroupCommit
 WRITE_WAIT_SECONDS: Final = 30.0
 
 #: The newest migration.
-REVISION = "0005"
+REVISION: Final = "0006"
 
 _T = TypeVar("_T")
 

@@ -10,17 +10,28 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The use cases: what the API and the commands can have done."""
+"""The use cases: what the API and the commands can have done.
 
-from acme_appliance.service.facade import Service
-from acme_appliance.service.types import Accepted
-from acme_appliance.service.types import Caller
-from acme_appliance.service.types import Done
-from acme_appliance.service.types import FileDefaults
-from acme_appliance.service.types import Limits
-from acme_appliance.service.types import Page
-from acme_appliance.service.types import Portal
-from acme_appliance.service.types import Settings
+One module or folder for each noun. Every use case blocks, is thread-safe,
+and raises :class:`acme_appliance.problems.Problem` and nothing else.
+
+Changes may be sent again, after whatever went wrong: they end in the
+same state. ``wait_seconds`` bounds the queue and the work together:
+past it the queue gives ``share.busy``, and work goes on as a job
+(:class:`acme_appliance.types.Accepted`). ``if_match`` is the generation
+that the share or snapshot must have, for access rules the share's; None:
+any.
+"""
+
+from acme_appliance.service.service import Service
+from acme_appliance.types import Accepted
+from acme_appliance.types import Caller
+from acme_appliance.types import Done
+from acme_appliance.types import FileDefaults
+from acme_appliance.types import Limits
+from acme_appliance.types import Page
+from acme_appliance.types import Portal
+from acme_appliance.types import Settings
 
 __all__ = (
     "Accepted",

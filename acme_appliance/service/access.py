@@ -13,6 +13,7 @@
 """Access rules: which clients may mount a share, one rule per holder."""
 
 from collections.abc import Iterable
+import dataclasses
 import logging
 from typing import ClassVar
 
@@ -20,17 +21,19 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance import views
+from acme_appliance.changes import claims
+from acme_appliance.changes import operation
+from acme_appliance.changes.context import Context
+from acme_appliance.changes.runner import Runner
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
-from acme_appliance.service import changes
-from acme_appliance.service import claims
-from acme_appliance.service import core
-from acme_appliance.service import operation
-from acme_appliance.service import rows
-from acme_appliance.service import share_operations
-from acme_appliance.service import types
-from acme_appliance.service import views
+from acme_appliance.service import fields
+from acme_appliance.service import lookup
+from acme_appliance.service.shares import bodies
+from acme_appliance.service.shares import operations as share_operations
 
 LOG = logging.getLogger(__name__)
 
@@ -43,11 +46,25 @@ def rules_of(rows: Iterable[models.AccessRule]) -> exporters.Rules:
     }
 
 
+def exported_share(
+    context: Context, row: models.Share, rules: exporters.Rules
+) -> exporters.ExportedShare:
+    """A share as the exporter wants it, with these access rules."""
+    owner = row.file or dataclasses.asdict(context.settings.file_defaults)
+    return exporters.ExportedShare(
+        row.id,
+        context.pools.engine(row.pool).directory(row.id),
+        owner["uid"],
+        owner["gid"],
+        rules,
+    )
+
+
 def rule_body(
-    shared: core.Core, row: models.Share, holder: str, access: types.Body
+    context: Context, row: models.Share, holder: str, access: types.Body
 ) -> types.Body:
     """A rule as clients see it: with all that an attachment needs."""
-    locations = shared.export_locations(row)
+    locations = bodies.export_locations(context, row)
     return views.access_rule(row.id, holder, access, locations)
 
 
@@ -67,8 +84,8 @@ class ChangeAccess(share_operations.ShareOperation):
         self.end(self.row(session))
 
     def export(self, share: exporters.ExportedShare) -> None:
-        self.core.exporter.apply(
-            share, self.core.clients_to_export(share.id, share.rules)
+        self.context.exports.exporter.apply(
+            share, self.context.exports.clients(share.id, share.rules)
         )
 
     def narrow(self, without: str | None = None) -> None:
@@ -76,30 +93,30 @@ class ChangeAccess(share_operations.ShareOperation):
 
         A share that is not in its pool any more is exported to nobody.
         """
-        with self.core.database.read() as session:
+        with self.context.database.read() as session:
             row = self.row(session)
             rules = dict(rules_of(row.access_rules))
             if without is not None:
                 rules.pop(without, None)
-            share = self.core.exported_share(row, rules)
+            share = exported_share(self.context, row, rules)
         try:
             self.export(share)
         except exporters.ExporterError:
             if not self._is_gone():
                 raise
-            self.core.exporter.withdraw(share.id)
+            self.context.exports.exporter.withdraw(share.id)
 
     def _is_gone(self) -> bool:
         """Whether the share is proven not to be there."""
         share = engines.Reference(engines.Kind.SHARE, self.intent.share_id)
         try:
-            self.core.check_pool(self.pool)
+            self.context.pools.check(self.pool)
             return not self.engine.exists(share)
         except engines.EngineError:
             return False
 
 
-def ensure_file_size(shared: core.Core, row: models.Share) -> None:
+def ensure_file_size(context: Context, row: models.Share) -> None:
     """Grow a volume file that a client has cut off.
 
     cinder-backup's restore opens the file with ``wb`` and writes only what
@@ -109,7 +126,7 @@ def ensure_file_size(shared: core.Core, row: models.Share) -> None:
     if row.file is None:
         return
     try:
-        shared.engine(row.pool).grow_file(
+        context.pools.engine(row.pool).grow_file(
             row.id,
             row.file["name"],
             row.size_bytes,
@@ -135,15 +152,15 @@ class PutAccess(ChangeAccess):
         ]
 
     def _ensure_file_size(self) -> None:
-        with self.core.database.read() as session:
+        with self.context.database.read() as session:
             row = self.row(session)
-        ensure_file_size(self.core, row)
+        ensure_file_size(self.context, row)
 
     def _grant(self, holder: str, rule: exporters.Rule) -> None:
-        with self.core.database.read() as session:
+        with self.context.database.read() as session:
             row = self.row(session)
             rules = {**rules_of(row.access_rules), holder: rule}
-            share = self.core.exported_share(row, rules)
+            share = exported_share(self.context, row, rules)
         self.export(share)
 
     def finish(self, session: orm.Session) -> types.Done:
@@ -158,15 +175,15 @@ class PutAccess(ChangeAccess):
             session.add(rule)
         rule.clients = given["clients"]
         rule.level = given["level"]
-        self.core.explain_exports(row.id, given["clients"])
+        self.context.exports.explain(row.id, given["clients"])
         self.end(row)
-        self.core.add_event(
+        self.context.events.add(
             session,
             "access.granted",
             self.intent,
             detail={"holder": holder, **given},
         )
-        body = rule_body(self.core, row, holder, access)
+        body = rule_body(self.context, row, holder, access)
         return types.Done(body, created=created)
 
 
@@ -192,24 +209,25 @@ class DeleteAccess(ChangeAccess):
             )
         )
         self.end(row)
-        self.core.add_event(
+        self.context.events.add(
             session, "access.revoked", self.intent, detail={"holder": holder}
         )
         return types.Done(views.access_left(row.id, left))
 
 
 class Access:
-    """The use cases; see the facade for what callers may rely on."""
+    """The use cases of access rules; see :mod:`acme_appliance.service`."""
 
-    def __init__(self, changer: changes.Changer) -> None:
-        self.changer = changer
-        self.core = changer.core
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.context = runner.context
 
     def get(
         self, caller: types.Caller, share_id: str, holder: str
     ) -> types.Body:
-        with self.core.database.read() as session:
-            row = rows.get_visible(session, caller, share_id)
+        """``share.not_found``, ``access.not_found``."""
+        with self.context.database.read() as session:
+            row = lookup.get_visible(session, caller, share_id)
             rule = session.get(models.AccessRule, (share_id, holder))
             if rule is None:
                 raise problems.Problem(
@@ -217,7 +235,7 @@ class Access:
                     f"{holder} has no access rule on the share {share_id}.",
                 )
             access = views.rules(row.access_rules)
-            return rule_body(self.core, row, holder, access)
+            return rule_body(self.context, row, holder, access)
 
     def put(
         self,
@@ -227,14 +245,19 @@ class Access:
         body: types.Body,
         *,
         wait_seconds: float,
-        if_match: int | None,
+        if_match: int | None = None,
     ) -> types.Done | types.Accepted:
+        """Set one holder's rule; it holds when this returns.
+
+        The same rule again changes nothing, but repairs the export.
+        ``share.not_found``, ``request.invalid`` for a bad client.
+        """
         wanted = {
             "clients": self._canonical(body["clients"]),
             "level": body["level"],
         }
-        return self.changer.run(
-            lambda: claims.alone(claims.share(share_id)),
+        return self.runner.run(
+            lambda: claims.exclusive(claims.share(share_id)),
             lambda: self._decide_put(
                 caller, share_id, holder, wanted, if_match
             ),
@@ -248,10 +271,14 @@ class Access:
         holder: str,
         *,
         wait_seconds: float,
-        if_match: int | None,
+        if_match: int | None = None,
     ) -> types.Done | types.Accepted:
-        return self.changer.run(
-            lambda: claims.alone(claims.share(share_id)),
+        """Take one holder's rule away; success if there is none.
+
+        The body has the rules that are left; None without the share.
+        """
+        return self.runner.run(
+            lambda: claims.exclusive(claims.share(share_id)),
             lambda: self._decide_delete(caller, share_id, holder, if_match),
             wait_seconds,
         )
@@ -263,12 +290,12 @@ class Access:
         holder: str,
         wanted: types.Body,
         if_match: int | None,
-    ) -> changes.Decision:
+    ) -> operation.Decision:
         grant = None
-        with self.core.database.read() as session:
-            row = rows.get_visible(session, caller, share_id)
-            core.check_precondition(if_match, row.generation, "share")
-            rows.check_usable(row)
+        with self.context.database.read() as session:
+            row = lookup.get_visible(session, caller, share_id)
+            fields.check_precondition(if_match, row.generation, "share")
+            lookup.check_usable(row)
             pool = row.pool
             rules = {rule.holder: rule for rule in row.access_rules}
             rule = rules.get(holder)
@@ -277,26 +304,26 @@ class Access:
                 "level": rule.level,
             }:
                 access = views.rules(row.access_rules)
-                body = rule_body(self.core, row, holder, access)
-                share = self.core.exported_share(
-                    row, rules_of(row.access_rules)
+                body = rule_body(self.context, row, holder, access)
+                share = exported_share(
+                    self.context, row, rules_of(row.access_rules)
                 )
             else:
                 self._check_limit(rules.keys() | {holder})
                 intent = self._intent(caller, PutAccess, row, holder, wanted)
-                grant = PutAccess(self.core, intent)
+                grant = PutAccess(self.context, intent)
         # The NFS server looks at the share's directory, as do its tools: on
         # a pool that hangs, they would hang for all pools.
-        self.core.check_pool(pool)
+        self.context.pools.check(pool)
         if grant is not None:
             return grant
 
         def repair() -> types.Done:
             # Nothing changes, unless somebody removed the export, or cut the
             # file off, behind our back: asking again repairs that.
-            ensure_file_size(self.core, row)
-            self.core.exporter.apply(
-                share, self.core.clients_to_export(share.id, share.rules)
+            ensure_file_size(self.context, row)
+            self.context.exports.exporter.apply(
+                share, self.context.exports.clients(share.id, share.rules)
             )
             return types.Done(body)
 
@@ -308,18 +335,18 @@ class Access:
         share_id: str,
         holder: str,
         if_match: int | None,
-    ) -> changes.Decision:
-        with self.core.database.read() as session:
-            row = rows.find_visible(session, caller, share_id)
+    ) -> operation.Decision:
+        with self.context.database.read() as session:
+            row = lookup.find_visible(session, caller, share_id)
             if row is None:
                 return types.Done(None, absent=True)
-            core.check_precondition(if_match, row.generation, "share")
+            fields.check_precondition(if_match, row.generation, "share")
             rules = {rule.holder: rule for rule in row.access_rules}
             if holder not in rules:
                 left = views.rules(row.access_rules)
                 return types.Done(views.access_left(row.id, left))
             intent = self._intent(caller, DeleteAccess, row, holder, None)
-            return DeleteAccess(self.core, intent)
+            return DeleteAccess(self.context, intent)
 
     def _intent(
         self,
@@ -329,7 +356,7 @@ class Access:
         holder: str,
         rule: types.Body | None,
     ) -> types.Intent:
-        return changes.new_intent(
+        return operation.new_intent(
             caller,
             kind.kind,
             row.id,
@@ -338,7 +365,7 @@ class Access:
         )
 
     def _check_limit(self, holders: Iterable[str]) -> None:
-        limit = self.core.settings.limits.max_access_rules_per_share
+        limit = self.context.settings.limits.max_access_rules_per_share
         if len(set(holders)) > limit:
             raise problems.Problem(
                 "limit.access_rules",
@@ -346,7 +373,7 @@ class Access:
             )
 
     def _canonical(self, clients: list[str]) -> list[str]:
-        limit = self.core.settings.limits.max_clients_per_rule
+        limit = self.context.settings.limits.max_clients_per_rule
         if not 1 <= len(clients) <= limit:
             raise problems.Problem(
                 "request.invalid",

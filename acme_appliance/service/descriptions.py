@@ -23,10 +23,10 @@ import datetime
 import logging
 from typing import Any
 
+from acme_appliance import types
+from acme_appliance import views
+from acme_appliance.changes.context import Context
 from acme_appliance.engines import base as engines
-from acme_appliance.service import core
-from acme_appliance.service import types
-from acme_appliance.service import views
 
 LOG = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def values(metadata: types.Body, kind: engines.Kind) -> dict[str, Any]:
 
 
 def write_after_commit(
-    shared: core.Core,
+    context: Context,
     pool: str,
     subject: engines.Reference,
     metadata: types.Body,
@@ -104,8 +104,8 @@ def write_after_commit(
     A pool that hangs is not written to: the caller holds the share.
     """
     try:
-        shared.check_pool(pool)
-        shared.engine(pool).metadata.write(subject, metadata)
+        context.pools.check(pool)
+        context.pools.engine(pool).metadata.write(subject, metadata)
     except engines.EngineError as error:
         LOG.warning(
             "The metadata of the %s %s in the pool %s is old until the next"

@@ -26,8 +26,8 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import types
 from acme_appliance.db.session import Database
-from acme_appliance.service import types
 
 #: A page ends early with the first entry that makes it this large: one
 #: share's access rules may be 600 KB, and a page has a thousand shares. The

@@ -18,15 +18,12 @@ import dataclasses
 import sqlalchemy as sa
 
 from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance import views
+from acme_appliance.changes.context import Context
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
-from acme_appliance.service import core
-from acme_appliance.service import types
-from acme_appliance.service import views
-from acme_appliance.service import watch
-
-PRODUCT = "acme-appliance"
-
+from acme_appliance.storage import watch
 
 #: By the pool's name.
 Sightings = Mapping[str, watch.Sighting]
@@ -41,13 +38,16 @@ class _Content:
     snapshot_count: int = 0
 
 
-class Pools:
-    """The use cases; see the facade for what callers may rely on."""
+class PoolFigures:
+    """The use cases of pools; see :mod:`acme_appliance.service`."""
 
-    def __init__(self, shared: core.Core) -> None:
-        self.core = shared
+    def __init__(self, context: Context) -> None:
+        self.context = context
 
-    def all(self, sightings: Sightings) -> list[types.Body]:
+    def all(self, sightings: Sightings | None = None) -> list[types.Body]:
+        """:param sightings: default: the pools are looked at now."""
+        if sightings is None:
+            sightings = self.context.pools.look()
         content = self._content()
         return [
             self._body(name, sighting, content.get(name, _Content()))
@@ -55,50 +55,15 @@ class Pools:
         ]
 
     def get(self, name: str) -> types.Body:
-        if name not in self.core.pools:
+        """``pool.not_found``."""
+        if name not in self.context.pools:
             raise problems.Problem(
                 "pool.not_found", f"There is no pool {name}."
             )
-        each = self.core.watches[name]
+        each = self.context.pools.watches[name]
         sighting = each.finish_look(each.start_look())
         content = self._content().get(name, _Content())
         return self._body(name, sighting, content)
-
-    def system(self, health: str) -> types.Body:
-        settings = self.core.settings
-        features = {
-            feature
-            for pool in self.core.pools
-            for feature in self.core.features(pool)
-        }
-        return {
-            "id": settings.system_id,
-            "name": settings.system_name,
-            "product": PRODUCT,
-            "version": settings.version,
-            "health": health,
-            "features": sorted(features),
-            "limits": dataclasses.asdict(settings.limits),
-            "portals": self._portals(),
-            "nfs_versions": list(settings.nfs_versions),
-        }
-
-    def stats(self, health: str, sightings: Sightings) -> types.Body:
-        settings = self.core.settings
-        return {
-            "system_id": settings.system_id,
-            "system_name": settings.system_name,
-            "health": health,
-            "portals": self._portals(),
-            "nfs_versions": list(settings.nfs_versions),
-            "pools": self.all(sightings),
-        }
-
-    def _portals(self) -> list[str]:
-        portals = sorted(
-            self.core.settings.portals, key=lambda portal: not portal.preferred
-        )
-        return [portal.address for portal in portals]
 
     def _body(
         self, name: str, sighting: watch.Sighting, content: _Content
@@ -112,14 +77,14 @@ class Pools:
             "name": name,
             "state": _state(sighting),
             "observed_at": views.maybe_time(observed_at),
-            "engine": self.core.pools[name].name,
+            "engine": self.context.pools[name].name,
             "total_bytes": usage.total_bytes,
             "free_bytes": usage.free_bytes,
             "used_bytes": usage.used_bytes,
             "provisioned_bytes": content.provisioned_bytes,
             "share_count": content.share_count,
             "snapshot_count": content.snapshot_count,
-            "features": self.core.features(name),
+            "features": self.context.pools.features(name),
         }
 
     def _content(self) -> dict[str, _Content]:
@@ -130,7 +95,7 @@ class Pools:
         snapshots = sa.select(snapshot.pool, sa.func.count()).group_by(
             snapshot.pool
         )
-        with self.core.database.read() as session:
+        with self.context.database.read() as session:
             counts = {
                 name: count for name, count in session.execute(snapshots)
             }

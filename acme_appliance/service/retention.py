@@ -18,8 +18,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from acme_appliance.changes.context import Context
 from acme_appliance.db import models
-from acme_appliance.service import core
 
 #: Old rows are looked for so often.
 INTERVAL_SECONDS: Final = 60.0
@@ -30,13 +30,13 @@ BATCH: Final = 1_000
 class Retention:
     """A background task."""
 
-    def __init__(self, shared: core.Core) -> None:
-        self.core = shared
+    def __init__(self, context: Context) -> None:
+        self.context = context
 
     def prune(self) -> None:
         """Forget all rows that are too old, a batch at a time: changes
         wait while one is being deleted."""
-        settings = self.core.settings
+        settings = self.context.settings
         job, event = models.Job, models.Event
         self._prune(job.id, job.finished_at, settings.job_retention_days)
         # The newest event stays: it says how far the database has come.
@@ -49,7 +49,7 @@ class Retention:
         )
 
     def _prune(self, key: Any, time: Any, days: int, *conditions: Any) -> None:
-        oldest = self.core.clock() - datetime.timedelta(days=days)
+        oldest = self.context.clock() - datetime.timedelta(days=days)
         old = (
             sa.select(key)
             .where(time < oldest, *conditions)
@@ -57,9 +57,9 @@ class Retention:
             .limit(BATCH)
         )
         while True:
-            with self.core.database.read() as session:
+            with self.context.database.read() as session:
                 keys = list(session.scalars(old))
             if not keys:
                 return
-            with self.core.database.write() as session:
+            with self.context.database.write() as session:
                 session.execute(sa.delete(key.class_).where(key.in_(keys)))

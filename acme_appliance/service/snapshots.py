@@ -20,19 +20,19 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance import views
+from acme_appliance.changes import claims
+from acme_appliance.changes import operation
+from acme_appliance.changes import states
+from acme_appliance.changes.runner import Runner
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
-from acme_appliance.service import changes
-from acme_appliance.service import claims
-from acme_appliance.service import core
 from acme_appliance.service import descriptions
-from acme_appliance.service import operation
+from acme_appliance.service import fields
+from acme_appliance.service import lookup
 from acme_appliance.service import pages
-from acme_appliance.service import quotas
-from acme_appliance.service import rows
-from acme_appliance.service import states
-from acme_appliance.service import types
-from acme_appliance.service import views
+from acme_appliance.service.shares import quotas
 
 _CREATABLE = frozenset({"share_id", "name", "labels"})
 _PATCHABLE = frozenset({"name", "labels"})
@@ -52,23 +52,25 @@ class SnapshotOperation(operation.Operation):
     def end(self, row: models.Snapshot) -> None:
         """The job is over."""
         row.job_id = None
-        self.core.touch(row)
+        self.context.touch(row)
 
     @property
     def reference(self) -> engines.Reference:
         return engines.Reference(engines.Kind.SNAPSHOT, self.snapshot_id)
 
     def delete(self) -> None:
-        self.core.engine(self.pool).delete_snapshot(self.snapshot_id)
+        self.context.pools.engine(self.pool).delete_snapshot(self.snapshot_id)
 
     def write_metadata(self) -> None:
         """Write beside the snapshot what the database says of it."""
-        with self.core.database.read() as session:
+        with self.context.database.read() as session:
             metadata = descriptions.of_snapshot(self.row(session))
-        self.core.engine(self.pool).metadata.write(self.reference, metadata)
+        self.context.pools.engine(self.pool).metadata.write(
+            self.reference, metadata
+        )
 
     def delete_metadata(self) -> None:
-        self.core.engine(self.pool).metadata.delete(self.reference)
+        self.context.pools.engine(self.pool).metadata.delete(self.reference)
 
 
 class CreateSnapshot(SnapshotOperation):
@@ -80,12 +82,12 @@ class CreateSnapshot(SnapshotOperation):
         self._check_limit(session)
         quotas.check(
             session,
-            self.core.settings,
+            self.context.settings,
             self.intent.namespace,
             quotas.Usage(snapshots=1),
         )
         given = self.intent.arguments
-        now = self.core.clock()
+        now = self.context.clock()
         session.add(
             models.Snapshot(
                 id=self.snapshot_id,
@@ -94,7 +96,7 @@ class CreateSnapshot(SnapshotOperation):
                 name=given["name"],
                 pool=self.pool,
                 state=types.State.CREATING,
-                generation=self.core.generations.next(),
+                generation=self.context.generations.next(),
                 size_bytes=given["size_bytes"],
                 file=given["file"],
                 labels=given["labels"],
@@ -115,7 +117,7 @@ class CreateSnapshot(SnapshotOperation):
 
     def create(self) -> None:
         share_id = self.intent.share_id
-        engine = self.core.engine(self.pool)
+        engine = self.context.pools.engine(self.pool)
         engine.set_limit(share_id, self.intent.arguments["size_bytes"])
         engine.create_snapshot(share_id, self.snapshot_id)
 
@@ -123,7 +125,7 @@ class CreateSnapshot(SnapshotOperation):
         row = self.row(session)
         states.move(row, types.State.AVAILABLE)
         self.end(row)
-        self.core.add_event(
+        self.context.events.add(
             session,
             "snapshot.created",
             self.intent,
@@ -135,7 +137,7 @@ class CreateSnapshot(SnapshotOperation):
         session.delete(self.row(session))
 
     def _check_limit(self, session: orm.Session) -> None:
-        limit = self.core.settings.limits.max_snapshots_per_share
+        limit = self.context.settings.limits.max_snapshots_per_share
         count = session.scalar(
             sa.select(sa.func.count())
             .select_from(models.Snapshot)
@@ -157,7 +159,7 @@ class DeleteSnapshot(SnapshotOperation):
         row = self.row(session)
         states.move(row, types.State.DELETING)
         row.job_id = self.intent.id
-        self.core.touch(row)
+        self.context.touch(row)
 
     def steps(self) -> list[operation.Step]:
         return [
@@ -167,7 +169,7 @@ class DeleteSnapshot(SnapshotOperation):
 
     def finish(self, session: orm.Session) -> types.Done:
         row = self.row(session)
-        self.core.add_event(
+        self.context.events.add(
             session,
             "snapshot.deleted",
             self.intent,
@@ -183,14 +185,15 @@ class DeleteSnapshot(SnapshotOperation):
 
 
 class Snapshots:
-    """The use cases; see the facade for what callers may rely on."""
+    """The use cases of snapshots; see :mod:`acme_appliance.service`."""
 
-    def __init__(self, changer: changes.Changer) -> None:
-        self.changer = changer
-        self.core = changer.core
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.context = runner.context
 
     def get(self, caller: types.Caller, snapshot_id: str) -> types.Body:
-        with self.core.database.read() as session:
+        """``snapshot.not_found``."""
+        with self.context.database.read() as session:
             return views.snapshot(_get_visible(session, caller, snapshot_id))
 
     def page(
@@ -200,8 +203,9 @@ class Snapshots:
         limit: int,
         marker: str | None,
     ) -> types.Page:
+        """``filters``: share_id, name, state."""
         return pages.read_page(
-            self.core.database,
+            self.context.database,
             pages.visible(models.Snapshot, caller, filters),
             models.Snapshot.id,
             limit=limit,
@@ -216,12 +220,17 @@ class Snapshots:
         body: types.Body,
         *,
         wait_seconds: float,
-        if_match: int | None,
+        if_match: int | None = None,
     ) -> types.Done | types.Accepted:
-        changes.check_fields(body, _CREATABLE)
-        body = changes.without_nulls(body)
-        return self.changer.run(
-            lambda: claims.alone(
+        """Snapshot a share; ``body`` is the schema SnapshotCreate.
+
+        ``snapshot.exists_mismatch``, ``share.not_found``,
+        ``limit.snapshots``, ``pool.no_space``.
+        """
+        fields.check_fields(body, _CREATABLE)
+        body = fields.without_nulls(body)
+        return self.runner.run(
+            lambda: claims.exclusive(
                 claims.share(body["share_id"]), claims.snapshot(snapshot_id)
             ),
             lambda: self._decide_create(caller, snapshot_id, body, if_match),
@@ -234,17 +243,17 @@ class Snapshots:
         snapshot_id: str,
         body: types.Body,
         if_match: int | None,
-    ) -> changes.Decision:
-        with self.core.database.read() as session:
+    ) -> operation.Decision:
+        with self.context.database.read() as session:
             row = session.get(models.Snapshot, snapshot_id)
             if row is not None:
                 return self._same_snapshot(caller, row, body, if_match)
-            core.check_precondition(if_match, None, "snapshot")
-            share = rows.get_visible(
+            fields.check_precondition(if_match, None, "snapshot")
+            share = lookup.get_visible(
                 session, caller, body["share_id"], "/share_id"
             )
-            rows.check_usable(share)
-            intent = changes.new_intent(
+            lookup.check_usable(share)
+            intent = operation.new_intent(
                 caller,
                 CreateSnapshot.kind,
                 share.id,
@@ -260,15 +269,15 @@ class Snapshots:
                 },
             )
             pool = share.pool
-        self.core.check_pool(pool)
+        self.context.pools.check(pool)
         reference = engines.Reference(engines.Kind.SNAPSHOT, snapshot_id)
-        if self.core.exists(pool, reference):
+        if self.context.pools.exists(pool, reference):
             raise problems.Problem(
                 "snapshot.exists_mismatch",
                 f"The pool {pool} holds a snapshot {snapshot_id} that the"
                 " database does not know; see: acme-appliance reconcile.",
             )
-        return CreateSnapshot(self.core, intent)
+        return CreateSnapshot(self.context, intent)
 
     def _same_snapshot(
         self,
@@ -281,7 +290,7 @@ class Snapshots:
             raise problems.Problem(
                 "snapshot.exists_mismatch", f"The id {row.id} is taken."
             )
-        core.check_precondition(if_match, row.generation, "snapshot")
+        fields.check_precondition(if_match, row.generation, "snapshot")
         if row.create_request != body:
             raise problems.Problem(
                 "snapshot.exists_mismatch",
@@ -297,10 +306,11 @@ class Snapshots:
         patch: types.Body,
         *,
         wait_seconds: float,
-        if_match: int | None,
+        if_match: int | None = None,
     ) -> types.Done | types.Accepted:
-        changes.check_fields(patch, _PATCHABLE)
-        return self.changer.run(
+        """Merge-patch name and labels. ``snapshot.not_found``."""
+        fields.check_fields(patch, _PATCHABLE)
+        return self.runner.run(
             lambda: self._claims(snapshot_id),
             lambda: self._decide_patch(caller, snapshot_id, patch, if_match),
             wait_seconds,
@@ -312,18 +322,18 @@ class Snapshots:
         snapshot_id: str,
         patch: types.Body,
         if_match: int | None,
-    ) -> changes.Decision:
-        with self.core.database.read() as session:
+    ) -> operation.Decision:
+        with self.context.database.read() as session:
             row = _get_visible(session, caller, snapshot_id)
-            core.check_precondition(if_match, row.generation, "snapshot")
+            fields.check_precondition(if_match, row.generation, "snapshot")
             _check_available(row)
             name = patch.get("name") or row.name
             labels = row.labels
             if "labels" in patch:
-                labels = changes.merge_labels(labels, patch["labels"])
+                labels = fields.merge_labels(labels, patch["labels"])
             if (name, labels) == (row.name, row.labels):
                 return types.Done(views.snapshot(row))
-            intent = changes.new_intent(
+            intent = operation.new_intent(
                 caller,
                 "snapshot.update",
                 row.share_id,
@@ -340,20 +350,22 @@ class Snapshots:
         self, intent: types.Intent, name: str, labels: types.Body
     ) -> types.Done:
         """Change what stands in the row, and then beside the snapshot."""
-        with self.core.database.write() as session:
+        with self.context.database.write() as session:
             row = session.get_one(models.Snapshot, intent.snapshot_id)
             row.name, row.labels = name, labels
-            self.core.touch(row)
-            self.core.add_event(session, "snapshot.updated", intent, job=False)
+            self.context.touch(row)
+            self.context.events.add(
+                session, "snapshot.updated", intent, job=False
+            )
             body = views.snapshot(row)
             metadata = descriptions.of_snapshot(row)
         descriptions.write_after_commit(
-            self.core,
+            self.context,
             body["pool"],
             engines.Reference(engines.Kind.SNAPSHOT, body["id"]),
             metadata,
         )
-        self.core.announce()
+        self.context.events.announce()
         return types.Done(body)
 
     def delete(
@@ -362,9 +374,12 @@ class Snapshots:
         snapshot_id: str,
         *,
         wait_seconds: float,
-        if_match: int | None,
+        if_match: int | None = None,
     ) -> types.Done | types.Accepted:
-        return self.changer.run(
+        """Delete a snapshot, whatever was cloned from it; success if it is
+        gone.
+        """
+        return self.runner.run(
             lambda: self._claims(snapshot_id),
             lambda: self._decide_delete(caller, snapshot_id, if_match),
             wait_seconds,
@@ -372,13 +387,13 @@ class Snapshots:
 
     def _decide_delete(
         self, caller: types.Caller, snapshot_id: str, if_match: int | None
-    ) -> changes.Decision:
-        with self.core.database.read() as session:
+    ) -> operation.Decision:
+        with self.context.database.read() as session:
             row = session.get(models.Snapshot, snapshot_id)
             if row is None or not caller.sees(row.namespace):
                 return types.Done(None, absent=True)
-            core.check_precondition(if_match, row.generation, "snapshot")
-            intent = changes.new_intent(
+            fields.check_precondition(if_match, row.generation, "snapshot")
+            intent = operation.new_intent(
                 caller,
                 DeleteSnapshot.kind,
                 row.share_id,
@@ -387,17 +402,17 @@ class Snapshots:
                 arguments={"pool": row.pool, "state": row.state},
             )
             pool = row.pool
-        self.core.check_pool(pool)
-        return DeleteSnapshot(self.core, intent)
+        self.context.pools.check(pool)
+        return DeleteSnapshot(self.context, intent)
 
     def _claims(self, snapshot_id: str) -> claims.Claims:
         """The snapshot, and the share that it is of."""
         wanted = [claims.snapshot(snapshot_id)]
-        with self.core.database.read() as session:
+        with self.context.database.read() as session:
             row = session.get(models.Snapshot, snapshot_id)
         if row is not None:
             wanted.append(claims.share(row.share_id))
-        return claims.alone(*wanted)
+        return claims.exclusive(*wanted)
 
 
 def _get_visible(

@@ -93,7 +93,7 @@ class HungPoolSuite(worlds.Calls):
             self.answer()
 
     def states(self):
-        stats = self.service.stats()
+        stats = self.service.system.stats()
         return {pool["name"]: pool["state"] for pool in stats["pools"]}
 
     def check_unavailable(self, request):
@@ -105,19 +105,20 @@ class HungPoolSuite(worlds.Calls):
         gold = self.put_share(pool="gold").body["id"]
         silver = self.put_share(pool="silver").body["id"]
         self.assertEqual({"gold": "up", "silver": "up"}, self.states())
-        before = self.service.get_pool("gold")
+        before = self.service.pools.get("gold")
         with self.hanging():
             began = time.monotonic()
             self.assertEqual(
                 {"gold": "unavailable", "silver": "up"}, self.states()
             )
-            after = self.service.get_pool("gold")
+            after = self.service.pools.get("gold")
             self.assertEqual(before["total_bytes"], after["total_bytes"])
             self.assertIsNotNone(after["observed_at"])
             self.assertEqual(
-                ["pool gold: it does not answer"], self.service.readiness()
+                ["pool gold: it does not answer"],
+                self.service.system.readiness(),
             )
-            page = self.service.list_shares(worlds.ADMIN, {}, 10, None)
+            page = self.service.shares.page(worlds.ADMIN, {}, 10, None)
             self.assertEqual(
                 {gold: None, silver: 0},
                 {body["id"]: body["used_bytes"] for body in page.items},
@@ -131,9 +132,9 @@ class HungPoolSuite(worlds.Calls):
         while self.states()["gold"] != "up":
             self.assertLess(time.monotonic(), end)
             time.sleep(0.1)
-        self.assertEqual([], self.service.readiness())
+        self.assertEqual([], self.service.system.readiness())
         self.assertEqual(
-            0, self.service.get_share(worlds.ADMIN, gold)["used_bytes"]
+            0, self.service.shares.get(worlds.ADMIN, gold)["used_bytes"]
         )
         self.put_snapshot(gold)
 

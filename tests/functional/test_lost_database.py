@@ -191,11 +191,13 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
         self.assertEqual(exported, self.exporter.exported())
 
     def check_recovered(self, expected, guests):
-        report = self.service.restore(apply=True, adopt_into=None)
+        report = self.service.reconciliation.restore(
+            apply=True, adopt_into=None
+        )
         self.begin()
         self.check_writing(guests)
         self.assertEqual(expected, self.listed())
-        found = self.service.reconcile(False)
+        found = self.service.reconciliation.run(False)
         self.assertEqual({}, {k: v for k, v in found.items() if v})
         return report
 

@@ -74,7 +74,7 @@ class RealCase(PoolCase, worlds.Calls):
             set(snapshots), self.engine.ids(engines.Kind.SNAPSHOT)
         )
         self.assertEqual([], self.listed()["open_jobs"])
-        found = self.service.reconcile(False)
+        found = self.service.reconciliation.run(False)
         self.assertEqual({}, {k: v for k, v in found.items() if v})
 
 
@@ -107,7 +107,7 @@ class TestLifeOfAVolume(RealCase):
         self.check_nothing_else([])
 
     def test_stats_are_the_file_systems(self):
-        pool = self.service.get_pool("gold")
+        pool = self.service.pools.get("gold")
         found = shutil.disk_usage(self.pool.directory)
         self.assertEqual(found.total, pool["total_bytes"])
         self.assertAlmostEqual(found.free, pool["free_bytes"], delta=16 * MIB)
@@ -118,7 +118,7 @@ class TestFullPool(RealCase):
     size_bytes = 160 * MIB
 
     def free(self):
-        return self.service.get_pool("gold")["free_bytes"]
+        return self.service.pools.get("gold")["free_bytes"]
 
     def test_full_volume_that_does_not_fit(self):
         for _ in range(3):
@@ -143,7 +143,7 @@ class TestFullPool(RealCase):
             "pool.no_space",
             lambda: self.patch_share(body["id"], size_bytes=before * 3),
         )
-        after = self.service.get_share(worlds.CALLER, body["id"])
+        after = self.service.shares.get(worlds.CALLER, body["id"])
         self.assertEqual(
             ("available", 8 * MIB, 8 * MIB),
             (after["state"], after["size_bytes"], after["used_bytes"]),
@@ -224,7 +224,7 @@ class TestHostileClients(RealCase):
             self.check_degraded(
                 lambda patch=patch: self.patch_share(self.share_id, **patch)
             )
-        body = self.service.get_share(worlds.CALLER, self.share_id)
+        body = self.service.shares.get(worlds.CALLER, self.share_id)
         self.assertEqual("degraded", body["state"])
         self.assertIsNone(body["used_bytes"])
         self.check_degraded(

@@ -107,7 +107,9 @@ class RealWorld(worlds.Calls):
             },
             "found": {
                 name: value
-                for name, value in self.service.reconcile(False).items()
+                for name, value in self.service.reconciliation.run(
+                    False
+                ).items()
                 if value
             },
         }
@@ -178,7 +180,7 @@ def _warm_up():
             for id_ in (scenarios.CLONE, scenarios.SHARE):
                 world.delete_share(id_, "cascade")
             world.listed()
-        service.reconcile(False)
+        service.reconciliation.run(False)
         # Its threads must not be there when forking.
         service.stop()
         database.close()

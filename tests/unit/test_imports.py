@@ -23,7 +23,18 @@ _ROOT = pathlib.Path(__file__).parents[2]
 
 #: From the top to the bottom: a layer imports those to its right, and
 #: itself. Engines and exporters are beside each other.
-_APPLIANCE_LAYERS = ("cmd", "api", "service", "db", "engines", "host")
+_APPLIANCE_LAYERS = (
+    "cmd",
+    "api",
+    "service",
+    "changes",
+    "storage",
+    "db",
+    "engines",
+    "host",
+)
+#: Those that engines and exporters are below of.
+_ABOVE_ENGINES = _APPLIANCE_LAYERS[: _APPLIANCE_LAYERS.index("engines")]
 _MAY_RUN_COMMANDS = ("acme_appliance.host",)
 
 
@@ -111,7 +122,10 @@ class ImportsTest(unittest.TestCase):
         for place, package in enumerate(packages):
             if place:
                 self.refuse(package, *packages[:place])
-        self.refuse("acme_appliance.exporters", *packages[:4])
+        self.refuse(
+            "acme_appliance.exporters",
+            *(f"acme_appliance.{name}" for name in _ABOVE_ENGINES),
+        )
         self.refuse("acme_appliance.exporters", "acme_appliance.engines")
         self.refuse("acme_appliance.engines", "acme_appliance.exporters")
         self.refuse("acme_appliance.host", "acme_appliance.exporters")

@@ -33,7 +33,7 @@ import load
 
 from acme_appliance import composition
 from acme_appliance import conf as options
-from acme_appliance.service import types
+from acme_appliance import types
 
 _CALLER = types.Caller("bench", "driver", "bench", "bench")
 _FILL_THREADS = 16
@@ -41,7 +41,7 @@ _NO_LIMIT = 1e9
 
 
 def _create(service: Any, share_id: str) -> None:
-    outcome = service.put_share(
+    outcome = service.shares.put(
         _CALLER,
         share_id,
         {

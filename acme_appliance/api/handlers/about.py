@@ -29,11 +29,11 @@ def get_liveness(call: Call) -> Reply:
 
 
 def get_readiness(call: Call) -> Reply:
-    reasons = call.service.readiness()
+    reasons = call.service.system.readiness()
     body = {
         "ready": not reasons,
         "reasons": reasons,
-        "warnings": call.service.export_warnings(),
+        "warnings": call.service.system.export_warnings(),
     }
     if reasons:
         return Reply(body, 503, {"Retry-After": "1"})
@@ -47,8 +47,8 @@ def get_openapi(call: Call) -> Reply:
 
 
 def get_system(call: Call) -> Reply:
-    return Reply(call.service.system(call.caller))
+    return Reply(call.service.system.describe(call.caller))
 
 
 def get_stats(call: Call) -> Reply:
-    return common.show_hashed(call.service.stats())
+    return common.show_hashed(call.service.system.stats())

@@ -19,32 +19,17 @@ from acme_appliance.api.handlers import common
 
 def get_access(call: Call) -> Reply:
     return Reply(
-        call.service.get_access(
+        call.service.access.get(
             call.caller, call.path["share_id"], call.path["holder"]
         )
     )
 
 
 def put_access(call: Call) -> Reply:
-    return common.changed(
-        call.service.put_access(
-            call.caller,
-            call.path["share_id"],
-            call.path["holder"],
-            call.body,
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
-        )
-    )
+    return common.change(call, call.service.access.put, "share_id", "holder")
 
 
 def delete_access(call: Call) -> Reply:
-    return common.changed(
-        call.service.delete_access(
-            call.caller,
-            call.path["share_id"],
-            call.path["holder"],
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
-        )
+    return common.change(
+        call, call.service.access.delete, "share_id", "holder"
     )

@@ -19,10 +19,10 @@ from typing import Any
 from typing import Final
 import urllib.parse
 
+from acme_appliance import types
 from acme_appliance.api.calls import Call
 from acme_appliance.api.calls import Reply
 from acme_appliance.api.calls import to_json
-from acme_appliance.service import types
 
 #: How late a long poll notices that the server stops.
 _SLICE_SECONDS: Final = 1.0
@@ -43,7 +43,31 @@ def show_hashed(body: Any, media_type: str = "application/json") -> Reply:
     return Reply(data, 200, {"ETag": f'"{digest}"'}, media_type)
 
 
-def changed(outcome: types.Done | types.Accepted) -> Reply:
+def change(
+    call: Call,
+    use_case: Callable[..., types.Done | types.Accepted],
+    *names: str,
+    **arguments: Any,
+) -> Reply:
+    """Have something put, patched or deleted.
+
+    :param names: the parameters of the path that say what.
+    """
+    given = [call.path[name] for name in names]
+    if call.body is not None:
+        given.append(call.body)
+    return _changed(
+        use_case(
+            call.caller,
+            *given,
+            wait_seconds=call.wait_seconds,
+            if_match=call.if_match,
+            **arguments,
+        )
+    )
+
+
+def _changed(outcome: types.Done | types.Accepted) -> Reply:
     """The reply to a change: done, gone, or still being made."""
     if isinstance(outcome, types.Accepted):
         return Reply(
@@ -58,7 +82,14 @@ def changed(outcome: types.Done | types.Accepted) -> Reply:
     return show(outcome.body, 201 if outcome.created else 200)
 
 
-def page(call: Call, name: str, part: types.Page) -> Reply:
+def page(call: Call, name: str, use_case: Callable[..., types.Page]) -> Reply:
+    """A part of a list, and where the next one is."""
+    part = use_case(
+        call.caller,
+        _filters(call),
+        call.query["limit"],
+        call.query.get("marker"),
+    )
     reply = Reply({name: part.items, "next_marker": part.next_marker})
     if part.next_marker is not None:
         query = {k: v for k, v in call.query.items() if k != "labels"}
@@ -86,7 +117,7 @@ def poll(
             return answer
 
 
-def filters(call: Call) -> dict[str, Any]:
+def _filters(call: Call) -> dict[str, Any]:
     """The query's filters; ``labels`` as a dict of the plain keys."""
     chosen = {
         name: value

@@ -21,7 +21,7 @@ from acme_appliance.api.handlers import common
 
 def list_events(call: Call) -> Reply:
     def ask(seconds: float) -> dict[str, Any]:
-        return call.service.list_events(
+        return call.service.events.read(
             call.caller, call.query["after"], seconds, call.query["limit"]
         )
 

@@ -20,18 +20,12 @@ from acme_appliance.api.handlers import common
 
 
 def list_jobs(call: Call) -> Reply:
-    part = call.service.list_jobs(
-        call.caller,
-        common.filters(call),
-        call.query["limit"],
-        call.query.get("marker"),
-    )
-    return common.page(call, "jobs", part)
+    return common.page(call, "jobs", call.service.jobs.page)
 
 
 def get_job(call: Call) -> Reply:
     def ask(seconds: float) -> dict[str, Any]:
-        return call.service.get_job(call.caller, call.path["job_id"], seconds)
+        return call.service.jobs.get(call.caller, call.path["job_id"], seconds)
 
     return Reply(
         common.poll(call, ask, lambda job: job["finished_at"] is not None)
@@ -39,4 +33,4 @@ def get_job(call: Call) -> Reply:
 
 
 def cancel_job(call: Call) -> Reply:
-    return Reply(call.service.cancel_job(call.caller, call.path["job_id"]))
+    return Reply(call.service.jobs.cancel(call.caller, call.path["job_id"]))

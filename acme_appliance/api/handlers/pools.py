@@ -17,8 +17,8 @@ from acme_appliance.api.calls import Reply
 
 
 def list_pools(call: Call) -> Reply:
-    return Reply({"pools": call.service.list_pools()})
+    return Reply({"pools": call.service.pools.all()})
 
 
 def get_pool(call: Call) -> Reply:
-    return Reply(call.service.get_pool(call.path["pool"]))
+    return Reply(call.service.pools.get(call.path["pool"]))

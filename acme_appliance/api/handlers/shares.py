@@ -18,52 +18,27 @@ from acme_appliance.api.handlers import common
 
 
 def list_shares(call: Call) -> Reply:
-    part = call.service.list_shares(
-        call.caller,
-        common.filters(call),
-        call.query["limit"],
-        call.query.get("marker"),
-    )
-    return common.page(call, "shares", part)
+    return common.page(call, "shares", call.service.shares.page)
 
 
 def get_share(call: Call) -> Reply:
     return common.show(
-        call.service.get_share(call.caller, call.path["share_id"])
+        call.service.shares.get(call.caller, call.path["share_id"])
     )
 
 
 def put_share(call: Call) -> Reply:
-    return common.changed(
-        call.service.put_share(
-            call.caller,
-            call.path["share_id"],
-            call.body,
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
-        )
-    )
+    return common.change(call, call.service.shares.put, "share_id")
 
 
 def patch_share(call: Call) -> Reply:
-    return common.changed(
-        call.service.patch_share(
-            call.caller,
-            call.path["share_id"],
-            call.body,
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
-        )
-    )
+    return common.change(call, call.service.shares.patch, "share_id")
 
 
 def delete_share(call: Call) -> Reply:
-    return common.changed(
-        call.service.delete_share(
-            call.caller,
-            call.path["share_id"],
-            snapshots=call.query["snapshots"],
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
-        )
+    return common.change(
+        call,
+        call.service.shares.delete,
+        "share_id",
+        snapshots=call.query["snapshots"],
     )

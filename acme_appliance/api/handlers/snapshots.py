@@ -18,51 +18,22 @@ from acme_appliance.api.handlers import common
 
 
 def list_snapshots(call: Call) -> Reply:
-    part = call.service.list_snapshots(
-        call.caller,
-        common.filters(call),
-        call.query["limit"],
-        call.query.get("marker"),
-    )
-    return common.page(call, "snapshots", part)
+    return common.page(call, "snapshots", call.service.snapshots.page)
 
 
 def get_snapshot(call: Call) -> Reply:
     return common.show(
-        call.service.get_snapshot(call.caller, call.path["snapshot_id"])
+        call.service.snapshots.get(call.caller, call.path["snapshot_id"])
     )
 
 
 def put_snapshot(call: Call) -> Reply:
-    return common.changed(
-        call.service.put_snapshot(
-            call.caller,
-            call.path["snapshot_id"],
-            call.body,
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
-        )
-    )
+    return common.change(call, call.service.snapshots.put, "snapshot_id")
 
 
 def patch_snapshot(call: Call) -> Reply:
-    return common.changed(
-        call.service.patch_snapshot(
-            call.caller,
-            call.path["snapshot_id"],
-            call.body,
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
-        )
-    )
+    return common.change(call, call.service.snapshots.patch, "snapshot_id")
 
 
 def delete_snapshot(call: Call) -> Reply:
-    return common.changed(
-        call.service.delete_snapshot(
-            call.caller,
-            call.path["snapshot_id"],
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
-        )
-    )
+    return common.change(call, call.service.snapshots.delete, "snapshot_id")

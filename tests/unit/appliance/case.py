@@ -37,7 +37,7 @@ class ServiceCase(unittest.TestCase):
         return problem
 
     def share(self, id_, caller=worlds.ADMIN):
-        return self.world.service.get_share(caller, id_)
+        return self.world.service.shares.get(caller, id_)
 
     def make_share(self, **body):
         return self.world.put_share(**body).body["id"]

@@ -51,7 +51,7 @@ class TestAccess(case.ServiceCase):
         )
         self.assertEqual(
             done.body,
-            self.world.service.get_access(worlds.CALLER, ID, "cmp-1"),
+            self.world.service.access.get(worlds.CALLER, ID, "cmp-1"),
         )
         self.assertEqual({ONE: "rw", TWO: "rw"}, self.exported())
         self.assertEqual(
@@ -116,7 +116,7 @@ class TestAccess(case.ServiceCase):
             self.assertEqual({"cmp-2": one}, done.body["access"])
         self.assertEqual(
             self.share(ID)["access"],
-            self.world.service.get_access(worlds.CALLER, ID, "cmp-2")[
+            self.world.service.access.get(worlds.CALLER, ID, "cmp-2")[
                 "access"
             ],
         )
@@ -140,7 +140,7 @@ class TestAccess(case.ServiceCase):
         self.assertEqual(1, self.world.events().count("access.revoked"))
         self.check_problem(
             "access.not_found",
-            lambda: self.world.service.get_access(worlds.CALLER, ID, "cmp-1"),
+            lambda: self.world.service.access.get(worlds.CALLER, ID, "cmp-1"),
         )
 
     def test_share_that_is_not_there(self):
@@ -178,7 +178,7 @@ class TestAccess(case.ServiceCase):
 
     def test_if_match_is_the_shares_generation(self):
         def put(if_match, holder):
-            self.world.service.put_access(
+            self.world.service.access.put(
                 worlds.CALLER,
                 ID,
                 holder,
@@ -194,7 +194,7 @@ class TestAccess(case.ServiceCase):
         put(new, "cmp-2")
         self.check_problem(
             "precondition.failed",
-            lambda: self.world.service.delete_access(
+            lambda: self.world.service.access.delete(
                 worlds.CALLER, ID, "cmp-1", wait_seconds=9, if_match=new
             ),
         )
@@ -202,7 +202,7 @@ class TestAccess(case.ServiceCase):
     def test_failing_server(self):
         self.world.put_access(ID, "cmp-1", (ONE,))
         self.world.exporter.reasons = ["no server"]
-        self.assertEqual(["no server"], self.world.service.readiness())
+        self.assertEqual(["no server"], self.world.service.system.readiness())
         self.check_problem(
             "engine.unavailable",
             lambda: self.world.put_access(ID, "cmp-2", (TWO,)),

@@ -17,8 +17,8 @@ import time
 import unittest
 
 from acme_appliance import problems
-from acme_appliance.service import background
-from acme_appliance.service import workers
+from acme_appliance.changes import background
+from acme_appliance.storage import workers
 
 SOON = 120.0
 

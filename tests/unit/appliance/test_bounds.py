@@ -69,7 +69,7 @@ class TestWithVolumeFiles(Case):
 
     def test_looking_changes_nothing(self):
         id_ = self.make_old(self.make_share())
-        self.world.service.reconcile(False)
+        self.world.service.reconciliation.run(False)
         self.assertEqual(THEIRS, self.directory(id_))
 
     def test_a_share_that_is_gone_keeps_no_other_from_it(self):
@@ -123,7 +123,7 @@ class TestHardLimit(Case):
         entry.write(0, b"x" * (4096 * blocks))
 
     def test_it_is_announced(self):
-        pool = self.world.service.get_pool("gold")
+        pool = self.world.service.pools.get("gold")
         self.assertIn("share.hard_limit", pool["features"])
 
     def test_new_and_grown_shares(self):
@@ -178,7 +178,7 @@ class TestOversized(Case):
             entry.write(0, b"x" * size_bytes)
         self.assertEqual(
             [f"gold/{longer}"],
-            self.world.service.reconcile(False)["oversized_shares"],
+            self.world.service.reconciliation.run(False)["oversized_shares"],
         )
         report = self.world.restart()
         self.assertEqual([f"gold/{longer}"], report.oversized_shares)

@@ -18,8 +18,8 @@ import uuid
 import ddt
 import sqlalchemy as sa
 
+from acme_appliance.changes import jobrows
 from acme_appliance.db import models
-from acme_appliance.service import jobrows
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 
@@ -69,7 +69,7 @@ class TestBrokenRows(case.ServiceCase):
     def jobs(self, **filters):
         return {
             job["id"]: job
-            for job in self.world.service.list_jobs(
+            for job in self.world.service.jobs.page(
                 worlds.CALLER, filters, 100, None
             ).items
         }
@@ -90,12 +90,12 @@ class TestBrokenRows(case.ServiceCase):
     def test_is_reported(self, name):
         self.spoil(name)
         self.world.restart()
-        (job,) = self.world.service.status()["open_jobs"]
+        (job,) = self.world.service.system.status()["open_jobs"]
         self.assertEqual(self.job_id, job["id"])
         self.assertEqual("job.unreadable", job["last_problem"]["code"])
         listed = self.jobs(state="running")
         self.assertEqual([self.job_id], list(listed))
-        alone = self.world.service.get_job(worlds.CALLER, self.job_id)
+        alone = self.world.service.jobs.get(worlds.CALLER, self.job_id)
         self.assertEqual(alone, listed[self.job_id])
         self.assertEqual("running", alone["state"])
         self.assertEqual("job.unreadable", alone["last_problem"]["code"])
@@ -106,7 +106,7 @@ class TestBrokenRows(case.ServiceCase):
     def test_timer_goes_on(self, name):
         self.spoil(name)
         self.world.steps.hooks.clear()
-        self.world.service._recovery.open_jobs.take_up_due()
+        self.world.service.recovery.open_jobs.take_up_due()
         # Waits for its turn.
         self.world.patch_share(self.other_id, name="x")
         self.assertEqual(2 * MIB, self.share(self.other_id)["size_bytes"])
@@ -115,7 +115,7 @@ class TestBrokenRows(case.ServiceCase):
     def test_operator_closes_it(self, name):
         self.spoil(name)
         self.world.restart(start=False)
-        report = self.world.service.reconcile(True, [self.job_id])
+        report = self.world.service.reconciliation.run(True, [self.job_id])
         self.assertEqual({}, report["unreadable_jobs"])
         self.assertEqual([], report["open_jobs"])
         self.assertEqual("failed", self.jobs()[self.job_id]["state"])
@@ -152,7 +152,7 @@ class TestBrokenRows(case.ServiceCase):
         self.spoil("created_at")
         ids, marker = [], None
         while True:
-            page = self.world.service.list_jobs(worlds.CALLER, {}, 2, marker)
+            page = self.world.service.jobs.page(worlds.CALLER, {}, 2, marker)
             ids += [job["id"] for job in page.items]
             marker = page.next_marker
             if marker is None:

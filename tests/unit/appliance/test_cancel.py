@@ -32,7 +32,7 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
         self.world.steps.hooks["create share:before"] = self.stop
         self.blocking = self.create().job
         self.assertTrue(self.reached.wait(test_history.SOON))
-        self.queued = self.world.service.delete_share(
+        self.queued = self.world.service.shares.delete(
             worlds.CALLER, self.share_id, wait_seconds=0
         ).job
         self.canceller = threading.current_thread()
@@ -40,7 +40,7 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
     def pass_the_worker(self):
         """The only worker ends its job, and looks at the next."""
         self.go.set()
-        workers = self.world.service._journal._workers
+        workers = self.world.service.journal._workers
         workers.submit("gold", lambda: None).result(test_history.SOON)
 
     def before_the_canceller_writes(self, act):
@@ -56,7 +56,7 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
         )
 
     def cancel(self):
-        return self.world.service.cancel_job(worlds.CALLER, self.queued["id"])
+        return self.world.service.jobs.cancel(worlds.CALLER, self.queued["id"])
 
     def test_what_is_being_cancelled_is_not_begun(self):
         self.before_the_canceller_writes(self.pass_the_worker)

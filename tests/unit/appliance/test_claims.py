@@ -19,9 +19,9 @@ import time
 
 import sqlalchemy as sa
 
+from acme_appliance.changes import claims
+from acme_appliance.changes import queue
 from acme_appliance.db import models
-from acme_appliance.service import claims
-from acme_appliance.service import queue
 from tests.unit.appliance import case
 from tests.unit.appliance import test_queue
 from tests.unit.appliance import world as worlds
@@ -35,7 +35,7 @@ class TestClaims(case.ServiceCase):
     def setUp(self):
         super().setUp()
         self.share_id = self.make_share()
-        self.queue = self.world.service.core.queue
+        self.queue = self.world.service.context.queue
         self.held = None
 
     def start(self, key, work):
@@ -59,7 +59,7 @@ class TestClaims(case.ServiceCase):
 
     def is_free(self, key):
         try:
-            ticket = self.queue.hold({key: claims.Claim.ALONE}, 0)
+            ticket = self.queue.hold({key: claims.Claim.EXCLUSIVE}, 0)
         except queue.Busy:
             return False
         self.queue.release(ticket)
@@ -69,7 +69,7 @@ class TestClaims(case.ServiceCase):
         share = claims.share(self.share_id)
         snapshot = claims.snapshot(SNAPSHOT)
         self.note_at("delete snapshot:before", share, snapshot)
-        growing = self.queue.hold({share: claims.Claim.ALONE}, 0)
+        growing = self.queue.hold({share: claims.Claim.EXCLUSIVE}, 0)
         create = self.start(
             snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
         )
@@ -89,7 +89,7 @@ class TestClaims(case.ServiceCase):
         """Who came first is first: it does not come while one looks."""
         snapshot = claims.snapshot(SNAPSHOT)
         clone = claims.share(CLONE)
-        ticket = self.queue.hold({clone: claims.Claim.ALONE}, 0)
+        ticket = self.queue.hold({clone: claims.Claim.EXCLUSIVE}, 0)
         cloning = self.start(
             clone,
             lambda: self.check_problem(
@@ -111,7 +111,7 @@ class TestClaims(case.ServiceCase):
         share = claims.share(self.share_id)
         snapshot = claims.snapshot(SNAPSHOT)
         self.note_at("clone share:before", share, snapshot)
-        growing = self.queue.hold({share: claims.Claim.ALONE}, 0)
+        growing = self.queue.hold({share: claims.Claim.EXCLUSIVE}, 0)
         create = self.start(
             snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
         )
@@ -127,15 +127,15 @@ class TestClaims(case.ServiceCase):
         """The share that turned out to be needed is not free in time."""
         share = claims.share(self.share_id)
         snapshot = claims.snapshot(SNAPSHOT)
-        busy = self.queue.hold({share: claims.Claim.ALONE}, 0)
+        busy = self.queue.hold({share: claims.Claim.EXCLUSIVE}, 0)
         self.addCleanup(self.queue.release, busy)
         wanted = itertools.chain(
-            [{snapshot: claims.Claim.ALONE}],
-            itertools.repeat({share: claims.Claim.ALONE}),
+            [{snapshot: claims.Claim.EXCLUSIVE}],
+            itertools.repeat({share: claims.Claim.EXCLUSIVE}),
         )
         self.check_problem(
             "share.busy",
-            lambda: self.world.service._changer.run(
+            lambda: self.world.service.runner.run(
                 lambda: next(wanted), self.fail, 0.05
             ),
         )
@@ -157,7 +157,7 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
             for engine in (database.engine, database.writers):
                 self.assertEqual(0, engine.pool.checkedout())
             if not self.is_step():
-                self.assertEqual({}, self.world.service.core.queue._lines)
+                self.assertEqual({}, self.world.service.context.queue._lines)
             return used_bytes(*given)
 
         self.world.engine.used_bytes = ask
@@ -240,9 +240,9 @@ class TestOpenJobs(case.ServiceCase):
         self.leave_clone_open(snapshot_id, "snapshot")
         self.assertEqual(
             {
-                ("share", CLONE, "alone"),
-                ("snapshot", snapshot_id, "together"),
-                ("share", self.share_id, "together"),
+                ("share", CLONE, "exclusive"),
+                ("snapshot", snapshot_id, "shared"),
+                ("share", self.share_id, "shared"),
             },
             self.claimed(),
         )
@@ -258,7 +258,7 @@ class TestOpenJobs(case.ServiceCase):
         self.world.steps.hooks.clear()
         second = self.world.clone("share", self.share_id).body["id"]
         self.world.delete_share(self.other_id)
-        self.assertIn(("share", CLONE, "alone"), self.claimed())
+        self.assertIn(("share", CLONE, "exclusive"), self.claimed())
         self.world.delete_share(self.share_id)
         self.assertEqual(set(), self.claimed())
         self.check_problem("share.not_found", lambda: self.share(CLONE))
@@ -267,12 +267,14 @@ class TestOpenJobs(case.ServiceCase):
     def test_job_of_a_later_release_holds_all_that_it_touches(self):
         self.leave_clone_open(self.share_id)
         self.world.steps.hooks.clear()
-        (job,) = self.world.service.status()["open_jobs"]
+        (job,) = self.world.service.system.status()["open_jobs"]
         with self.world.database.write() as session:
             session.execute(
                 sa.update(models.Job).values(kind="group.snapshot")
             )
-            session.execute(sa.update(models.JobClaim).values(claim="alone"))
+            session.execute(
+                sa.update(models.JobClaim).values(claim="exclusive")
+            )
         for _ in range(2):
             for share_id in (self.share_id, CLONE):
                 self.check_problem(
@@ -281,7 +283,7 @@ class TestOpenJobs(case.ServiceCase):
                 )
             self.world.patch_share(self.other_id, name="x")
             self.world.restart()
-        self.world.service.reconcile(True, [job["id"]])
+        self.world.service.reconciliation.run(True, [job["id"]])
         self.assertEqual(set(), self.claimed())
         self.world.delete_share(CLONE)
         self.world.delete_share(self.share_id)
@@ -292,7 +294,7 @@ class TestOpenJobs(case.ServiceCase):
         with self.world.database.write() as session:
             session.execute(sa.delete(models.JobClaim))
         self.world.put_share(CLONE)
-        self.assertEqual([], self.world.service.status()["open_jobs"])
+        self.assertEqual([], self.world.service.system.status()["open_jobs"])
 
     def test_snapshot_that_names_a_job_which_is_not_there(self):
         """Of the source of a clone, which is not claimed alone."""
@@ -325,7 +327,7 @@ class TestManyAtOnce(case.ServiceCase):
             ending = pool.submit(self.world.put_access, first)
             self.assertTrue(begun.wait(SOON))
             self.world.steps.hooks.clear()
-            runs = self.world.service._journal._runs
+            runs = self.world.service.journal._runs
             (run,) = runs.values()
             run.operation = _EndsWhenAsked(run.operation, go, runs)
             self.world.put_access(second)

@@ -27,10 +27,11 @@ from acme_appliance import locks
 from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.db.session import Database
-from acme_appliance.service import core
-from acme_appliance.service import identity
-from acme_appliance.service import reports
-from acme_appliance.service import Service
+from acme_appliance.service.reconcile import reports
+from acme_appliance.service.reconcile.reconciliation import Reconciliation
+from acme_appliance.service.system import System
+from acme_appliance.storage import identity
+from acme_appliance.storage.pools import Pools
 from tests.unit.appliance import test_cmd
 
 DATABASE = options.DATABASE_NAME
@@ -125,9 +126,7 @@ class StatusTest(Case):
                 }
             ],
         }
-        with unittest.mock.patch.object(
-            Service, "status", return_value=status
-        ):
+        with unittest.mock.patch.object(System, "status", return_value=status):
             out = self.ok("status")
         self.assertIn("60 available, 1 error", out)
         self.assertIn("192.0.2.1 (rw)", out)
@@ -138,9 +137,7 @@ class StatusTest(Case):
     def test_a_failure_is_told(self):
         self.begin()
         problem = problems.Problem("engine.unavailable", "The disk is gone.")
-        with unittest.mock.patch.object(
-            Service, "status", side_effect=problem
-        ):
+        with unittest.mock.patch.object(System, "status", side_effect=problem):
             self.fails(1, "The disk is gone.", "status")
 
 
@@ -148,8 +145,8 @@ class ReconcileTest(Case):
     def report(self, **found):
         empty = dataclasses.asdict(reports.Report())
         return unittest.mock.patch.object(
-            Service,
-            "reconcile",
+            Reconciliation,
+            "run",
             side_effect=lambda apply, close_jobs=(): (
                 empty | found | {"applied": apply}
             ),
@@ -172,7 +169,7 @@ class ReconcileTest(Case):
     def test_a_database_that_is_not_the_pools(self):
         self.begin()
         with unittest.mock.patch.object(
-            core.Core,
+            Pools,
             "check_identities",
             side_effect=identity.Mismatch("pool gold: it is another one"),
         ):

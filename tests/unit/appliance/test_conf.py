@@ -20,7 +20,7 @@ from oslo_config import cfg
 
 from acme_appliance import composition
 from acme_appliance import conf as options
-from acme_appliance.service import types
+from acme_appliance import types
 
 ROOT = pathlib.Path(__file__).parents[3]
 SAMPLE = ROOT / "etc/acme-appliance/acme-appliance.conf.sample"

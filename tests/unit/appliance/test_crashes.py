@@ -65,11 +65,11 @@ class TestCrashes(unittest.TestCase):
 
     def check_same(self, world, expected):
         self.assertEqual(expected, world.state())
-        report = world.service.reconcile(False)
+        report = world.service.reconciliation.run(False)
         self.assertEqual(
             {}, {k: v for k, v in report.items() if v}, "nothing leaks"
         )
-        self.assertEqual([], world.service.readiness())
+        self.assertEqual([], world.service.system.readiness())
 
     @ddt.data(*NAMES)
     def test_steps_are_where_they_should_be(self, name):
@@ -244,7 +244,7 @@ class TestFailures(unittest.TestCase):
             {id_: {"192.0.2.51": "rw", "192.0.2.53": "rw"}},
             exporter.exported(),
         )
-        body = self.world.service.get_share(worlds.CALLER, id_)
+        body = self.world.service.shares.get(worlds.CALLER, id_)
         self.assertEqual({"cmp-1", "cmp-3"}, set(body["access"]))
 
     def test_pool_that_is_not_there_at_start(self):
@@ -257,13 +257,15 @@ class TestFailures(unittest.TestCase):
         report = world.restart()
         self.assertIn("not mounted", report.unusable_pools["gold"])
         self.assertEqual(1, len(report.open_jobs))
-        self.assertEqual(["pool gold: not mounted"], world.service.readiness())
+        self.assertEqual(
+            ["pool gold: not mounted"], world.service.system.readiness()
+        )
         self.check_problem("engine.unavailable", lambda: world.put_share(id_))
-        pool = world.service.get_pool("gold")
+        pool = world.service.pools.get("gold")
         self.assertEqual(("down", 0), (pool["state"], pool["free_bytes"]))
         world.engine.reasons = []
         self.assertFalse(world.put_share(id_).created)
-        self.assertEqual([], world.service.readiness())
+        self.assertEqual([], world.service.system.readiness())
 
     def test_result_that_cannot_be_written(self):
         """The work is done, the answer lost: the next look finishes it."""
@@ -276,14 +278,14 @@ class TestFailures(unittest.TestCase):
         world.steps.hooks["result:before"] = break_once
         id_ = worlds.new_id()
         self.check_problem("engine.unavailable", lambda: world.put_share(id_))
-        body = world.service.get_share(worlds.CALLER, id_)
+        body = world.service.shares.get(worlds.CALLER, id_)
         self.assertEqual("creating", body["state"])
         # A clone looks at its source, a delete at the share itself.
         clone = world.clone("share", id_)
         self.assertTrue(clone.created)
         self.assertEqual(
             "available",
-            world.service.get_share(worlds.CALLER, id_)["state"],
+            world.service.shares.get(worlds.CALLER, id_)["state"],
         )
 
     def test_unknown_subvolumes_are_told_and_neither_used_nor_deleted(self):
@@ -302,7 +304,7 @@ class TestFailures(unittest.TestCase):
             "snapshot.exists_mismatch",
             lambda: world.put_snapshot(share_id, kept),
         )
-        world.service.reconcile(True)
+        world.service.reconciliation.run(True)
         self.assertTrue(world.engine.exists(worlds.share(stray)))
         self.assertTrue(world.engine.exists(worlds.snapshot(kept)))
 
@@ -320,13 +322,13 @@ class TestFailures(unittest.TestCase):
         self.assertEqual([f"gold/{damaged}"], report.damaged_shares)
         self.assertEqual([f"gold/{kept}"], report.missing_snapshots)
         for id_, state in ((lost, "error"), (damaged, "degraded")):
-            body = world.service.get_share(worlds.CALLER, id_)
+            body = world.service.shares.get(worlds.CALLER, id_)
             self.assertEqual(state, body["state"])
-        body = world.service.get_snapshot(worlds.CALLER, kept)
+        body = world.service.snapshots.get(worlds.CALLER, kept)
         self.assertEqual("error", body["state"])
         world.engine.entries(worlds.share(damaged))["volume"] = file
-        world.service.reconcile(True)
-        body = world.service.get_share(worlds.CALLER, damaged)
+        world.service.reconciliation.run(True)
+        body = world.service.shares.get(worlds.CALLER, damaged)
         self.assertEqual("available", body["state"])
         world.delete_share(lost)
 
@@ -359,10 +361,14 @@ class TestFailures(unittest.TestCase):
         world.put_access(id_)
         for repair in (
             lambda: world.restart().export_differences,
-            lambda: world.service.reconcile(True)["export_differences"],
+            lambda: world.service.reconciliation.run(True)[
+                "export_differences"
+            ],
         ):
             world.exporter.withdraw(id_)
-            found = world.service.reconcile(False)["export_differences"]
+            found = world.service.reconciliation.run(False)[
+                "export_differences"
+            ]
             self.assertEqual([id_], [d["share_id"] for d in found])
             self.assertEqual(found, repair())
             self.assertEqual(
@@ -376,10 +382,10 @@ class TestFailures(unittest.TestCase):
     def test_changes_before_the_start_are_refused(self):
         world = worlds.World(self, start=False)
         self.assertEqual(
-            ["recovery is not finished"], world.service.readiness()
+            ["recovery is not finished"], world.service.system.readiness()
         )
         self.check_problem("system.starting", world.put_share)
-        self.assertEqual("starting", world.service.system()["health"])
+        self.assertEqual("starting", world.service.system.describe()["health"])
         world.service.start()
         world.put_share()
         world.service.stop()

@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from acme_appliance.db import models
 from acme_appliance.db.session import Database
 from acme_appliance.service import pages
-from acme_appliance.service import shares
+from acme_appliance.service.shares import shares
 from tests.unit.appliance import world as worlds
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=datetime.UTC)

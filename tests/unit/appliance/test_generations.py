@@ -19,8 +19,8 @@ import ddt
 import sqlalchemy as sa
 
 from acme_appliance import problems
+from acme_appliance.changes import generations
 from acme_appliance.db import models
-from acme_appliance.service import generations
 from tests.unit.appliance import case
 from tests.unit.appliance import scenarios
 from tests.unit.appliance import world as worlds
@@ -47,7 +47,7 @@ class Watch(worlds.Steps):
         service = self.world.service
         found = [
             body
-            for lister in (service.list_shares, service.list_snapshots)
+            for lister in (service.shares.page, service.snapshots.page)
             for body in lister(worlds.ADMIN, {}, 1000, None).items
         ]
         for body in found:
@@ -122,7 +122,7 @@ class TestMoreChanges(case.ServiceCase):
         self.world.restart()
         self.watch.look()
         self.world.restart()
-        events = self.world.service.list_events(worlds.CALLER, 2, 0, 10)
+        events = self.world.service.events.read(worlds.CALLER, 2, 0, 10)
         self.assertEqual(
             [
                 ("share.degraded", self.share_id, "acme-appliance", None),
@@ -139,8 +139,8 @@ class TestMoreChanges(case.ServiceCase):
         return [
             body["generation"]
             for body in (
-                service.get_share(worlds.CALLER, self.share_id),
-                service.get_snapshot(worlds.CALLER, self.snapshot_id),
+                service.shares.get(worlds.CALLER, self.share_id),
+                service.snapshots.get(worlds.CALLER, self.snapshot_id),
             )
         ]
 
@@ -168,7 +168,7 @@ class TestMoreChanges(case.ServiceCase):
         )
         self.check_problem(
             "precondition.failed",
-            lambda: self.world.service.delete_snapshot(
+            lambda: self.world.service.snapshots.delete(
                 worlds.CALLER,
                 self.snapshot_id,
                 wait_seconds=worlds.WAIT,

@@ -18,8 +18,8 @@ import time
 from unittest import mock
 
 from acme_appliance.engines.memory import engine as memory
-from acme_appliance.service import comparison
-from acme_appliance.service import watch
+from acme_appliance.service.reconcile import comparison
+from acme_appliance.storage import watch
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 
@@ -74,7 +74,7 @@ class TestHangingPool(case.ServiceCase):
     def pool(self, name):
         return next(
             pool
-            for pool in self.service.stats()["pools"]
+            for pool in self.service.system.stats()["pools"]
             if pool["name"] == name
         )
 
@@ -101,43 +101,52 @@ class TestHangingPool(case.ServiceCase):
         for key in before.keys() - {"state", "observed_at"}:
             self.assertEqual(before[key], after[key], key)
         self.assertEqual("up", self.pool(GOLD)["state"])
-        self.assertEqual("degraded", self.service.system()["health"])
+        self.assertEqual("degraded", self.service.system.describe()["health"])
         self.assertEqual(
-            ["pool silver: it does not answer"], self.service.readiness()
+            ["pool silver: it does not answer"],
+            self.service.system.readiness(),
         )
-        self.assertEqual("unavailable", self.service.get_pool(SILVER)["state"])
         self.assertEqual(
-            [GOLD, SILVER], [p["name"] for p in self.service.list_pools()]
+            "unavailable", self.service.pools.get(SILVER)["state"]
         )
-        self.service.status()
+        self.assertEqual(
+            [GOLD, SILVER], [p["name"] for p in self.service.pools.all()]
+        )
+        self.service.system.status()
 
     def test_reply_is_the_same_while_nothing_changes(self):
         """Else its ETag would be of no use."""
-        self.assertEqual(self.service.stats(), self.service.stats())
+        self.assertEqual(
+            self.service.system.stats(), self.service.system.stats()
+        )
         self.hang()
-        self.assertEqual(self.service.stats(), self.service.stats())
+        self.assertEqual(
+            self.service.system.stats(), self.service.system.stats()
+        )
 
     def test_only_the_first_requests_wait(self):
         self.hang()
-        self.service.stats()
+        self.service.system.stats()
         began = time.monotonic()
         for _ in range(MANY):
-            self.service.stats()
-            self.service.readiness()
+            self.service.system.stats()
+            self.service.system.readiness()
         self.assertLess(time.monotonic() - began, MANY * LIMIT_SECONDS / 2)
 
     def test_many_requests_take_one_thread(self):
         self.hang()
         before = threading.active_count()
         with futures.ThreadPoolExecutor(MANY) as pool:
-            calls = [pool.submit(self.service.stats) for _ in range(MANY)]
+            calls = [
+                pool.submit(self.service.system.stats) for _ in range(MANY)
+            ]
             for call in calls:
                 call.result(BOUND_SECONDS)
         self.assertLessEqual(threading.active_count(), before + 2)
 
     def test_list_over_both_pools(self):
         self.hang()
-        page = self.service.list_shares(worlds.ADMIN, {}, 1000, None)
+        page = self.service.shares.page(worlds.ADMIN, {}, 1000, None)
         used = {body["id"]: body["used_bytes"] for body in page.items}
         self.assertEqual({self.gold: 0, self.silver: None}, used)
         self.assertIsNone(self.share(self.silver)["used_bytes"])
@@ -182,7 +191,7 @@ class TestHangingPool(case.ServiceCase):
                         self.world.patch_share, self.silver, labels=labels
                     ).result(BOUND_SECONDS)
                     pool.submit(
-                        self.service.patch_snapshot,
+                        self.service.snapshots.patch,
                         worlds.CALLER,
                         snapshot,
                         {"labels": labels},
@@ -202,7 +211,7 @@ class TestHangingPool(case.ServiceCase):
         )
         self.disk.set()
         self.wait_until_up()
-        self.assertEqual([], self.service.readiness())
+        self.assertEqual([], self.service.system.readiness())
         self.assertIsNone(self.pool(SILVER)["observed_at"])
         self.assertEqual(
             memory.BLOCK_BYTES, self.share(self.silver)["used_bytes"]
@@ -233,10 +242,11 @@ class TestHangingPool(case.ServiceCase):
         self.world.exporter.check = lambda: [str(go.wait())]
         for _ in range(3):
             self.assertEqual(
-                ["the NFS server does not answer"], self.service.readiness()
+                ["the NFS server does not answer"],
+                self.service.system.readiness(),
             )
         self.assertEqual("up", self.pool(GOLD)["state"])
-        self.assertEqual({}, self.service.status()["exports"])
+        self.assertEqual({}, self.service.system.status()["exports"])
 
 
 class TestHangingStart(case.ServiceCase):
@@ -312,7 +322,7 @@ class TestHangingStart(case.ServiceCase):
 
         self.addCleanup(silver.answering.set)
         silver.file_size = file_size
-        report = self.world.service.reconcile(False)
+        report = self.world.service.reconciliation.run(False)
         self.assertEqual([SILVER], list(report["unusable_pools"]))
 
 

@@ -23,7 +23,7 @@ import time
 import ddt
 
 from acme_appliance import problems
-from acme_appliance.service import types
+from acme_appliance import types
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 
@@ -60,12 +60,12 @@ class HangCase(case.ServiceCase):
         setattr(thing, name, hanging)
 
     def patch(self, wait_seconds=PATIENCE, **patch):
-        return self.service.patch_share(
+        return self.service.shares.patch(
             worlds.CALLER, self.share_id, patch, wait_seconds=wait_seconds
         )
 
     def grant(self, wait_seconds=PATIENCE):
-        return self.service.put_access(
+        return self.service.access.put(
             worlds.CALLER,
             self.share_id,
             "cmp-1",
@@ -134,7 +134,7 @@ class TestHangs(HangCase):
         self.hang(self.world.engine.metadata, "write")
 
         def request(wait_seconds=PATIENCE):
-            return self.service.patch_snapshot(
+            return self.service.snapshots.patch(
                 worlds.CALLER,
                 id_,
                 {"labels": {"a": "1"}},
@@ -164,7 +164,7 @@ class TestHangs(HangCase):
         self.make_share(pool=SILVER)
         self.go.set()
         end = time.monotonic() + LONG
-        while self.service.readiness():
+        while self.service.system.readiness():
             self.assertLess(time.monotonic(), end)
             time.sleep(0.01)
         self.assertTrue(request().created)
@@ -179,7 +179,7 @@ class TestHangs(HangCase):
         self.world.put_access(self.share_id)
         self.hang(self.world.exporter, "apply")
         self.check_problem("share.busy", self.grant)
-        accepted = self.service.put_share(
+        accepted = self.service.shares.put(
             worlds.CALLER,
             worlds.new_id(),
             {"name": "x", "size_bytes": MIB},
@@ -187,7 +187,7 @@ class TestHangs(HangCase):
         )
         self.assertEqual("queued", accepted.job["state"])
         self.go.set()
-        job = self.service.get_job(
+        job = self.service.jobs.get(
             worlds.CALLER, accepted.job["id"], worlds.WAIT
         )
         self.assertEqual("succeeded", job["state"])
@@ -203,7 +203,7 @@ class TestSharesWithoutFiles(HangCase):
         self.check_held()
         self.check_others_go_on()
         self.go.set()
-        job = self.service.get_job(
+        job = self.service.jobs.get(
             worlds.CALLER, accepted.job["id"], worlds.WAIT
         )
         self.assertEqual("succeeded", job["state"])

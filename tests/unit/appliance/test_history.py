@@ -41,7 +41,7 @@ class SlowCase(case.ServiceCase):
             raise AssertionError("nobody let it go on")
 
     def create(self, id_=None, wait_seconds=0.0):
-        return self.world.service.put_share(
+        return self.world.service.shares.put(
             worlds.CALLER,
             id_ or worlds.new_id(),
             {"name": "x", "size_bytes": worlds.MIB},
@@ -49,7 +49,7 @@ class SlowCase(case.ServiceCase):
         )
 
     def job(self, id_, wait_seconds=SOON):
-        return self.world.service.get_job(worlds.CALLER, id_, wait_seconds)
+        return self.world.service.jobs.get(worlds.CALLER, id_, wait_seconds)
 
 
 class TestJobs(SlowCase):
@@ -105,7 +105,7 @@ class TestJobs(SlowCase):
         self.assertTrue(self.reached.wait(SOON))
         for request in (
             lambda: self.create(id_),
-            lambda: self.world.service.delete_share(
+            lambda: self.world.service.shares.delete(
                 worlds.CALLER, id_, wait_seconds=0.05
             ),
         ):
@@ -151,19 +151,19 @@ class TestJobs(SlowCase):
         self.assertTrue(self.reached.wait(SOON))
         self.check_problem(
             "job.not_cancellable",
-            lambda: self.world.service.cancel_job(worlds.CALLER, job["id"]),
+            lambda: self.world.service.jobs.cancel(worlds.CALLER, job["id"]),
         )
         self.go.set()
         self.job(job["id"])
         self.check_problem(
             "job.not_cancellable",
-            lambda: self.world.service.cancel_job(worlds.CALLER, job["id"]),
+            lambda: self.world.service.jobs.cancel(worlds.CALLER, job["id"]),
         )
 
     def test_absent(self):
         for act in (
-            self.world.service.get_job,
-            self.world.service.cancel_job,
+            self.world.service.jobs.get,
+            self.world.service.jobs.cancel,
         ):
             self.check_problem(
                 "job.not_found",
@@ -173,8 +173,8 @@ class TestJobs(SlowCase):
     def test_list(self):
         self.world.steps.hooks.clear()
         ids = [self.make_share() for _ in range(3)]
-        jobs = self.world.service.list_jobs(worlds.CALLER, {}, 2, None)
-        rest = self.world.service.list_jobs(
+        jobs = self.world.service.jobs.page(worlds.CALLER, {}, 2, None)
+        rest = self.world.service.jobs.page(
             worlds.CALLER, {}, 2, jobs.next_marker
         )
         found = [job["share_id"] for job in jobs.items + rest.items]
@@ -184,7 +184,7 @@ class TestJobs(SlowCase):
             ({"state": "succeeded"}, 3),
             ({"state": "failed"}, 0),
         ):
-            page = self.world.service.list_jobs(
+            page = self.world.service.jobs.page(
                 worlds.CALLER, filters, 10, None
             )
             self.assertEqual(count, len(page.items))
@@ -208,7 +208,7 @@ class TestQueuedJobs(SlowCase):
         id_ = worlds.new_id()
         job = self.create(id_).job
         for _ in range(2):
-            body = self.world.service.cancel_job(worlds.CALLER, job["id"])
+            body = self.world.service.jobs.cancel(worlds.CALLER, job["id"])
             self.assertEqual("cancelled", body["state"])
             self.assertEqual("job.cancelled", body["problem"]["code"])
         self.check_problem("share.not_found", lambda: self.share(id_))
@@ -234,10 +234,10 @@ class TestQueuedJobs(SlowCase):
         end = time.monotonic() + SOON
         queued = []
         while not queued and time.monotonic() < end:
-            queued = self.world.service.list_jobs(
+            queued = self.world.service.jobs.page(
                 worlds.CALLER, {"share_id": id_}, 1, None
             ).items
-        self.world.service.cancel_job(worlds.CALLER, queued[0]["id"])
+        self.world.service.jobs.cancel(worlds.CALLER, queued[0]["id"])
         thread.join(SOON)
         self.assertEqual(1, len(caught))
 
@@ -249,11 +249,11 @@ class TestQueuedJobs(SlowCase):
         self.world.steps.hooks["create share:before"] = self.stop
         blocking = self.create()
         self.assertTrue(self.reached.wait(SOON))
-        job = self.world.service.delete_share(
+        job = self.world.service.shares.delete(
             worlds.CALLER, id_, snapshots="cascade", wait_seconds=0
         ).job
         self.assertEqual("deleting", self.share(id_)["state"])
-        self.world.service.cancel_job(worlds.CALLER, job["id"])
+        self.world.service.jobs.cancel(worlds.CALLER, job["id"])
         self.go.set()
         self.job(blocking.job["id"])
         self.world.delete_share(blocking.job["share_id"])
@@ -262,7 +262,7 @@ class TestQueuedJobs(SlowCase):
 
 class TestEvents(case.ServiceCase):
     def read(self, after=0, wait_seconds=0, limit=100):
-        return self.world.service.list_events(
+        return self.world.service.events.read(
             worlds.CALLER, after, wait_seconds, limit
         )
 
@@ -288,7 +288,7 @@ class TestEvents(case.ServiceCase):
         )
         self.assertEqual(
             "succeeded",
-            self.world.service.get_job(worlds.CALLER, job_id)["state"],
+            self.world.service.jobs.get(worlds.CALLER, job_id)["state"],
         )
         self.assertEqual(
             ("snapshot.created", kept), (second["type"], second["snapshot_id"])
@@ -335,10 +335,10 @@ class TestRetention(case.ServiceCase):
     settings = {"job_retention_days": 30, "event_retention_days": 60}
 
     def prune(self):
-        self.world.service._retention.prune()
+        self.world.service.retention.prune()
 
     def counts(self):
-        jobs = self.world.service.list_jobs(worlds.ADMIN, {}, 1000, None)
+        jobs = self.world.service.jobs.page(worlds.ADMIN, {}, 1000, None)
         return len(jobs.items), len(self.world.events())
 
     def test_old_jobs_go_and_then_old_events(self):
@@ -398,7 +398,7 @@ class TestPools(case.ServiceCase):
                 "snapshot_count": 0,
                 "features": ["share.volume_file", "share.grow_online"],
             },
-            self.world.service.get_pool("silver"),
+            self.world.service.pools.get("silver"),
         )
         id_ = self.make_share(
             pool="silver", size_bytes=worlds.MIB, file={"allocation": "full"}
@@ -407,20 +407,20 @@ class TestPools(case.ServiceCase):
             pool="silver", size_bytes=3 * worlds.MIB, caller=worlds.OTHER
         )
         self.make_snapshot(id_)
-        pool = self.world.service.get_pool("silver")
+        pool = self.world.service.pools.get("silver")
         self.assertEqual(4 * worlds.MIB, pool["provisioned_bytes"])
         self.assertEqual(2 * worlds.MIB, pool["used_bytes"])
         self.assertEqual((2, 1), (pool["share_count"], pool["snapshot_count"]))
-        pools = self.world.service.list_pools()
+        pools = self.world.service.pools.all()
         self.assertEqual(["gold", "silver"], [p["name"] for p in pools])
         self.assertEqual(pool, pools[1])
         self.check_problem(
-            "pool.not_found", lambda: self.world.service.get_pool("iron")
+            "pool.not_found", lambda: self.world.service.pools.get("iron")
         )
 
     def test_stats_are_all_a_scheduler_wants(self):
-        stats = self.world.service.stats()
-        self.assertEqual(self.world.service.list_pools(), stats.pop("pools"))
+        stats = self.world.service.system.stats()
+        self.assertEqual(self.world.service.pools.all(), stats.pop("pools"))
         self.assertEqual(
             {
                 "system_id": worlds.SYSTEM_ID,
@@ -434,7 +434,7 @@ class TestPools(case.ServiceCase):
 
     def test_one_broken_pool_is_not_all(self):
         self.world.engines["silver"].reasons = ["no disk"]
-        stats = self.world.service.stats()
+        stats = self.world.service.system.stats()
         self.assertEqual("degraded", stats["health"])
         self.assertEqual(
             [("up", 1 << 40), ("down", 0)],

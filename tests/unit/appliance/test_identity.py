@@ -19,7 +19,7 @@ from acme_appliance import problems
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.engines.memory.engine import MemoryEngine
-from acme_appliance.service import identity
+from acme_appliance.storage import identity
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 
@@ -74,18 +74,21 @@ class IdentityCase(case.ServiceCase):
                 "system.starting", lambda: self.world.put_share()
             )
             with self.assertRaisesRegex(identity.Mismatch, text):
-                self.world.service.core.check_identities()
+                self.world.service.context.pools.check_identities()
         self.check_problem(
-            "engine.unavailable", lambda: self.world.service.reconcile(True)
+            "engine.unavailable",
+            lambda: self.world.service.reconciliation.run(True),
         )
-        report = self.world.service.reconcile(False)
+        report = self.world.service.reconciliation.run(False)
         self.assertRegex(report["unusable_pools"]["gold"], text)
         # What acme-appliance status shows as "NOT READY".
-        self.assertRegex("\n".join(self.world.service.obstacles()), text)
+        self.assertRegex(
+            "\n".join(self.world.service.system.obstacles()), text
+        )
         self.assertEqual(before, self.untouched())
 
     def relation(self):
-        return self.world.service.core.identities.relation("gold")
+        return self.world.service.context.pools.identities.relation("gold")
 
 
 class TestRefusals(IdentityCase):
@@ -233,7 +236,7 @@ class TestAdoption(IdentityCase):
 
     def test_looking_adopts_nothing(self):
         world = worlds.World(self, start=False)
-        report = world.service.reconcile(False)
+        report = world.service.reconciliation.run(False)
         self.assertEqual({}, report["unusable_pools"])
         self.assertIsNone(world.engine.metadata.read_identity())
 
@@ -272,7 +275,7 @@ class TestMetadataRepair(IdentityCase):
         self.assertEqual(
             (id_, {"c": "d"}), (found["share_id"], found["labels"])
         )
-        self.world.service.patch_snapshot(
+        self.world.service.snapshots.patch(
             worlds.CALLER, kept, {"labels": {"c": None}}, wait_seconds=9
         )
         self.assertEqual({}, self.metadata(worlds.snapshot(kept))["labels"])
@@ -288,7 +291,7 @@ class TestMetadataRepair(IdentityCase):
         store.write(worlds.share(old), {**metadata, "name": "older"})
         store.delete(worlds.share(missing))
         wanted = sorted([f"gold/{old}", f"gold/{missing}"])
-        found = self.world.service.reconcile(False)["old_metadata"]
+        found = self.world.service.reconciliation.run(False)["old_metadata"]
         self.assertEqual(wanted, sorted(found))
         self.assertEqual(wanted, sorted(self.world.restart().old_metadata))
         self.assertEqual(expected, self.world.state()["metadata"])

@@ -57,23 +57,23 @@ class TestLooks(case.ServiceCase):
 
     def test_reconcile(self):
         before = self.content()
-        report = self.looker.reconcile(False)
+        report = self.looker.reconciliation.run(False)
         self.assertEqual(1, len(report["open_jobs"]))
         self.assertEqual(before, self.content())
 
     def test_reconcile_finds_differences(self):
         self.world.exporter.withdraw(self.share_id)
-        report = self.looker.reconcile(False)
+        report = self.looker.reconciliation.run(False)
         self.assertEqual(1, len(report["export_differences"]))
 
     def test_restore(self):
-        self.looker.restore(apply=False, adopt_into=None)
+        self.looker.reconciliation.restore(apply=False, adopt_into=None)
 
     def test_status(self):
         before = self.content()
-        self.looker.compare_exports()
-        status = self.looker.status()
-        self.looker.obstacles()
-        self.looker.warnings()
+        self.looker.reconciliation.compare_exports()
+        status = self.looker.system.status()
+        self.looker.system.obstacles()
+        self.looker.system.warnings()
         self.assertEqual(1, len(status["open_jobs"]))
         self.assertEqual(before, self.content())

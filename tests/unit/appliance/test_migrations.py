@@ -91,13 +91,13 @@ class MigrationTest(unittest.TestCase):
             }
         self.assertEqual(
             {
-                ("1", "share", "share-1", "alone"),
-                ("1", "snapshot", "snap", "together"),
-                ("1", "share", "source", "together"),
-                ("2", "share", "share-2", "alone"),
-                ("3", "share", "share-3", "alone"),
-                ("4", "share", "share-4", "alone"),
-                ("4", "snapshot", "s4", "alone"),
+                ("1", "share", "share-1", "exclusive"),
+                ("1", "snapshot", "snap", "shared"),
+                ("1", "share", "source", "shared"),
+                ("2", "share", "share-2", "exclusive"),
+                ("3", "share", "share-3", "exclusive"),
+                ("4", "share", "share-4", "exclusive"),
+                ("4", "snapshot", "s4", "exclusive"),
             },
             found,
         )

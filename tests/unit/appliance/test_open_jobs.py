@@ -21,11 +21,11 @@ import ddt
 import sqlalchemy as sa
 
 from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance.changes import openjobs
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
-from acme_appliance.service import openjobs
-from acme_appliance.service import types
 from tests.unit.appliance import case
 from tests.unit.appliance import scenarios
 from tests.unit.appliance import test_crashes
@@ -64,11 +64,11 @@ def by_timer(world):
 
 def take_up_due(world):
     """What the timer does, waited for."""
-    world.service._recovery.open_jobs._take_up(
+    world.service.recovery.open_jobs._take_up(
         [
             job
-            for job in world.service._journal.entries.open()
-            if world.service._recovery.open_jobs._is_due(job)
+            for job in world.service.journal.entries.open()
+            if world.service.recovery.open_jobs._is_due(job)
         ],
         SOON,
     )
@@ -77,7 +77,7 @@ def take_up_due(world):
 WAYS = {
     "timer": by_timer,
     "start": lambda world: world.restart(),
-    "reconcile": lambda world: world.service.reconcile(True),
+    "reconcile": lambda world: world.service.reconciliation.run(True),
     "same request": None,
 }
 
@@ -136,7 +136,7 @@ class TestOpenJobs(case.ServiceCase):
         self.share_id = self.make_share()
 
     def job(self):
-        (job,) = self.world.service.status()["open_jobs"]
+        (job,) = self.world.service.system.status()["open_jobs"]
         return job
 
     def break_extend(self):
@@ -203,7 +203,7 @@ class TestOpenJobs(case.ServiceCase):
         self.repair()
         self.world.engine.delete_share(self.share_id)
         by_timer(self.world)
-        self.assertEqual([], self.world.service.status()["open_jobs"])
+        self.assertEqual([], self.world.service.system.status()["open_jobs"])
         self.assertEqual("error", self.share(self.share_id)["state"])
         self.check_problem(
             "share.wrong_state", lambda: self.world.put_access(self.share_id)
@@ -287,7 +287,7 @@ class TestOpenJobs(case.ServiceCase):
         self.world.clock.advance(days=-7)
         self.repair()
         take_up_due(self.world)
-        self.assertEqual([], self.world.service.status()["open_jobs"])
+        self.assertEqual([], self.world.service.system.status()["open_jobs"])
 
     def test_timer_takes_up_what_is_due(self):
         """The very thread."""
@@ -316,7 +316,7 @@ class TestOpenJobs(case.ServiceCase):
             lambda *given: reads.append(given),
         )
         begin = time.monotonic()
-        job = self.world.service.get_job(
+        job = self.world.service.jobs.get(
             worlds.CALLER, self.share(self.share_id)["job_id"], 1.5
         )
         self.assertGreaterEqual(time.monotonic() - begin, 1.5)
@@ -330,7 +330,7 @@ class TestOpenJobs(case.ServiceCase):
 
         def wait():
             found.append(
-                self.world.service.get_job(worlds.CALLER, job_id, SOON)
+                self.world.service.jobs.get(worlds.CALLER, job_id, SOON)
             )
 
         thread = threading.Thread(target=wait)
@@ -356,7 +356,7 @@ class TestHungPool(case.ServiceCase):
     def test_holds_no_other_pools_workers(self):
         self.world.engine.create_share = self.hang
         for _ in range(4):
-            self.world.service.put_share(
+            self.world.service.shares.put(
                 worlds.CALLER,
                 worlds.new_id(),
                 {"name": "x", "size_bytes": MIB},
@@ -377,7 +377,7 @@ class TestHungPool(case.ServiceCase):
         engine.drop_excess = self.hang
         problem = self.check_problem(
             "share.busy",
-            lambda: self.world.service.patch_share(
+            lambda: self.world.service.shares.patch(
                 worlds.CALLER, id_, {"name": "y"}, wait_seconds=0.1
             ),
         )
@@ -433,13 +433,13 @@ class TestUnreadableJobs(case.ServiceCase):
         self.assertEqual(2 * MIB, self.share(self.other_id)["size_bytes"])
         self.world.patch_share(self.other_id, size_bytes=3 * MIB)
         self.make_share()
-        self.world.service.system(worlds.CALLER)
+        self.world.service.system.describe(worlds.CALLER)
         problem = self.check_problem(
             "job.unreadable",
             lambda: self.world.patch_share(self.share_id, name="x"),
         )
         self.assertIn(f"--close-job {self.job_id}", problem.detail)
-        (job,) = self.world.service.status()["open_jobs"]
+        (job,) = self.world.service.system.status()["open_jobs"]
         self.assertEqual("job.unreadable", job["last_problem"]["code"])
         by_timer(self.world)
 
@@ -451,7 +451,7 @@ class TestUnreadableJobs(case.ServiceCase):
         self.check_problem(
             "job.unreadable", lambda: self.world.delete_share(self.share_id)
         )
-        jobs = self.world.service.list_jobs(worlds.CALLER, {}, 10, None)
+        jobs = self.world.service.jobs.page(worlds.CALLER, {}, 10, None)
         self.assertIn(self.job_id, [job["id"] for job in jobs.items])
 
     @ddt.data(*BROKEN)
@@ -460,9 +460,11 @@ class TestUnreadableJobs(case.ServiceCase):
         self.world.restart()
         self.check_problem(
             "job.not_found",
-            lambda: self.world.service.reconcile(True, [worlds.new_id()]),
+            lambda: self.world.service.reconciliation.run(
+                True, [worlds.new_id()]
+            ),
         )
-        report = self.world.service.reconcile(True, [self.job_id])
+        report = self.world.service.reconciliation.run(True, [self.job_id])
         self.assertEqual({}, report["unreadable_jobs"])
         body = self.share(self.share_id)
         self.assertEqual(("available", None), (body["state"], body["job_id"]))
@@ -473,7 +475,7 @@ class TestUnreadableJobs(case.ServiceCase):
         self.spoil(kind="share.levitate")
         self.world.restart()
         self.world.engine.reasons = ["gone"]
-        self.world.service.reconcile(True, [self.job_id])
+        self.world.service.reconciliation.run(True, [self.job_id])
         self.assertEqual("extending", self.share(self.share_id)["state"])
         self.check_problem(
             "engine.unavailable",
@@ -502,13 +504,13 @@ class TestFormerErrors(case.ServiceCase):
                 )
 
     def states(self):
-        kept = self.world.service.get_snapshot(worlds.ADMIN, self.snapshot_id)
+        kept = self.world.service.snapshots.get(worlds.ADMIN, self.snapshot_id)
         return self.share(self.share_id)["state"], kept["state"]
 
     def test_whole_ones_are_available_again(self):
         for look in (
             self.world.restart,
-            lambda: self.world.service.reconcile(True),
+            lambda: self.world.service.reconciliation.run(True),
         ):
             self.spoil(self.share_id, self.snapshot_id)
             look()

@@ -15,8 +15,8 @@
 import ddt
 
 from acme_appliance import problems
+from acme_appliance import types
 from acme_appliance.db import models
-from acme_appliance.service import types
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 
@@ -84,7 +84,7 @@ class TestDefault(Case):
     def test_users_and_the_default_owner_are_allowed(self, value):
         id_ = self.make_share(file={"uid": value, "gid": value})
         self.assertEqual((value, value), self.owner(id_))
-        self.assertEqual([], self.world.service.warnings())
+        self.assertEqual([], self.world.service.system.warnings())
 
 
 class TestConfigured(Case):
@@ -119,11 +119,11 @@ class TestSharesOfEarlierReleases(Case):
         self.world.patch_share(id_, size_bytes=2 * worlds.MIB)
         self.world.put_access(id_)
         self.assertEqual((0, 165), self.file_owner(id_))
-        (warning,) = self.world.service.warnings()
+        (warning,) = self.world.service.system.warnings()
         self.assertIn("1 shares belong to uid 0, gid 165", warning)
         self.world.delete_access(id_)
         self.world.delete_share(id_)
-        self.assertEqual([], self.world.service.warnings())
+        self.assertEqual([], self.world.service.system.warnings())
 
     def file_owner(self, id_):
         file = self.share(id_)["file"]

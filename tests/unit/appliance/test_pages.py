@@ -55,7 +55,7 @@ class LargePagesTest(case.ServiceCase):
     def read_pages(self):
         marker = None
         while True:
-            page = self.world.service.list_shares(
+            page = self.world.service.shares.page(
                 worlds.CALLER, {}, 1000, marker
             )
             yield page.items
@@ -101,7 +101,7 @@ class LargePagesTest(case.ServiceCase):
             )
         found, after = [], 0
         while True:
-            part = self.world.service.list_events(
+            part = self.world.service.events.read(
                 worlds.CALLER, after, 0, 1000
             )
             if not part["events"]:

@@ -16,11 +16,11 @@ import threading
 import time
 import unittest
 
-from acme_appliance.service import claims
-from acme_appliance.service import groupsync
-from acme_appliance.service import queue
+from acme_appliance.changes import claims
+from acme_appliance.changes import queue
+from acme_appliance.storage import groupsync
 
-ALONE, TOGETHER = claims.Claim.ALONE, claims.Claim.TOGETHER
+EXCLUSIVE, SHARED = claims.Claim.EXCLUSIVE, claims.Claim.SHARED
 #: More than enough for a thread to do what it will do at once.
 SOON = 120.0
 
@@ -67,8 +67,8 @@ class TestFairQueue(unittest.TestCase):
         return go
 
     def test_served_in_order_of_arrival(self):
-        first = self.hold(a=ALONE)
-        turns = [self.start(n, a=ALONE) for n in range(10)]
+        first = self.hold(a=EXCLUSIVE)
+        turns = [self.start(n, a=EXCLUSIVE) for n in range(10)]
         self.queue.release(first)
         for number, go in enumerate(turns):
             wait_until(lambda done=number: len(self.order) == done + 1)
@@ -76,26 +76,26 @@ class TestFairQueue(unittest.TestCase):
         self.assertEqual(list(range(10)), self.order)
 
     def test_other_keys_do_not_wait(self):
-        self.hold(a=ALONE)
-        self.hold(b=ALONE)
-        self.hold(c=ALONE)
-        self.assertRaises(queue.Busy, self.hold, a=ALONE)
+        self.hold(a=EXCLUSIVE)
+        self.hold(b=EXCLUSIVE)
+        self.hold(c=EXCLUSIVE)
+        self.assertRaises(queue.Busy, self.hold, a=EXCLUSIVE)
 
     def test_together(self):
-        tickets = [self.hold(a=TOGETHER) for _ in range(3)]
-        self.assertRaises(queue.Busy, self.hold, a=ALONE)
+        tickets = [self.hold(a=SHARED) for _ in range(3)]
+        self.assertRaises(queue.Busy, self.hold, a=EXCLUSIVE)
         for ticket in tickets:
             self.queue.release(ticket)
-        alone = self.hold(a=ALONE)
-        self.assertRaises(queue.Busy, self.hold, a=TOGETHER)
+        alone = self.hold(a=EXCLUSIVE)
+        self.assertRaises(queue.Busy, self.hold, a=SHARED)
         self.queue.release(alone)
-        self.hold(a=TOGETHER)
+        self.hold(a=SHARED)
 
     def test_clones_without_end_do_not_starve_a_change(self):
         """Who comes together after one alone waits behind it."""
-        first = self.hold(a=TOGETHER)
-        self.start("alone", a=ALONE)
-        self.assertRaises(queue.Busy, self.hold, a=TOGETHER)
+        first = self.hold(a=SHARED)
+        self.start("alone", a=EXCLUSIVE)
+        self.assertRaises(queue.Busy, self.hold, a=SHARED)
         self.queue.release(first)
         wait_until(lambda: self.order == ["alone"])
 
@@ -105,7 +105,9 @@ class TestFairQueue(unittest.TestCase):
 
         def work(first, second):
             for _ in range(200):
-                ticket = self.queue.hold({first: ALONE, second: ALONE}, SOON)
+                ticket = self.queue.hold(
+                    {first: EXCLUSIVE, second: EXCLUSIVE}, SOON
+                )
                 self.queue.release(ticket)
             done.append(first)
 
@@ -120,49 +122,49 @@ class TestFairQueue(unittest.TestCase):
         self.assertEqual(4, len(done))
 
     def test_turn_comes_only_with_all_keys(self):
-        a, b = self.hold(a=ALONE), self.hold(b=ALONE)
-        self.start("both", a=ALONE, b=ALONE)
+        a, b = self.hold(a=EXCLUSIVE), self.hold(b=EXCLUSIVE)
+        self.start("both", a=EXCLUSIVE, b=EXCLUSIVE)
         self.queue.release(a)
         self.assertEqual([], self.order)
         # It has its place in both lines already.
-        self.assertRaises(queue.Busy, self.hold, a=ALONE)
+        self.assertRaises(queue.Busy, self.hold, a=EXCLUSIVE)
         self.queue.release(b)
         wait_until(lambda: self.order == ["both"])
 
     def test_time_out_leaves_the_line(self):
-        first = self.hold(a=ALONE)
+        first = self.hold(a=EXCLUSIVE)
         begin = time.monotonic()
         with self.assertRaises(queue.Busy):
-            self.queue.hold({"a": ALONE, "b": ALONE}, 0.05)
+            self.queue.hold({"a": EXCLUSIVE, "b": EXCLUSIVE}, 0.05)
         self.assertGreaterEqual(time.monotonic() - begin, 0.05)
         self.assertEqual(0, length(self.queue, "b"))
         self.queue.release(first)
         self.assertEqual(0, length(self.queue, "a"))
-        self.hold(a=ALONE)
+        self.hold(a=EXCLUSIVE)
 
     def test_time_out_lets_those_behind_pass(self):
-        self.hold(a=TOGETHER)
+        self.hold(a=SHARED)
         gone = threading.Thread(
             target=lambda: self.assertRaises(
-                queue.Busy, self.queue.hold, {"a": ALONE}, 0.2
+                queue.Busy, self.queue.hold, {"a": EXCLUSIVE}, 0.2
             )
         )
         gone.start()
         wait_until(lambda: length(self.queue, "a") == 2)
-        self.start("together", a=TOGETHER)
+        self.start("together", a=SHARED)
         gone.join(SOON)
         wait_until(lambda: self.order == ["together"])
 
     def test_released_by_another_thread(self):
-        ticket = self.hold(a=ALONE)
+        ticket = self.hold(a=EXCLUSIVE)
         thread = threading.Thread(target=self.queue.release, args=[ticket])
         thread.start()
         thread.join(SOON)
-        self.hold(a=ALONE)
+        self.hold(a=EXCLUSIVE)
 
     def test_nothing_is_kept_of_free_keys(self):
         for number in range(100):
-            self.queue.release(self.hold(**{f"k{number}": ALONE}))
+            self.queue.release(self.hold(**{f"k{number}": EXCLUSIVE}))
         self.assertEqual({}, self.queue._lines)
 
 

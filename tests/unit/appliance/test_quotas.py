@@ -17,8 +17,8 @@ import threading
 import ddt
 
 from acme_appliance import problems
+from acme_appliance import types
 from acme_appliance.engines import base as engines
-from acme_appliance.service import types
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
 
@@ -37,7 +37,7 @@ class Case(case.ServiceCase):
         self.check_as_before(lambda: self.check_problem(code, request))
 
     def usage(self, caller=worlds.CALLER):
-        return self.world.service.system(caller)["namespace"]
+        return self.world.service.system.describe(caller)["namespace"]
 
     def at_once(self, *requests):
         """Codes of those that failed, of requests sent side by side."""

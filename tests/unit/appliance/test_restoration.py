@@ -19,7 +19,7 @@ import ddt
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
-from acme_appliance.service import identity
+from acme_appliance.storage import identity
 from tests.unit.appliance import test_identity
 from tests.unit.appliance import world as worlds
 
@@ -31,7 +31,9 @@ class RestorationCase(test_identity.IdentityCase):
         """In a new process, as the command does it; then started again."""
         self.world.service.stop()
         self.world.restart(start=False)
-        report = self.world.service.restore(apply=apply, adopt_into=adopt_into)
+        report = self.world.service.reconciliation.restore(
+            apply=apply, adopt_into=adopt_into
+        )
         if apply:
             self.world.restart()
         return report
@@ -45,7 +47,7 @@ class RestorationCase(test_identity.IdentityCase):
 
     def check_ours(self):
         self.assertEqual(identity.Relation.OURS, self.relation())
-        report = self.world.service.reconcile(False)
+        report = self.world.service.reconciliation.run(False)
         self.assertEqual({}, {k: v for k, v in report.items() if v})
         self.assertEqual({"applied": True}, self.found(self.restored()))
 
@@ -121,11 +123,11 @@ class TestLostDatabase(RestorationCase):
 
     def test_generations_and_events_go_on(self):
         before = self.share(self.share_id)
-        seen = self.world.service.list_events(worlds.ADMIN, 0, 0, 1000)
+        seen = self.world.service.events.read(worlds.ADMIN, 0, 0, 1000)
         self.lose_database()
         self.restored()
         self.make_share()
-        events = self.world.service.list_events(
+        events = self.world.service.events.read(
             worlds.ADMIN, seen["next_after"], 0, 1000
         )["events"]
         self.assertEqual("database.recovered", events[0]["type"])
@@ -160,9 +162,11 @@ class TestLostDatabase(RestorationCase):
         def crash(pool, **given):
             raise worlds.Crash
 
-        self.world.service.core.identities.adopt = crash
+        self.world.service.context.pools.identities.adopt = crash
         with self.assertRaises(worlds.Crash):
-            self.world.service.restore(apply=True, adopt_into=None)
+            self.world.service.reconciliation.restore(
+                apply=True, adopt_into=None
+            )
         self.world.restart()
         self.check_all_is_back(expected)
 
@@ -362,7 +366,9 @@ class TestOlderCopy(RestorationCase):
         )
         before = self.world.state()
         self.world.restart(start=False)
-        report = self.world.service.restore(apply=True, adopt_into=None)
+        report = self.world.service.reconciliation.restore(
+            apply=True, adopt_into=None
+        )
         self.assertIn("another pool", report["skipped_pools"]["gold"])
         self.assertEqual(before["shares"], self.world.state()["shares"])
         self.check_refused("knows another pool")

@@ -170,7 +170,7 @@ class TestCreate(case.ServiceCase):
 
     def test_if_match_wants_it_to_exist(self):
         body = {"name": "x", "size_bytes": MIB}
-        put = self.world.service.put_share
+        put = self.world.service.shares.put
         self.check_problem(
             "precondition.failed",
             lambda: put(worlds.CALLER, ID, body, wait_seconds=9, if_match=1),

@@ -129,7 +129,8 @@ class TestPatch(case.ServiceCase):
             grow_online=False
         )
         self.assertEqual(
-            ["share.volume_file"], self.world.service.system()["features"]
+            ["share.volume_file"],
+            self.world.service.system.describe()["features"],
         )
         self.world.put_access(ID)
         self.check_problem(
@@ -248,7 +249,7 @@ class TestDelete(case.ServiceCase):
     def test_if_match(self):
         id_ = self.make_share()
         made = self.share(id_)["generation"]
-        delete = self.world.service.delete_share
+        delete = self.world.service.shares.delete
         self.check_problem(
             "precondition.failed",
             lambda: delete(worlds.CALLER, id_, wait_seconds=9, if_match=1),
@@ -272,7 +273,7 @@ class TestWithoutVolumeFile(case.ServiceCase):
         self.assertEqual(
             (engines.Owner(64061, 64061), 0o770), (root.owner, root.mode)
         )
-        self.assertEqual([], self.world.service.system()["features"])
+        self.assertEqual([], self.world.service.system.describe()["features"])
 
     def test_file_is_not_known(self):
         self.check_problem(
@@ -312,7 +313,7 @@ class TestWithoutVolumeFile(case.ServiceCase):
             3 * MIB,
             self.world.patch_share(ID, size_bytes=3 * MIB).body["size_bytes"],
         )
-        self.assertEqual([], self.world.service.status()["open_jobs"])
+        self.assertEqual([], self.world.service.system.status()["open_jobs"])
         self.check_problem(
             "share.shrink_refused",
             lambda: self.world.patch_share(ID, size_bytes=MIB),
@@ -344,32 +345,32 @@ class TestNamespaces(case.ServiceCase):
     def test_reads(self):
         service, other = self.world.service, worlds.OTHER
         for code, read in (
-            ("share.not_found", lambda: service.get_share(other, ID)),
+            ("share.not_found", lambda: service.shares.get(other, ID)),
             (
                 "share.not_found",
-                lambda: service.get_access(other, ID, "cmp-1"),
+                lambda: service.access.get(other, ID, "cmp-1"),
             ),
             (
                 "snapshot.not_found",
-                lambda: service.get_snapshot(other, self.kept),
+                lambda: service.snapshots.get(other, self.kept),
             ),
         ):
             self.check_problem(code, read)
         for page in (
-            service.list_shares(other, {}, 10, None),
-            service.list_shares(other, {"labels": {"a": "b"}}, 10, None),
-            service.list_snapshots(other, {"share_id": ID}, 10, None),
-            service.list_jobs(other, {}, 10, None),
+            service.shares.page(other, {}, 10, None),
+            service.shares.page(other, {"labels": {"a": "b"}}, 10, None),
+            service.snapshots.page(other, {"share_id": ID}, 10, None),
+            service.jobs.page(other, {}, 10, None),
         ):
             self.assertEqual([], page.items)
-        events = service.list_events(other, 0, 0, 100)
+        events = service.events.read(other, 0, 0, 100)
         self.assertEqual({"events": [], "next_after": 0}, events)
-        job = service.list_jobs(worlds.CALLER, {}, 1, None).items[0]
+        job = service.jobs.page(worlds.CALLER, {}, 1, None).items[0]
         self.check_problem(
-            "job.not_found", lambda: service.get_job(other, job["id"])
+            "job.not_found", lambda: service.jobs.get(other, job["id"])
         )
         self.check_problem(
-            "job.not_found", lambda: service.cancel_job(other, job["id"])
+            "job.not_found", lambda: service.jobs.cancel(other, job["id"])
         )
 
     def test_changes(self):
@@ -422,7 +423,7 @@ class TestNamespaces(case.ServiceCase):
             {ID, other, mine["id"]},
             {
                 body["id"]
-                for body in self.world.service.list_shares(
+                for body in self.world.service.shares.page(
                     worlds.ADMIN, {}, 10, None
                 ).items
             },
@@ -436,7 +437,7 @@ class TestList(case.ServiceCase):
     settings = {"pools": ("gold", "silver")}
 
     def ids(self, limit=1000, marker=None, **filters):
-        page = self.world.service.list_shares(
+        page = self.world.service.shares.page(
             worlds.CALLER, filters, limit, marker
         )
         return [body["id"] for body in page.items], page.next_marker

@@ -31,7 +31,7 @@ class TestSnapshots(case.ServiceCase):
         return self.world.put_snapshot(self.share_id, ID, **body)
 
     def patch(self, patch, if_match=None):
-        return self.world.service.patch_snapshot(
+        return self.world.service.snapshots.patch(
             worlds.CALLER, ID, patch, wait_seconds=9, if_match=if_match
         ).body
 
@@ -60,7 +60,7 @@ class TestSnapshots(case.ServiceCase):
             done.body,
         )
         self.assertEqual(
-            done.body, self.world.service.get_snapshot(worlds.CALLER, ID)
+            done.body, self.world.service.snapshots.get(worlds.CALLER, ID)
         )
         self.assertEqual(before, self.share(self.share_id))
 
@@ -148,7 +148,7 @@ class TestSnapshots(case.ServiceCase):
         self.check_problem(
             "precondition.failed", lambda: self.patch({"name": "3"}, made)
         )
-        delete = self.world.service.delete_snapshot
+        delete = self.world.service.snapshots.delete
         self.check_problem(
             "precondition.failed",
             lambda: delete(worlds.CALLER, ID, wait_seconds=9, if_match=made),
@@ -162,7 +162,7 @@ class TestSnapshots(case.ServiceCase):
             self.assertIsNone(self.world.delete_snapshot(ID).body)
         self.check_problem(
             "snapshot.not_found",
-            lambda: self.world.service.get_snapshot(worlds.CALLER, ID),
+            lambda: self.world.service.snapshots.get(worlds.CALLER, ID),
         )
         self.assertEqual(set(), self.world.engine.ids(engines.Kind.SNAPSHOT))
         self.assertEqual("available", self.share(clone)["state"])
@@ -179,7 +179,7 @@ class TestSnapshots(case.ServiceCase):
         )
 
         def count(**filters):
-            page = self.world.service.list_snapshots(
+            page = self.world.service.snapshots.page(
                 worlds.CALLER, filters, 10, None
             )
             return len(page.items)
@@ -189,8 +189,8 @@ class TestSnapshots(case.ServiceCase):
         self.assertEqual(2, count(name="n"))
         self.assertEqual(1, count(name="n", share_id=other))
         self.assertEqual(0, count(state="error"))
-        page = self.world.service.list_snapshots(worlds.CALLER, {}, 2, None)
-        rest = self.world.service.list_snapshots(
+        page = self.world.service.snapshots.page(worlds.CALLER, {}, 2, None)
+        rest = self.world.service.snapshots.page(
             worlds.CALLER, {}, 2, page.next_marker
         )
         found = [body["id"] for body in page.items + rest.items]

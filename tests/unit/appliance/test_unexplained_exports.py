@@ -51,9 +51,9 @@ class TestUnexplainedExports(case.ServiceCase):
             self.assertEqual({STRANGER}, self.clients(unknown))
             self.assertEqual({ONE, STRANGER}, self.clients())
         self.assertRegex(" ".join(report.lines()), "2 unexplained exports")
-        self.assertEqual([], self.world.service.readiness())
+        self.assertEqual([], self.world.service.system.readiness())
         self.assertRegex(
-            self.world.service.export_warnings()[0], "concerned: 2"
+            self.world.service.system.export_warnings()[0], "concerned: 2"
         )
 
     def test_an_operator_withdraws_them(self):
@@ -61,13 +61,13 @@ class TestUnexplainedExports(case.ServiceCase):
         self.let_in(unknown)
         self.let_in(self.share_id)
         self.world.restart()
-        report = self.world.service.reconcile(False)
+        report = self.world.service.reconciliation.run(False)
         self.assertEqual(2, len(report["unexplained_exports"]))
         self.assertEqual({ONE, STRANGER}, self.clients())
-        report = self.world.service.reconcile(True)
+        report = self.world.service.reconciliation.run(True)
         self.assertEqual(2, len(report["unexplained_exports"]))
         self.assertEqual({self.share_id: {ONE: "rw"}}, self.exported())
-        self.assertEqual([], self.world.service.export_warnings())
+        self.assertEqual([], self.world.service.system.export_warnings())
 
     def exported(self):
         return self.world.exporter.exported()
@@ -94,7 +94,7 @@ class TestUnexplainedExports(case.ServiceCase):
         self.let_in(self.share_id)
         self.world.restart()
         self.world.put_access(self.share_id, "cmp-9", (STRANGER,))
-        self.assertEqual([], self.world.service.export_warnings())
+        self.assertEqual([], self.world.service.system.export_warnings())
         self.world.delete_access(self.share_id, "cmp-9")
         self.assertEqual({ONE}, self.clients())
 
@@ -104,14 +104,14 @@ class TestUnexplainedExports(case.ServiceCase):
         self.world.restart()
         self.world.delete_share(self.share_id)
         self.assertEqual({}, self.exported())
-        self.assertEqual([], self.world.service.export_warnings())
+        self.assertEqual([], self.world.service.system.export_warnings())
 
     def test_what_somebody_withdrew_by_hand_is_no_problem_any_more(self):
         unknown = worlds.new_id()
         self.let_in(unknown)
         self.world.restart()
         self.world.exporter.withdraw(unknown)
-        self.assertEqual([], self.world.service.export_warnings())
+        self.assertEqual([], self.world.service.system.export_warnings())
 
     def crash(self, request, step):
         def die():
@@ -152,8 +152,8 @@ class TestUnexplainedExports(case.ServiceCase):
         """``status`` runs beside the server, and looks for itself."""
         self.let_in(self.share_id)
         self.world.restart(start=False)
-        self.world.service.compare_exports()
+        self.world.service.reconciliation.compare_exports()
         self.assertRegex(
-            self.world.service.export_warnings()[0], "concerned: 1"
+            self.world.service.system.export_warnings()[0], "concerned: 1"
         )
         self.assertEqual({ONE, STRANGER}, self.clients())

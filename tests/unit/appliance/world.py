@@ -140,7 +140,7 @@ class Calls:
             body.setdefault("size_bytes", MIB)
         body.setdefault("name", "volume")
         return self._done(
-            self.service.put_share(caller, id_, body, wait_seconds=WAIT)
+            self.service.shares.put(caller, id_, body, wait_seconds=WAIT)
         )
 
     def clone(self, type_, source_id, id_=None, **body):
@@ -149,14 +149,14 @@ class Calls:
 
     def patch_share(self, id_, caller=CALLER, if_match=None, **patch):
         return self._done(
-            self.service.patch_share(
+            self.service.shares.patch(
                 caller, id_, patch, wait_seconds=WAIT, if_match=if_match
             )
         )
 
     def delete_share(self, id_, snapshots="fail", caller=CALLER):
         return self._done(
-            self.service.delete_share(
+            self.service.shares.delete(
                 caller, id_, snapshots=snapshots, wait_seconds=WAIT
             )
         )
@@ -165,12 +165,12 @@ class Calls:
         id_ = id_ or new_id()
         body = {"share_id": share_id, "name": "snapshot", **body}
         return self._done(
-            self.service.put_snapshot(caller, id_, body, wait_seconds=WAIT)
+            self.service.snapshots.put(caller, id_, body, wait_seconds=WAIT)
         )
 
     def delete_snapshot(self, id_, caller=CALLER):
         return self._done(
-            self.service.delete_snapshot(caller, id_, wait_seconds=WAIT)
+            self.service.snapshots.delete(caller, id_, wait_seconds=WAIT)
         )
 
     def put_access(
@@ -182,7 +182,7 @@ class Calls:
         caller=CALLER,
     ):
         return self._done(
-            self.service.put_access(
+            self.service.access.put(
                 caller,
                 share_id,
                 holder,
@@ -193,13 +193,13 @@ class Calls:
 
     def delete_access(self, share_id, holder="cmp-1", caller=CALLER):
         return self._done(
-            self.service.delete_access(
+            self.service.access.delete(
                 caller, share_id, holder, wait_seconds=WAIT
             )
         )
 
     def events(self):
-        found = self.service.list_events(ADMIN, 0, 0, 1000)["events"]
+        found = self.service.events.read(ADMIN, 0, 0, 1000)["events"]
         return [event["type"] for event in found]
 
     @staticmethod
@@ -214,17 +214,17 @@ class Calls:
         return {
             "shares": [
                 _settled(body)
-                for body in self.service.list_shares(
+                for body in self.service.shares.page(
                     ADMIN, {}, 1000, None
                 ).items
             ],
             "snapshots": [
                 _settled(body)
-                for body in self.service.list_snapshots(
+                for body in self.service.snapshots.page(
                     ADMIN, {}, 1000, None
                 ).items
             ],
-            "open_jobs": self.service.status()["open_jobs"],
+            "open_jobs": self.service.system.status()["open_jobs"],
         }
 
 

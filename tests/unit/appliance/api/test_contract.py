@@ -19,9 +19,9 @@ import unittest
 import jsonschema
 
 from acme_appliance import problems
+from acme_appliance import types
 from acme_appliance.api import contract
 from acme_appliance.api import routes
-from acme_appliance.service import types
 from tests.unit import test_imports
 
 # What was released: a code never goes, and keeps its status and meaning.

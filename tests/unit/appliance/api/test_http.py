@@ -151,8 +151,8 @@ class HttpTest(base.ApiCase):
         name = "acme_appliance.api.app"
         with (
             unittest.mock.patch.object(
-                self.appliance.service,
-                "get_share",
+                self.appliance.service.shares,
+                "get",
                 side_effect=ZeroDivisionError("secret detail"),
             ),
             self.assertLogs(name, logging.ERROR) as caught,
@@ -178,7 +178,7 @@ class HttpTest(base.ApiCase):
                 unittest.mock.patch.object(
                     self.appliance.database, "read", side_effect=error
                 ),
-                self.assertLogs("acme_appliance.service", logging.WARNING),
+                self.assertLogs("acme_appliance.changes", logging.WARNING),
             ):
                 for client in (self.client, newcomer):
                     reply = client.call("GET", self.path)
@@ -204,8 +204,8 @@ class HttpTest(base.ApiCase):
             with (
                 self.subTest(header=header),
                 unittest.mock.patch.object(
-                    self.appliance.service,
-                    "delete_share",
+                    self.appliance.service.shares,
+                    "delete",
                     side_effect=problems.Problem("share.busy", "It is."),
                 ) as delete,
             ):
@@ -247,7 +247,7 @@ class RoomTest(base.ApiCase):
             raise problems.Problem("share.busy", "It was asked.")
 
         with unittest.mock.patch.object(
-            self.appliance.service, "delete_share", side_effect=nested
+            self.appliance.service.shares, "delete", side_effect=nested
         ):
             self.refused("share.busy", "DELETE", path)
         self.expect(204, "DELETE", path)
@@ -266,7 +266,7 @@ class RoomTest(base.ApiCase):
             return found
 
         with unittest.mock.patch.object(
-            service, "list_events", side_effect=nested
+            service.events, "read", side_effect=nested
         ):
             self.expect(200, "GET", "/v1/events?wait=30")
             self.expect(200, "GET", "/v1/events?wait=30")

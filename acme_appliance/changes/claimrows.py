@@ -1,0 +1,123 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The table of what open jobs touch."""
+
+from collections.abc import Iterable
+from typing import Any
+from typing import Final
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance.changes.claims import Claim
+from acme_appliance.changes.claims import Claims
+from acme_appliance.changes.claims import conflict
+from acme_appliance.changes.claims import Thing
+from acme_appliance.db import models
+from acme_appliance.db import rows
+
+_CLAIM = rows.table(models.JobClaim).c
+#: In place of a claim: this share or snapshot, of this share, names a job.
+_MARK: Final = "mark"
+_IDS: Final = sa.bindparam("ids", None, sa.String, expanding=True)
+
+
+def _marks(model: type[models.Share | models.Snapshot], share_id: str) -> Any:
+    column = rows.table(model).c
+    return sa.select(
+        column.job_id,
+        sa.literal("share"),
+        column[share_id],
+        sa.literal(_MARK),
+    ).where(column.id.in_(_IDS), column.job_id.is_not(None))
+
+
+#: One look at all that may have been left open.
+_LEFT = sa.union_all(
+    sa.select(
+        _CLAIM.job_id, _CLAIM.kind, _CLAIM.object_id, _CLAIM.claim
+    ).where(_CLAIM.object_id.in_(_IDS)),
+    _marks(models.Share, "id"),
+    _marks(models.Snapshot, "share_id"),
+)
+_OF_JOB = sa.select(_CLAIM.kind, _CLAIM.object_id, _CLAIM.claim).where(
+    _CLAIM.job_id == sa.bindparam("id")
+)
+_DELETE = sa.delete(rows.table(models.JobClaim)).where(
+    _CLAIM.job_id == sa.bindparam("id")
+)
+
+
+class Left(NamedTuple):
+    """What was left open where a change is to begin."""
+
+    #: Jobs that claim what the change does, in a way that excludes it.
+    job_ids: set[str]
+    #: By job: the shares that name it, or have a snapshot that does, while
+    #: it claims nothing.
+    marked_shares: dict[str, set[str]]
+
+
+def insert(session: orm.Session, job_id: str, claims: Claims) -> None:
+    """Write what a job touches, in the transaction of its intent."""
+    rows.insert(
+        session,
+        models.JobClaim,
+        *(
+            {
+                "job_id": job_id,
+                "kind": thing.kind,
+                "object_id": thing.id,
+                "claim": claim.value,
+            }
+            for thing, claim in claims.items()
+        ),
+    )
+
+
+def delete(session: orm.Session, job_id: str) -> None:
+    """In the transaction that ends the job."""
+    session.connection().execute(_DELETE, {"id": job_id})
+
+
+def of_job(connection: sa.Connection, job_id: str) -> Claims:
+    return _read(connection.execute(_OF_JOB, {"id": job_id}))
+
+
+def left_open(connection: sa.Connection, claims: Claims) -> Left:
+    """Look where a change is to begin that holds these claims."""
+    ids = [thing.id for thing in claims]
+    claimed: dict[str, list[Any]] = {}
+    marked: dict[str, set[str]] = {}
+    for row in connection.execute(_LEFT, {"ids": ids}):
+        if row.claim == _MARK:
+            marked.setdefault(row.job_id, set()).add(row.object_id)
+        else:
+            claimed.setdefault(row.job_id, []).append(row)
+    return Left(
+        {id_ for id_, its in claimed.items() if conflict(_read(its), claims)},
+        {id_: its for id_, its in marked.items() if id_ not in claimed},
+    )
+
+
+def _read(found: Iterable[Any]) -> Claims:
+    """A claim of an unknown kind is taken for an exclusive one."""
+    return {
+        Thing(row.kind, row.object_id): (
+            Claim.SHARED
+            if row.claim == Claim.SHARED.value
+            else Claim.EXCLUSIVE
+        )
+        for row in found
+    }

@@ -1,0 +1,280 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The journal's rows: one for each job, and what open ones touch.
+
+A job that is queued or running is open: what it was to do is neither done
+nor undone yet. Ended jobs stay as history, see ``retention``.
+"""
+
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
+import dataclasses
+import datetime
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance import views
+from acme_appliance.changes import claimrows
+from acme_appliance.changes import jobrows
+from acme_appliance.changes.claims import Claims
+from acme_appliance.changes.claims import exclusive
+from acme_appliance.changes.claims import share
+from acme_appliance.changes.context import Context
+from acme_appliance.changes.operation import Operation
+from acme_appliance.db import models
+from acme_appliance.db import rows
+from acme_appliance.engines import base as engines
+
+LOG = logging.getLogger(__name__)
+
+Kinds = Mapping[str, type[Operation]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Open:
+    """An open job, without what a broken row may not have."""
+
+    id: str
+    kind: str
+    state: str
+    share_id: str
+    snapshot_id: str | None
+    undo: bool
+    attempts: int
+    attempted_at: datetime.datetime | None
+    last_problem: types.Body | None
+    created_at: datetime.datetime
+
+    @property
+    def problem(self) -> problems.Problem:
+        """What stood in the way of the last attempt."""
+        if self.last_problem is None:
+            return problems.Problem(
+                "engine.unavailable", "Nothing is known of its last attempt."
+            )
+        return problems.Problem.from_dict(self.last_problem)
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether this release could make nothing of it."""
+        return self.problem.code == "job.unreadable"
+
+
+class Entries:
+    """Reads and writes the rows; knows how to build their operations."""
+
+    def __init__(self, context: Context, kinds: Kinds) -> None:
+        self.context = context
+        self._kinds = kinds
+
+    # -- writing
+
+    def add(
+        self,
+        session: orm.Session,
+        intent: types.Intent,
+        claims: Claims,
+        state: types.JobState,
+    ) -> None:
+        """The intent, in the transaction that begins the change."""
+        rows.insert(
+            session,
+            models.Job,
+            {
+                "id": intent.id,
+                "kind": intent.kind,
+                "namespace": intent.namespace,
+                "share_id": intent.share_id,
+                "snapshot_id": intent.snapshot_id,
+                "arguments": dict(intent.arguments),
+                "state": state,
+                "undo": False,
+                "problem": None,
+                "attempts": 0,
+                "attempted_at": None,
+                "last_problem": None,
+                "request_id": intent.request_id,
+                "actor": intent.actor,
+                "created_at": self.context.clock(),
+                "finished_at": None,
+            },
+        )
+        claimrows.insert(session, intent.id, claims)
+
+    def mark(self, job_id: str, **values: object) -> None:
+        """Change an open job's row, in a transaction of its own."""
+        with self.context.database.write() as session:
+            session.execute(
+                sa.update(models.Job)
+                .where(models.Job.id == job_id, jobrows.IS_OPEN)
+                .values(**values)
+            )
+
+    def note_attempt(self, job_id: str, problem: problems.Problem) -> None:
+        """One more attempt failed. The job stays open, noted or not."""
+        try:
+            self.mark(
+                job_id,
+                attempts=models.Job.attempts + 1,
+                attempted_at=self.context.clock(),
+                last_problem=problem.to_dict(),
+            )
+        except sa.exc.SQLAlchemyError as error:
+            LOG.warning("No attempt of job %s is noted: %s", job_id, error)
+
+    def close(
+        self,
+        session: orm.Session,
+        intent: types.Intent,
+        state: types.JobState,
+        problem: problems.Problem | None = None,
+    ) -> None:
+        """The job's end, in the transaction that writes its result."""
+        values: types.Body = {
+            "state": state,
+            "finished_at": self.context.clock(),
+        }
+        if problem is not None:
+            body = problem.to_dict(request_id=intent.request_id)
+            values["problem"] = body
+            end = "cancelled" if state == "cancelled" else "failed"
+            self.context.events.add(
+                session,
+                f"{intent.kind}_{end}",
+                intent,
+                detail={"code": problem.code, "detail": problem.detail},
+            )
+        rows.change(session, models.Job, intent.id, **values)
+        claimrows.delete(session, intent.id)
+
+    def give_up(self, job_id: str, problem: problems.Problem) -> None:
+        """End an open job as failed, whatever it has done."""
+        with self.context.database.write() as session:
+            session.execute(
+                sa.update(models.Job)
+                .where(models.Job.id == job_id, jobrows.IS_OPEN)
+                .values(
+                    state=types.JobState.FAILED,
+                    problem=problem.to_dict(),
+                    finished_at=self.context.clock(),
+                )
+            )
+            claimrows.delete(session, job_id)
+
+    # -- reading
+
+    def view(self, job_id: str) -> types.Body:
+        """The job as clients see it."""
+        with self.context.database.read() as session:
+            (row,) = jobrows.read_all(session, models.Job.id == job_id)
+            return views.job(row)
+
+    def open(self, job_ids: Collection[str] | None = None) -> list[Open]:
+        """The open jobs, of these ids or all, oldest first."""
+        conditions = [jobrows.IS_OPEN]
+        if job_ids is not None:
+            conditions.append(models.Job.id.in_(job_ids))
+        names = [field.name for field in dataclasses.fields(Open)]
+        with self.context.database.read() as session:
+            return [
+                Open(*(getattr(row, name) for name in names))
+                for row in jobrows.read_all(session, *conditions)
+            ]
+
+    def claims(self, job: Open) -> Claims:
+        """What an open job touches; its share, where nothing is written."""
+        with self.context.database.read_rows() as connection:
+            found = claimrows.of_job(connection, job.id)
+        return found or exclusive(share(job.share_id))
+
+    def left_open(self, claims: Claims) -> tuple[list[Open], set[str]]:
+        """What is to be ended before a change with these claims begins.
+
+        :returns: the open jobs, oldest first; and shares that name a job
+            which is not open, or have a snapshot that does.
+        """
+        with self.context.database.read_rows() as connection:
+            left = claimrows.left_open(connection, claims)
+        if not left.job_ids and not left.marked_shares:
+            return [], set()
+        jobs = self.open(left.job_ids | left.marked_shares.keys())
+        for job in jobs:
+            left.marked_shares.pop(job.id, None)
+        return jobs, set().union(*left.marked_shares.values())
+
+    def build(self, job_id: str) -> tuple[Operation, problems.Problem | None]:
+        """An open job's operation, and the problem that it is undone for.
+
+        :raises problems.Problem: ``job.unreadable``: the row names a kind
+            of a later release, or its content is broken.
+        :raises engines.EngineError: the pool is not configured.
+        """
+        try:
+            with self.context.database.read() as session:
+                arguments = session.scalars(
+                    sa.select(models.Job.arguments).where(
+                        models.Job.id == job_id
+                    )
+                ).one()
+                (row,) = jobrows.read_all(session, models.Job.id == job_id)
+            if isinstance(row, jobrows.Mended):
+                raise problems.Problem.from_dict(row.last_problem)
+            return self._build(row, arguments)
+        except (
+            problems.Problem,
+            engines.EngineError,
+            sa.exc.SQLAlchemyError,
+        ):
+            raise
+        except Exception as error:
+            # Whatever a broken row may lead to.
+            reason = f"{type(error).__name__}: {error}"
+            raise jobrows.unreadable(job_id, reason) from error
+
+    def readable(self) -> Iterator[tuple[Open, Operation]]:
+        """The open jobs that can be taken up now."""
+        for job in self.open():
+            try:
+                operation, _ = self.build(job.id)
+            except (problems.Problem, engines.EngineError) as error:
+                LOG.debug("Job %s is passed over: %s", job.id, error)
+            else:
+                yield job, operation
+
+    def _build(
+        self, row: Any, arguments: types.Body
+    ) -> tuple[Operation, problems.Problem | None]:
+        intent = types.Intent(
+            id=row.id,
+            kind=row.kind,
+            namespace=row.namespace,
+            share_id=row.share_id,
+            snapshot_id=row.snapshot_id,
+            arguments=arguments,
+            actor=row.actor,
+            request_id=row.request_id,
+        )
+        operation = self._kinds[row.kind](self.context, intent)
+        if not isinstance(operation.pool, str):
+            raise TypeError("the pool is no name")
+        # Looks at all arguments, and does nothing yet.
+        operation.steps()
+        if not row.undo:
+            return operation, None
+        return operation, problems.Problem.from_dict(row.problem or {})

@@ -1,0 +1,158 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Rows of jobs that may be broken, read so that one stops no other.
+
+A value that is no JSON or no time raises when its row is read. Then each row
+is read alone, column by column. What cannot be read is left out, and the
+job's last problem says so.
+"""
+
+from collections.abc import Iterable
+import datetime
+from types import SimpleNamespace
+from typing import Any
+from typing import Final
+import uuid
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance.db import models
+
+#: What reading a broken row may raise.
+BROKEN: Final = (ValueError, TypeError, LookupError)
+
+_ENDED: Final = sorted(types.ENDED_JOB_STATES)
+_STATE: Final = models.Job.state
+#: The jobs that are open. A state that this release does not know is one of
+#: theirs: nobody knows what such a job has done. "NOT IN" would say the same,
+#: but look at every ended job.
+IS_OPEN: Final = sa.or_(
+    _STATE < _ENDED[0],
+    *(
+        sa.and_(_STATE > low, _STATE < high)
+        for low, high in zip(_ENDED, _ENDED[1:], strict=False)
+    ),
+    _STATE > _ENDED[-1],
+)
+
+#: All but the arguments, which only the one who runs the job reads.
+COLUMNS: Final = tuple(
+    getattr(models.Job, column.key)
+    for column in models.Job.__table__.columns
+    if column.key != "arguments"
+)
+
+#: What a column must have, and what stands in for anything else.
+_EXPECTED: Final[tuple[tuple[str, Any, Any], ...]] = (
+    ("kind", str, "unknown.unknown"),
+    ("undo", bool, False),
+    ("problem", dict | None, None),
+    ("attempts", int, 0),
+    ("attempted_at", datetime.datetime | None, None),
+    ("last_problem", dict | None, None),
+    ("created_at", datetime.datetime, None),
+    ("finished_at", datetime.datetime | None, None),
+)
+
+
+class Mended(SimpleNamespace):
+    """What could be read of a row with faults."""
+
+
+def read_all(
+    session: orm.Session, *conditions: sa.ColumnElement[bool]
+) -> list[Any]:
+    """The jobs for which this holds, in their order."""
+    try:
+        found = session.execute(_select(COLUMNS, conditions)).all()
+    except BROKEN:
+        ids = session.scalars(_select([models.Job.id], conditions)).all()
+        return [read(session, id_) for id_ in ids]
+    return [checked(row) for row in found]
+
+
+def read(session: orm.Session, job_id: str) -> Any:
+    """A job's row with all that can be read of it."""
+    values, faults = {}, []
+    for column in COLUMNS:
+        statement = _select([column], [models.Job.id == job_id])
+        try:
+            values[column.key] = session.scalar(statement)
+        except BROKEN as error:
+            values[column.key] = None
+            faults.append(f"{column.key}: {error}")
+    return _mended(values, faults) or Mended(**values)
+
+
+def checked(row: Any) -> Any:
+    """A row that could be read; where it has values of a wrong kind, one
+    with others in their places."""
+    values = {column.key: getattr(row, column.key) for column in COLUMNS}
+    return _mended(values, []) or row
+
+
+def unreadable(job_id: str, reason: str) -> problems.Problem:
+    return problems.Problem(
+        "job.unreadable",
+        f"The journal's entry {job_id} cannot be read by this release"
+        f" ({reason}). Install the release that wrote it; or stop the"
+        " appliance and close the entry: acme-appliance reconcile --apply"
+        f" --close-job {job_id}",
+    )
+
+
+def _select(
+    columns: Iterable[Any], conditions: Iterable[sa.ColumnElement[bool]]
+) -> sa.Select[Any]:
+    return sa.select(*columns).where(*conditions).order_by(models.Job.id)
+
+
+def _mended(values: types.Body, faults: list[str]) -> Mended | None:
+    """A row without faults; None: it has none."""
+    faulty = {fault.partition(":")[0] for fault in faults}
+    for name, kind, instead in _EXPECTED:
+        if not isinstance(values[name], kind):
+            if name not in faulty:
+                faults.append(f"{name}: {values[name]!r}")
+            values[name] = instead
+    if not _is_problem(values["last_problem"]):
+        faults.append(f"last_problem: {values['last_problem']!r}")
+        values["last_problem"] = None
+    if values["state"] not in set(types.JobState):
+        faults.append(f"state: {values['state']!r}")
+    if not faults:
+        return None
+    if values["created_at"] is None:
+        values["created_at"] = _time_of(values["id"])
+    if values["state"] not in types.ENDED_JOB_STATES:
+        problem = unreadable(values["id"], "; ".join(faults))
+        values["last_problem"] = problem.to_dict()
+    return Mended(**values)
+
+
+def _is_problem(body: types.Body | None) -> bool:
+    try:
+        return body is None or bool(problems.Problem.from_dict(body))
+    except BROKEN:
+        return False
+
+
+def _time_of(id_: str) -> datetime.datetime:
+    """When an id was made: ids of version 7 begin with it."""
+    milliseconds = uuid.UUID(id_).int >> 80
+    return datetime.datetime.fromtimestamp(
+        milliseconds / 1000, tz=datetime.UTC
+    )

@@ -1,0 +1,439 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The journal: what was decided is finished or undone, whatever happens.
+
+One change goes through these steps, in this order:
+
+1. the intent (a job's row) and the state that clients may see meanwhile are
+   committed;
+2. the operation's steps act on storage and exports, each idempotent;
+3. the operation settles: what the steps did is on disk;
+4. the result, its event and the job's end are committed;
+5. only then does the caller get an answer.
+
+If a step fails, all steps are undone, in reverse, and the intent is
+withdrawn. Where that fails too, or where there is no way back, the job stays
+open, with its direction and its last problem: it is taken up again by the
+next change of the share, at the next start, by the timer of ``openjobs``
+and by ``acme-appliance reconcile --apply``.
+"""
+
+import collections
+from collections.abc import Callable
+from collections.abc import Sequence
+from concurrent import futures
+import logging
+import threading
+from typing import Final
+
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance.changes import entries
+from acme_appliance.changes import failures
+from acme_appliance.changes import queue
+from acme_appliance.changes.context import Context
+from acme_appliance.changes.deadline import Deadline
+from acme_appliance.changes.operation import Operation
+from acme_appliance.changes.operation import Work
+from acme_appliance.storage import workers
+
+LOG = logging.getLogger(__name__)
+
+#: A stop waits so long for changes that are at work.
+STOP_SECONDS: Final = 60.0
+
+
+class _Run:
+    """One operation at work, or waiting for a worker."""
+
+    def __init__(self, operation: Operation, ticket: queue.Ticket) -> None:
+        self.operation = operation
+        self.ticket = ticket
+        #: No worker was free when it came.
+        self.queued = False
+        #: By a worker, or by whoever cancels it: it is theirs alone.
+        self.taken = False
+        #: The ticket is this run's to release, once.
+        self.holds = True
+        self.future: futures.Future[types.Done] = futures.Future()
+
+
+class Journal:
+    """Runs operations, and finishes those that were cut off."""
+
+    def __init__(self, context: Context, kinds: entries.Kinds) -> None:
+        self.context = context
+        self.entries = entries.Entries(context, kinds)
+        self._workers = workers.Workers(context.settings.workers)
+        self._lock = threading.Lock()
+        self._runs: dict[str, _Run] = {}
+        #: Work without a job, by pool: it takes up workers too.
+        self._performing: collections.Counter[str] = collections.Counter()
+        self._stopped = threading.Event()
+
+    # -- new work
+
+    def submit(
+        self,
+        operation: Operation,
+        ticket: queue.Ticket,
+        deadline: Deadline,
+    ) -> types.Done | types.Accepted:
+        """Make a change; the ticket is released when it is made.
+
+        :raises problems.Problem: it failed and was undone, or it stays
+            open and is taken up later; or it was cancelled.
+        """
+        run = _Run(operation, ticket)
+        try:
+            self._register(run)
+            self._open(run)
+            self._workers.submit(operation.pool, self._work, run)
+        except BaseException:
+            self._forget(run)
+            raise
+        if workers.wait(run.future, deadline.remaining()):
+            return run.future.result()
+        return types.Accepted(self.entries.view(operation.intent.id))
+
+    def perform(
+        self,
+        work: Work,
+        ticket: queue.Ticket,
+        deadline: Deadline,
+    ) -> types.Done:
+        """Do work without a job; the ticket is released when it is done.
+
+        :raises problems.Problem: ``share.busy``: it goes on, and takes
+            longer than the request waits.
+        """
+        with self._lock:
+            self._performing[work.pool] += 1
+        try:
+            future = self._workers.submit(
+                work.pool, self._perform, work, ticket
+            )
+        except BaseException:
+            self._performed(work, ticket)
+            raise
+        if workers.wait(future, deadline.remaining()):
+            return future.result()
+        raise problems.Problem(
+            "share.busy",
+            "What this request asks for is being done; it takes longer than"
+            " the request would wait. Send it again.",
+        )
+
+    def _perform(self, work: Work, ticket: queue.Ticket) -> types.Done:
+        try:
+            return work.do()
+        finally:
+            self._performed(work, ticket)
+
+    def _performed(self, work: Work, ticket: queue.Ticket) -> None:
+        with self._lock:
+            self._performing[work.pool] -= 1
+        self.context.queue.release(ticket)
+
+    def is_running(self, job_id: str) -> bool:
+        """Whether a request's job is at work, or waits for a worker."""
+        return job_id in self._runs
+
+    def wait(self, job_id: str, timeout_seconds: float) -> bool:
+        """Return at the time-out, or earlier if the job's run has ended.
+
+        A job that stays open has no run: nobody can say when it ends.
+        False: the service stops, and waiting is of no use.
+        """
+        run = self._runs.get(job_id)
+        if run is None:
+            return not self._stopped.wait(timeout_seconds)
+        workers.wait(run.future, timeout_seconds)
+        return True
+
+    def cancel(self, job_id: str) -> bool:
+        """Withdraw a job that no worker has taken up; False: too late."""
+        run = self._runs.get(job_id)
+        if run is None or not run.queued or not self._take(run):
+            return False
+        problem = problems.Problem(
+            "job.cancelled", "The job was cancelled before it began."
+        )
+        try:
+            self._abandon(run.operation, problem, types.JobState.CANCELLED)
+        except BaseException:
+            self._put_back(run)
+            raise
+        self._forget(run)
+        run.future.set_exception(problem)
+        self.context.events.announce()
+        return True
+
+    def stop(self) -> None:
+        """Wait for what is being done; nothing can be submitted then.
+
+        What takes too long ends with the process, and is taken up by the
+        next one.
+        """
+        self._stopped.set()
+        self._workers.stop(STOP_SECONDS)
+
+    # -- the work itself, in a worker's thread
+
+    def _work(self, run: _Run) -> None:
+        if not self._take(run):
+            return
+        try:
+            if run.queued:
+                self.entries.mark(
+                    run.operation.intent.id, state=types.JobState.RUNNING
+                )
+            done = self._forward(run.operation)
+        except BaseException as error:
+            # Also what is no Exception: whoever waits must be told.
+            self._forget(run)
+            run.future.set_exception(error)
+        else:
+            self._forget(run)
+            run.future.set_result(done)
+
+    def _take(self, run: _Run) -> bool:
+        """Only one gets it: what is being cancelled must not begin."""
+        with self._lock:
+            taken, run.taken = run.taken, True
+        return not taken
+
+    def _put_back(self, run: _Run) -> None:
+        """It could not be cancelled, so it is to be done after all."""
+        with self._lock:
+            run.taken = False
+        # A worker may have passed it by meanwhile; one is enough.
+        self._workers.submit(run.operation.pool, self._work, run)
+
+    def _forward(self, operation: Operation) -> types.Done:
+        try:
+            self._act(operation)
+        except Exception as error:
+            problem = failures.to_problem(error)
+            if operation.undoable:
+                answer = self._back(operation, problem)
+            else:
+                answer = self._leave_open(operation, problem)
+            raise answer from error
+        return self._commit(operation)
+
+    def _act(self, operation: Operation) -> None:
+        for step in operation.steps():
+            self._step(operation, step.name, step.do)
+        self._step(operation, "settle", operation.settle)
+
+    def _commit(self, operation: Operation) -> types.Done:
+        """A failure here leaves the job open, to be finished later."""
+        intent = operation.intent
+        try:
+            self.context.on_step(intent.id, "result:before")
+            done = self.context.database.run(
+                lambda session: self._finish(session, operation)
+            )
+        except Exception as error:
+            problem = failures.to_problem(error)
+            raise self._leave_open(operation, problem) from error
+        self.context.events.announce()
+        self.context.on_step(intent.id, "result:after")
+        return done
+
+    def _finish(
+        self, session: orm.Session, operation: Operation
+    ) -> types.Done:
+        done = operation.finish(session)
+        self.entries.close(session, operation.intent, types.JobState.SUCCEEDED)
+        return done
+
+    def _back(
+        self, operation: Operation, problem: problems.Problem
+    ) -> problems.Problem:
+        """Undo, and write that down. Returns what to tell the caller."""
+        try:
+            self._undo(operation, problem)
+        except Exception as error:
+            return self._leave_open(operation, failures.to_problem(error))
+        self.context.events.announce()
+        self.context.on_step(operation.intent.id, "undone:after")
+        return problem
+
+    def _undo(self, operation: Operation, problem: problems.Problem) -> None:
+        intent = operation.intent
+        body = problem.to_dict(request_id=intent.request_id)
+        # From here on a restart undoes it too, even where it could by
+        # then have gone forward.
+        self.entries.mark(intent.id, undo=True, problem=body)
+        for step in reversed(operation.steps()):
+            self._step(operation, f"undo {step.name}", step.undo)
+        self._step(operation, "undo settle", operation.settle)
+        self._abandon(operation, problem, types.JobState.FAILED)
+
+    def _abandon(
+        self,
+        operation: Operation,
+        problem: problems.Problem,
+        state: types.JobState,
+    ) -> None:
+        with self.context.database.write() as session:
+            operation.abandon(session, problem)
+            self.entries.close(session, operation.intent, state, problem)
+
+    def _leave_open(
+        self, operation: Operation, problem: problems.Problem
+    ) -> problems.Problem:
+        """Note the attempt. Returns what to tell the caller."""
+        intent = operation.intent
+        LOG.warning(
+            "Job %s, %s of share %s, stays open: %s",
+            intent.id,
+            operation.kind,
+            intent.share_id,
+            problem,
+        )
+        self.entries.note_attempt(intent.id, problem)
+        return still_open(intent.id, problem)
+
+    def _step(
+        self, operation: Operation, name: str, act: Callable[[], None]
+    ) -> None:
+        job_id = operation.intent.id
+        self.context.on_step(job_id, f"{name}:before")
+        act()
+        self.context.on_step(job_id, f"{name}:after")
+
+    # -- jobs that were cut off
+
+    def take_up(
+        self,
+        jobs: Sequence[entries.Open],
+        ticket: queue.Ticket,
+        settle: Callable[[], None],
+    ) -> futures.Future[None]:
+        """Finish or undo open jobs, in their order.
+
+        :param ticket: holds what they touch; released when the future is
+            done. A job that is open then has its problem noted.
+        :param settle: is called last, in the pool's thread: a share may
+            name a job that is not there.
+        """
+        built = []
+        try:
+            for job in jobs:
+                try:
+                    built.append(self.entries.build(job.id))
+                except Exception as error:
+                    problem = failures.to_problem(error)
+                    LOG.error("Job %s is set aside: %s", job.id, problem)
+                    self.entries.note_attempt(job.id, problem)
+            pool = built[0][0].pool if built else self.context.pools.default
+            return self._workers.submit(
+                pool, self._resume_all, built, ticket, settle
+            )
+        except BaseException:
+            self.context.queue.release(ticket)
+            raise
+
+    def _resume_all(
+        self,
+        built: Sequence[tuple[Operation, problems.Problem | None]],
+        ticket: queue.Ticket,
+        settle: Callable[[], None],
+    ) -> None:
+        try:
+            for operation, problem in built:
+                self._resume(operation, problem)
+            settle()
+        finally:
+            self.context.queue.release(ticket)
+
+    def _resume(
+        self, operation: Operation, undone_for: problems.Problem | None
+    ) -> None:
+        LOG.info(
+            "%s job %s, %s of share %s",
+            "Finishing" if undone_for is None else "Undoing",
+            operation.intent.id,
+            operation.kind,
+            operation.intent.share_id,
+        )
+        try:
+            operation.check()
+        except Exception as error:
+            self._leave_open(operation, failures.to_problem(error))
+            return
+        if undone_for is not None:
+            self._back(operation, undone_for)
+            return
+        try:
+            self._forward(operation)
+        except problems.Problem as problem:
+            LOG.warning("Job %s: %s", operation.intent.id, problem)
+
+    # -- rows
+
+    def _register(self, run: _Run) -> None:
+        pool = run.operation.pool
+        with self._lock:
+            ahead = sum(
+                other.operation.pool == pool for other in self._runs.values()
+            )
+            ahead += self._performing[pool]
+            run.queued = ahead >= self.context.settings.workers
+            self._runs[run.operation.intent.id] = run
+
+    def _open(self, run: _Run) -> None:
+        intent = run.operation.intent
+        state = types.JobState.RUNNING
+        if run.queued:
+            state = types.JobState.QUEUED
+
+        def begin(session: orm.Session) -> None:
+            self.entries.add(session, intent, run.ticket.claims, state)
+            run.operation.begin(session)
+
+        self.context.on_step(intent.id, "intent:before")
+        self.context.database.run(begin)
+        self.context.on_step(intent.id, "intent:after")
+
+    def _forget(self, run: _Run) -> None:
+        """Release the share, after the last word about it is on disk.
+
+        Also where the run was never registered: or nothing would ever
+        release its share.
+        """
+        with self._lock:
+            self._runs.pop(run.operation.intent.id, None)
+            holds, run.holds = run.holds, False
+        if holds:
+            self.context.queue.release(run.ticket)
+
+
+def still_open(job_id: str, problem: problems.Problem) -> problems.Problem:
+    """What a caller is told while a job is neither done nor undone.
+
+    It may pass, so the same request may be sent again.
+    """
+    if problem.code == "job.unreadable":
+        return problem
+    code = problem.code if problem.row.retryable else "engine.unavailable"
+    return problems.Problem(
+        code,
+        f"{problem.detail} Job {job_id} stays open and is tried again.",
+        retry_after_seconds=5,
+    )

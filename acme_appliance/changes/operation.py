@@ -1,0 +1,138 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The interface of a change that the journal runs."""
+
+import abc
+from collections.abc import Callable
+import dataclasses
+import secrets
+import time
+from typing import ClassVar
+import uuid
+
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance.changes.context import Context
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """``do`` may be called again after it was cut off; ``undo`` may be
+    called whether or not ``do`` ever was."""
+
+    name: str
+    do: Callable[[], None]
+    undo: Callable[[], None] = _nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Work in a pool, or on its exports, that needs no journal: cut off
+    anywhere, the same request makes it good.
+
+    :param do: called in one of the pool's workers, with all held that the
+        request claims.
+    """
+
+    pool: str
+    do: Callable[[], types.Done]
+
+
+class Operation(abc.ABC):
+    """One kind of change. Built from its intent alone, so that a restart
+    builds the very same."""
+
+    kind: ClassVar[str]
+    #: False: there is no way back (deletes, revokes). After a failure the
+    #: job stays open and goes forward again later.
+    undoable: ClassVar[bool] = True
+
+    def __init__(self, context: Context, intent: types.Intent) -> None:
+        self.context = context
+        self.intent = intent
+
+    @property
+    def pool(self) -> str:
+        """The pool that the operation works in."""
+        pool: str = self.intent.arguments["pool"]
+        return pool
+
+    def check(self) -> None:
+        """Look whether it is of any use to take it up again now.
+
+        :raises engines.EngineError: the pool cannot be used.
+        """
+        self.context.pools.check(self.pool)
+
+    @abc.abstractmethod
+    def begin(self, session: orm.Session) -> None:
+        """Write what clients see while the change is being made."""
+
+    @abc.abstractmethod
+    def steps(self) -> list[Step]:
+        """What is to be done."""
+
+    @abc.abstractmethod
+    def finish(self, session: orm.Session) -> types.Done:
+        """Write the result and its event, and touch no storage: all
+        other changes wait for this transaction."""
+
+    @abc.abstractmethod
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        """Write what was before: every step was undone, or none begun."""
+
+    def settle(self) -> None:
+        """Have on disk what steps, or their undoing, have done."""
+        self.context.pools.sync(self.pool)
+
+
+#: What a request comes to: a change for the journal, work that needs no
+#: journal, or an answer at once.
+Decision = Operation | Work | types.Done
+
+
+def new_id() -> str:
+    """A UUID of version 7: ids sort by the time they were made."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = milliseconds << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def new_intent(
+    caller: types.Caller,
+    kind: str,
+    share_id: str,
+    *,
+    namespace: str,
+    arguments: types.Body,
+    snapshot_id: str | None = None,
+) -> types.Intent:
+    """An intent of this caller, with an id of its own."""
+    return types.Intent(
+        id=new_id(),
+        kind=kind,
+        namespace=namespace,
+        share_id=share_id,
+        snapshot_id=snapshot_id,
+        arguments=arguments,
+        actor=caller.name,
+        request_id=caller.request_id,
+    )

@@ -1,0 +1,52 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The states of shares and snapshots, and how one follows another.
+
+``error`` means that the data is proven to be gone, or was never whole: the
+pool can be used, and the subvolume or its file is not there. It is looked
+at again at each start. Any state may be followed by ``deleting``.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from acme_appliance.db import models
+from acme_appliance.types import State
+
+#: From a state to those that may follow it. A change that is undone goes
+#: back to the state before it.
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.CREATING: frozenset({State.AVAILABLE, State.ERROR, State.DELETING}),
+    State.AVAILABLE: frozenset(
+        {State.EXTENDING, State.DEGRADED, State.ERROR, State.DELETING}
+    ),
+    State.DEGRADED: frozenset(
+        {State.EXTENDING, State.AVAILABLE, State.ERROR, State.DELETING}
+    ),
+    State.EXTENDING: frozenset(
+        {State.AVAILABLE, State.DEGRADED, State.ERROR, State.DELETING}
+    ),
+    State.DELETING: frozenset({State.AVAILABLE, State.DEGRADED, State.ERROR}),
+    State.ERROR: frozenset({State.AVAILABLE, State.DEGRADED, State.DELETING}),
+}
+
+
+def move(row: models.Share | models.Snapshot, state: State) -> None:
+    """Give a row its next state; the one that it has is always allowed.
+
+    :raises ValueError: the table does not allow it: a fault in the code.
+    """
+    before = State(row.state)
+    if state != before and state not in TRANSITIONS[before]:
+        raise ValueError(f"{row.id} cannot go from {before} to {state}")
+    row.state = state

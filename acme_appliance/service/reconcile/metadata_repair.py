@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Metadata that is missing or old in a pool, and its repair.
+
+It is missing for what an earlier release made, and old where a crash came
+between a change of the database alone and the metadata of that change.
+"""
+
+from collections.abc import Iterator
+import logging
+from typing import Any
+from typing import Final
+
+import sqlalchemy as sa
+
+from acme_appliance.changes.context import Context
+from acme_appliance.changes.runner import Runner
+from acme_appliance.db import models
+from acme_appliance.engines import base as engines
+from acme_appliance.service import descriptions
+
+LOG = logging.getLogger(__name__)
+
+_PROGRESS: Final = 2_000
+
+
+def compare(runner: Runner, pool: str, *, apply: bool) -> list[str]:
+    """The shares and snapshots whose metadata is not what the database
+    says, ``pool/id``; with ``apply`` it is written.
+
+    What has an open job is left alone: its job writes the metadata.
+    :raises engines.EngineError: the pool cannot be used.
+    """
+    context = runner.context
+    found: list[str] = []
+    for kind, row in _differences(context, pool):
+        reference = engines.Reference(kind, row.id)
+        if apply:
+            with runner.holding(row.share_id):
+                _write(context, pool, reference)
+        found.append(f"{pool}/{reference.id}")
+        if apply and len(found) % _PROGRESS == 0:
+            LOG.info("Pool %s: wrote metadata of %s", pool, len(found))
+    if apply and found:
+        context.pools.sync(pool)
+    return found
+
+
+def _write(context: Context, pool: str, reference: engines.Reference) -> None:
+    """Write the metadata of one whose share is held, and may be gone."""
+    for row in _rows(context, pool, reference.kind, reference.id):
+        metadata = descriptions.of(row, reference.kind)
+        context.pools.engine(pool).metadata.write(reference, metadata)
+
+
+def _differences(
+    context: Context, pool: str
+) -> Iterator[tuple[engines.Kind, Any]]:
+    store = context.pools.engine(pool).metadata
+    for kind in engines.Kind:
+        described = store.ids(kind)
+        for row in _rows(context, pool, kind):
+            reference = engines.Reference(kind, row.id)
+            there = store.read(reference) if row.id in described else None
+            if not descriptions.same(there, descriptions.of(row, kind)):
+                yield kind, row
+
+
+def _rows(
+    context: Context, pool: str, kind: engines.Kind, id_: str | None = None
+) -> list[Any]:
+    table: Any = models.Share
+    if kind == engines.Kind.SNAPSHOT:
+        table = models.Snapshot
+    columns = [getattr(table, name) for name in descriptions.columns(kind)]
+    if kind == engines.Kind.SHARE:
+        columns.append(table.id.label("share_id"))
+    statement = sa.select(*columns).where(
+        table.pool == pool, table.job_id.is_(None)
+    )
+    if id_ is not None:
+        statement = statement.where(table.id == id_)
+    with context.database.read() as session:
+        return list(session.execute(statement).all())

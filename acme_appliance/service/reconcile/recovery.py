@@ -1,0 +1,248 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""After a stop: finish the journal's open entries, and compare everything.
+
+The repair at start only adds. It finishes what the journal knows, and it
+exports what the access rules say. What it cannot explain, it reports and
+leaves alone: a subvolume, or a client that has access without a rule. That
+may be somebody's only copy, or a guest's disk, and the database may be what
+is wrong. Exports without a rule go when an operator says so
+(``acme-appliance reconcile --apply``); subvolumes are never deleted.
+"""
+
+from collections.abc import Sequence
+from concurrent import futures
+import functools
+from typing import Any
+
+import sqlalchemy as sa
+
+from acme_appliance import types
+from acme_appliance.changes import openjobs
+from acme_appliance.changes.runner import Runner
+from acme_appliance.db import models
+from acme_appliance.engines import base as engines
+from acme_appliance.exporters import base as exporters
+from acme_appliance.service import access
+from acme_appliance.service.reconcile import comparison
+from acme_appliance.service.reconcile.reports import Report
+from acme_appliance.storage import workers
+
+
+class Recovery:
+    """Run once at start, and its comparison whenever an operator asks.
+
+    At start all changes are refused until exports are as they should be and
+    open jobs were taken up; the pools are compared after that, beside
+    changes. The command that repairs has the lock of the process that
+    serves. One that only looks, beside that process, may see changes that
+    are under way.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.journal = runner.journal
+        self.context = runner.context
+        self.open_jobs = openjobs.OpenJobs(runner)
+        self.comparison = comparison.Comparison(runner)
+        #: Pools whose exports the start has left alone.
+        self._left: set[str] = set()
+
+    def start(self) -> Report:
+        """Finish or undo what was cut off, and add exports that are missing.
+
+        :raises identity.Mismatch: the database is not that of the pools;
+            nothing was done.
+        """
+        self.context.generations.reserve()
+        report = Report(applied=True)
+        report.unusable_pools = self.context.pools.check_identities()
+        self._left = set(report.unusable_pools)
+        if self.journal.entries.open():
+            # Before a change of a share's rules is finished: it exports
+            # the share to the clients of its rules only.
+            self.compare_exports()
+        self.open_jobs.take_up_all()
+        self._note_jobs(report)
+        self._reconcile_exports(report, remove=False)
+        return report
+
+    def compare_pool(self, pool: str) -> Report:
+        """Compare and repair one pool, beside changes.
+
+        :raises engines.EngineError: it cannot be used.
+        :raises problems.Problem: a share in it is busy for too long.
+        """
+        report = self.comparison.compare(pool, apply=True)
+        if pool in self._left:
+            self._export_again(pool)
+            self._left.discard(pool)
+        return report
+
+    def reconcile(self, apply: bool, close_jobs: Sequence[str]) -> Report:
+        """Compare everything, for an operator.
+
+        :param apply: finish or undo what is open, correct the states of
+            shares, and make exports what the access rules say; that
+            withdraws those that no rule explains.
+        :param close_jobs: open jobs to be given up first.
+        :raises identity.Mismatch: with ``apply``; nothing was done.
+        """
+        if apply:
+            self.context.pools.check_identities()
+        for job_id in close_jobs:
+            self.open_jobs.close(job_id)
+        if apply:
+            self.open_jobs.take_up_all()
+        report = Report(applied=apply)
+        self._note_jobs(report)
+        self._compare_pools(report)
+        self._left = set(report.unusable_pools)
+        self._reconcile_exports(report, remove=apply)
+        if apply:
+            self.context.exports.unexplained = {}
+        return report
+
+    def _note_jobs(self, report: Report) -> None:
+        for job in self.journal.entries.open():
+            if job.unreadable:
+                report.unreadable_jobs[job.id] = job.problem.detail
+            else:
+                report.open_jobs.append(job.id)
+
+    # -- pools
+
+    def _compare_pools(self, report: Report) -> None:
+        """All at the same time; one that hangs is left behind."""
+        threads = workers.Workers(most=1)
+        running = {
+            pool: threads.submit(
+                pool,
+                functools.partial(
+                    self.comparison.compare, pool, apply=report.applied
+                ),
+            )
+            for pool in self.context.pools
+        }
+        for pool, future in running.items():
+            try:
+                report.add(self._result(pool, future))
+            except engines.EngineError as error:
+                report.unusable_pools[pool] = str(error)
+        threads.stop(0)
+
+    def _result(self, pool: str, future: "futures.Future[Report]") -> Report:
+        """:raises engines.EngineError: the pool cannot be used, any more."""
+        while not workers.wait(future, self.context.settings.answer_seconds):
+            obstacles = self.context.pools.watches[pool].obstacles()
+            if obstacles:
+                raise engines.Unavailable(f"the pool {pool}: {obstacles[0]}")
+        return future.result()
+
+    # -- exports
+
+    def _reconcile_exports(self, report: Report, *, remove: bool) -> None:
+        wanted = self._wanted_exports()
+        differences = self.context.exports.exporter.reconcile(
+            [(share, clients) for _, share, clients in wanted],
+            apply=report.applied,
+            remove=remove,
+            leave={
+                share.id for pool, share, _ in wanted if pool in self._left
+            },
+        )
+        self._note_unexplained(differences)
+        report.export_differences = [
+            _plain(each) for each in differences if each.is_lacking
+        ]
+        report.unexplained_exports = [
+            {"share_id": share_id, "clients": dict(clients)}
+            for share_id, clients in self.context.exports.unexplained.items()
+        ]
+
+    def _export_again(self, pool: str) -> None:
+        """Add the exports of a pool that the start has left alone."""
+        shares = {s.id for p, s, _ in self._wanted_exports() if p == pool}
+        if not shares:
+            return
+        with self.runner.holding(*shares):
+            # The rules may be others by now.
+            self.context.exports.exporter.reconcile(
+                [
+                    (share, clients)
+                    for _, share, clients in self._wanted_exports()
+                    if share.id in shares
+                ],
+                apply=True,
+            )
+
+    def compare_exports(self) -> None:
+        """Find the exports that no access rule explains; change nothing."""
+        wanted = [(share, c) for _, share, c in self._wanted_exports()]
+        self._note_unexplained(
+            self.context.exports.exporter.reconcile(wanted, apply=False)
+        )
+
+    def _note_unexplained(
+        self, differences: Sequence[exporters.Difference]
+    ) -> None:
+        """Remember what changes of access rules must leave alone."""
+        jobs = self._clients_of_open_jobs()
+        self.context.exports.unexplained = {
+            each.share_id: each.unexplained
+            for each in differences
+            if each.unexplained
+        }
+        for share_id, clients in jobs.items():
+            self.context.exports.explain(share_id, clients)
+
+    def _clients_of_open_jobs(self) -> dict[str, list[str]]:
+        """Clients that an unfinished grant may have let in."""
+        return {
+            job.share_id: operation.intent.arguments["rule"]["clients"]
+            for job, operation in self.journal.entries.readable()
+            if job.kind == access.PutAccess.kind
+        }
+
+    def _wanted_exports(
+        self,
+    ) -> list[tuple[str, exporters.ExportedShare, exporters.Clients]]:
+        """With their pools. Plain rows: there may be very many."""
+        share, rule = models.Share, models.AccessRule
+        statement = sa.select(
+            share.id,
+            share.pool,
+            share.file,
+            rule.holder,
+            rule.clients,
+            rule.level,
+        ).join(rule, rule.share_id == share.id)
+        rows: dict[str, list[Any]] = {}
+        with self.context.database.read() as session:
+            for row in session.execute(statement):
+                if row.pool in self.context.pools:
+                    rows.setdefault(row.id, []).append(row)
+        wanted = []
+        for first, *more in rows.values():
+            rules = access.rules_of([first, *more])
+            exported = access.exported_share(self.context, first, rules)
+            wanted.append((first.pool, exported, exporters.clients_of(rules)))
+        return wanted
+
+
+def _plain(difference: exporters.Difference) -> types.Body:
+    return {
+        "share_id": difference.share_id,
+        "wanted": dict(difference.wanted),
+        "found": dict(difference.found),
+    }

@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a comparison of database, pools and exports found."""
+
+import dataclasses
+from typing import Any
+
+from acme_appliance import types
+
+
+@dataclasses.dataclass
+class Report:
+    """What a comparison found; ``pool/id`` for things in a pool."""
+
+    #: In the database, not in the pool.
+    missing_shares: list[str] = dataclasses.field(default_factory=list)
+    missing_snapshots: list[str] = dataclasses.field(default_factory=list)
+    #: The share is there, its volume file is not as it should be.
+    damaged_shares: list[str] = dataclasses.field(default_factory=list)
+    #: The volume file takes more space than the share has: a client has
+    #: made it longer.
+    oversized_shares: list[str] = dataclasses.field(default_factory=list)
+    #: In the pool, not in the database.
+    unknown_shares: list[str] = dataclasses.field(default_factory=list)
+    unknown_snapshots: list[str] = dataclasses.field(default_factory=list)
+    #: ``{share_id, wanted, found}``: something was missing or had other
+    #: options; repaired if ``applied``.
+    export_differences: list[types.Body] = dataclasses.field(
+        default_factory=list
+    )
+    #: ``{share_id, clients}``: clients that have access, now or after a
+    #: restart of the machine, and that no access rule explains.
+    unexplained_exports: list[types.Body] = dataclasses.field(
+        default_factory=list
+    )
+    #: The metadata in the pool was missing or old; written if ``applied``.
+    old_metadata: list[str] = dataclasses.field(default_factory=list)
+    #: Parts of a share or snapshot whose create failed; to be deleted.
+    unfinished_creates: list[str] = dataclasses.field(default_factory=list)
+    #: Ids of jobs that can neither be finished nor undone yet.
+    open_jobs: list[str] = dataclasses.field(default_factory=list)
+    #: Open jobs that this release cannot read: id to reason.
+    unreadable_jobs: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: Pools that could not be looked at, with the reason.
+    unusable_pools: dict[str, str] = dataclasses.field(default_factory=dict)
+    applied: bool = False
+
+    def add(self, other: "Report") -> None:
+        """Take in what was found of another pool."""
+        for field in dataclasses.fields(self):
+            mine, theirs = (getattr(r, field.name) for r in (self, other))
+            if isinstance(mine, dict):
+                mine.update(theirs)
+            elif isinstance(mine, list):
+                mine.extend(theirs)
+
+    def lines(self) -> list[str]:
+        """What was found, for a log: a line for each kind; [] is well."""
+        found = dataclasses.asdict(self)
+        del found["applied"]
+        return [
+            f"{len(each)} {name.replace('_', ' ')}, such as {_example(each)}"
+            for name, each in found.items()
+            if each
+        ]
+
+
+def _example(found: list[Any] | dict[str, Any]) -> str:
+    first = next(iter(found))
+    return (
+        f"{first}: {found[first]}" if isinstance(found, dict) else f"{first}"
+    )

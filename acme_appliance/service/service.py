@@ -1,0 +1,158 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""All use cases of one appliance, and its start and stop."""
+
+from collections.abc import Mapping
+import functools
+import logging
+from typing import Final
+
+from acme_appliance import types
+from acme_appliance.changes import background
+from acme_appliance.changes import context
+from acme_appliance.changes import failures
+from acme_appliance.changes import journal
+from acme_appliance.changes import openjobs
+from acme_appliance.changes import operation
+from acme_appliance.changes.runner import Runner
+from acme_appliance.db.session import Database
+from acme_appliance.engines import base as engines
+from acme_appliance.exporters import base as exporters
+from acme_appliance.service import access
+from acme_appliance.service import snapshots
+from acme_appliance.service.events import Events
+from acme_appliance.service.jobs import Jobs
+from acme_appliance.service.pools import PoolFigures
+from acme_appliance.service.reconcile import comparison
+from acme_appliance.service.reconcile import reports
+from acme_appliance.service.reconcile.marks import Marks
+from acme_appliance.service.reconcile.reconciliation import Reconciliation
+from acme_appliance.service.reconcile.recovery import Recovery
+from acme_appliance.service.retention import INTERVAL_SECONDS
+from acme_appliance.service.retention import Retention
+from acme_appliance.service.shares import operations as share_operations
+from acme_appliance.service.shares.shares import Shares
+from acme_appliance.service.system import System
+from acme_appliance.storage.exports import Exports
+from acme_appliance.storage.pools import Pools
+
+LOG = logging.getLogger(__name__)
+
+#: Every kind of journal entry, of this release and of those before.
+OPERATIONS: Final[Mapping[str, type[operation.Operation]]] = {
+    kind.kind: kind
+    for kind in (
+        share_operations.CreateShare,
+        share_operations.UpdateShare,
+        share_operations.DeleteShare,
+        access.PutAccess,
+        access.DeleteAccess,
+        snapshots.CreateSnapshot,
+        snapshots.DeleteSnapshot,
+    )
+}
+
+
+class Service:
+    """The use cases, one attribute for each noun.
+
+    :param database: upgraded to this release's tables.
+    :param pools: name to engine; the order is that of the lists.
+    :param on_step: see :class:`acme_appliance.changes.context.Context`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        pools: Mapping[str, engines.Engine],
+        exporter: exporters.Exporter,
+        settings: types.Settings,
+        *,
+        clock: context.Clock = context.utc_now,
+        on_step: context.OnStep = context.ignore_step,
+    ) -> None:
+        self.context = context.Context(
+            database,
+            Pools(database, pools, settings, clock),
+            Exports(exporter, settings.answer_seconds),
+            settings,
+            clock=clock,
+            on_step=on_step,
+        )
+        self.journal = journal.Journal(self.context, OPERATIONS)
+        self.runner = Runner(self.context, self.journal)
+        self.recovery = Recovery(self.runner)
+        self.retention = Retention(self.context)
+        self.shares = Shares(self.runner)
+        self.snapshots = snapshots.Snapshots(self.runner)
+        self.access = access.Access(self.runner)
+        self.jobs = Jobs(self.context, self.journal)
+        self.events = Events(self.context)
+        self.pools = PoolFigures(self.context)
+        self.system = System(self.runner, self.pools)
+        self.reconciliation = Reconciliation(self.recovery)
+        self._marks = Marks(self.context)
+        self._after_start = comparison.AfterStart(self.recovery.compare_pool)
+        self._background = background.Background(*self._tasks())
+
+    def _tasks(self) -> list[background.Task]:
+        """What runs by time."""
+        return [
+            background.Task(
+                "open jobs",
+                openjobs.LOOK_SECONDS,
+                self.recovery.open_jobs.take_up_due,
+            ),
+            background.Task(
+                "retention", INTERVAL_SECONDS, self.retention.prune
+            ),
+            *(
+                background.Task(
+                    f"compare {pool}",
+                    comparison.RETRY_SECONDS,
+                    functools.partial(self._after_start.run, pool),
+                    at_once=True,
+                )
+                for pool in self.context.pools
+            ),
+        ]
+
+    def start(self) -> reports.Report:
+        """Recover, then accept changes; until then they are refused with
+        ``system.starting``. Reads work before.
+
+        The pools are compared after that, see :meth:`wait_until_compared`.
+        """
+        try:
+            report = self.recovery.start()
+        except Exception as error:
+            raise failures.to_problem(error) from error
+        self.runner.started = True
+        self._marks.start()
+        for line in (*report.lines(), *self.system.warnings()):
+            LOG.warning("At start: %s", line)
+        self._background.start()
+        return report
+
+    def wait_until_compared(self, seconds: float) -> reports.Report | None:
+        """What the comparison of the pools after a start has found; None:
+        it takes longer than this."""
+        return self._after_start.wait([*self.context.pools], seconds)
+
+    def stop(self) -> None:
+        """Refuse changes, and wait for those at work."""
+        self.runner.started = False
+        self._background.stop()
+        self.journal.stop()
+        self._marks.stop()
+        self.context.stop()

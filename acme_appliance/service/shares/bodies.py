@@ -1,0 +1,93 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A share as clients see it."""
+
+from collections.abc import Iterable
+import contextlib
+import dataclasses
+from typing import Any
+
+from acme_appliance import types
+from acme_appliance import views
+from acme_appliance.changes.context import Context
+from acme_appliance.storage import watch
+
+
+def of(
+    context: Context, row: Any, access_rules: types.Body | None = None
+) -> types.Body:
+    """All of it but what :func:`measured` adds.
+
+    :param access_rules: default: the row's, which must be loadable.
+    """
+    if access_rules is None:
+        access_rules = views.rules(row.access_rules)
+    return views.share(row, access_rules, export_locations(context, row))
+
+
+def export_locations(context: Context, row: Any) -> list[types.Body]:
+    """Where to mount a share; empty if its pool is configured no more."""
+    engine = context.pools.get(row.pool)
+    if engine is None:
+        return []
+    path = context.exports.exporter.path(engine.directory(row.id))
+    return [
+        {
+            "address": portal.address,
+            "path": path,
+            "preferred": portal.preferred,
+            "nfs_versions": list(context.settings.nfs_versions),
+        }
+        for portal in context.settings.portals
+    ]
+
+
+def measured(context: Context, body: types.Body) -> types.Body:
+    """A share's body with what only its storage knows.
+
+    Never to be called while a transaction is open or a share is held:
+    a disk that hangs would stop all who wait for those.
+    """
+    return measured_all(context, [body])[0]
+
+
+def measured_all(
+    context: Context, bodies: Iterable[types.Body]
+) -> list[types.Body]:
+    """As :func:`measured`; the pools are asked at the same time, and one
+    that hangs leaves its own shares without a figure."""
+    bodies = list(bodies)
+    watches = context.pools.watches
+    files: dict[str, list[tuple[str, str]]] = {}
+    for body in bodies:
+        if body["file"] is not None and body["pool"] in watches:
+            files.setdefault(body["pool"], []).append(
+                (body["id"], body["file"]["name"])
+            )
+    answers = [
+        watches[pool].start_measuring(each) for pool, each in files.items()
+    ]
+    used: dict[str, int | None] = {}
+    for answer in answers:
+        with contextlib.suppress(watch.NotAnswering):
+            used |= answer.get()
+    return [{**body, "used_bytes": used.get(body["id"])} for body in bodies]
+
+
+def measured_outcome(
+    context: Context, outcome: types.Done | types.Accepted
+) -> types.Done | types.Accepted:
+    """A change of a share, when it was made, with a measured body."""
+    if isinstance(outcome, types.Accepted) or outcome.body is None:
+        return outcome
+    return dataclasses.replace(outcome, body=measured(context, outcome.body))

@@ -1,0 +1,497 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Making, changing and deleting a share, step by step."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from typing import ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance.changes import operation
+from acme_appliance.changes import states
+from acme_appliance.db import models
+from acme_appliance.db import rows
+from acme_appliance.engines import base as engines
+from acme_appliance.service import descriptions
+from acme_appliance.service.shares import bodies
+from acme_appliance.service.shares import quotas
+from acme_appliance.storage import watch
+
+
+def volume_file(file: types.Body, size_bytes: int) -> engines.VolumeFile:
+    """A row's file as the engine wants it."""
+    return engines.VolumeFile(
+        name=file["name"],
+        size_bytes=size_bytes,
+        allocation=file["allocation"],
+        owner=engines.Owner(file["uid"], file["gid"]),
+        mode=int(file["mode"], 8),
+    )
+
+
+def set_labels(row: models.Share, labels: types.Body) -> None:
+    """A share's labels, in both places that have them."""
+    row.labels = labels
+    kept = {label.key: label for label in row.label_rows}
+    for key in kept.keys() - labels.keys():
+        row.label_rows.remove(kept[key])
+    for key, value in labels.items():
+        if key in kept:
+            kept[key].value = value
+        else:
+            row.label_rows.append(models.ShareLabel(key=key, value=value))
+
+
+def _count(session: orm.Session) -> int:
+    statement = sa.select(sa.func.count()).select_from(models.Share)
+    return session.scalar(statement) or 0
+
+
+class ShareOperation(operation.Operation):
+    """What operations on a share have in common."""
+
+    @property
+    def engine(self) -> engines.Engine:
+        return self.context.pools.engine(self.pool)
+
+    def row(self, session: orm.Session) -> models.Share:
+        return session.get_one(models.Share, self.intent.share_id)
+
+    def check_quota(self, session: orm.Session, added: quotas.Usage) -> None:
+        """:raises problems.Problem: the namespace may not have that."""
+        quotas.check(
+            session,
+            self.context.settings,
+            self.intent.namespace,
+            added,
+            job_id=self.intent.id,
+        )
+
+    def write_metadata(self) -> None:
+        """Write beside the share what the database says of it now."""
+        metadata = descriptions.of_share(self.read_row())
+        self.engine.metadata.write(self.reference, metadata)
+
+    def read_row(self) -> Any:
+        with self.context.database.read_rows() as connection:
+            return rows.get(connection, models.Share, self.intent.share_id)
+
+    def delete_metadata(self) -> None:
+        self.engine.metadata.delete(self.reference)
+
+    @property
+    def reference(self) -> engines.Reference:
+        return engines.Reference(engines.Kind.SHARE, self.intent.share_id)
+
+    def take(self, row: models.Share) -> None:
+        """The job is at work on the share."""
+        row.job_id = self.intent.id
+        self.context.touch(row)
+
+    def end(self, row: models.Share) -> None:
+        """The job is over."""
+        row.job_id = None
+        self.context.touch(row)
+
+
+class CreateShare(ShareOperation):
+    """Arguments: pool, name, size_bytes, labels, file or None, source
+    (type, id, file_name, size_bytes) or None, request."""
+
+    kind: ClassVar[str] = "share.create"
+    #: As it was begun; None: not by this process.
+    _row: SimpleNamespace | None = None
+    #: What the new volume file occupies.
+    _used_bytes: int | None = None
+
+    def begin(self, session: orm.Session) -> None:
+        self._check_limit(session)
+        given = self.intent.arguments
+        self.check_quota(
+            session, quotas.Usage(size_bytes=given["size_bytes"], shares=1)
+        )
+        values = self._new_row()
+        self._row = SimpleNamespace(**values)
+        rows.insert(session, models.Share, values)
+        rows.insert(
+            session,
+            models.ShareLabel,
+            *(
+                {"share_id": self.intent.share_id, "key": key, "value": value}
+                for key, value in given["labels"].items()
+            ),
+        )
+
+    def _new_row(self) -> types.Body:
+        given = self.intent.arguments
+        source = given["source"] or {}
+        now = self.context.clock()
+        return {
+            "id": self.intent.share_id,
+            "namespace": self.intent.namespace,
+            "name": given["name"],
+            "pool": self.pool,
+            "state": types.State.CREATING,
+            "generation": self.context.generations.next(),
+            "size_bytes": given["size_bytes"],
+            "file": given["file"],
+            "origin_type": source.get("type"),
+            "origin_id": source.get("id"),
+            "labels": given["labels"],
+            "create_request": given["request"],
+            "created_at": now,
+            "updated_at": now,
+            "job_id": self.intent.id,
+        }
+
+    def read_row(self) -> Any:
+        # The database is asked only where an earlier process began it.
+        return self._row or super().read_row()
+
+    def steps(self) -> list[operation.Step]:
+        share_id, given = self.intent.share_id, self.intent.arguments
+        engine = self.engine
+
+        def delete() -> None:
+            engine.delete_share(share_id)
+
+        if given["source"] is None:
+            owner = self._directory_owner()
+            first = operation.Step(
+                "create share", lambda: self._create(owner), delete
+            )
+        else:
+            source = engines.Reference(
+                engines.Kind(given["source"]["type"]), given["source"]["id"]
+            )
+            first = operation.Step(
+                "clone share", lambda: self._clone(source), delete
+            )
+        return [
+            first,
+            *self._file_steps(),
+            operation.Step(
+                "write metadata", self.write_metadata, self.delete_metadata
+            ),
+        ]
+
+    def _create(self, owner: engines.Owner | None) -> None:
+        self.engine.create_share(self.intent.share_id, owner)
+        self._set_limit()
+
+    def _clone(self, source: engines.Reference) -> None:
+        # An intent of an earlier release does not have the source's size.
+        size = self.intent.arguments["source"].get("size_bytes")
+        if source.kind == engines.Kind.SHARE and size is not None:
+            self.engine.set_limit(source.id, size)
+        self.engine.clone_share(source, self.intent.share_id)
+        self._set_limit()
+
+    def _set_limit(self) -> None:
+        size_bytes = self.intent.arguments["size_bytes"]
+        self.engine.set_limit(self.intent.share_id, size_bytes)
+
+    def _file_steps(self) -> list[operation.Step]:
+        share_id, given = self.intent.share_id, self.intent.arguments
+        engine = self.engine
+        if given["file"] is None:
+            if given["source"] is None:
+                return []
+            owner = self._directory_owner()
+            return [
+                operation.Step(
+                    "set directory",
+                    lambda: engine.set_directory(share_id, owner),
+                )
+            ]
+        file = volume_file(given["file"], given["size_bytes"])
+
+        def create() -> None:
+            engine.ensure_file(share_id, file)
+            self._look_at(file)
+
+        def adopt() -> None:
+            engine.adopt(share_id, given["source"]["file_name"], file)
+            self._look_at(file)
+
+        if given["source"] is None:
+            return [operation.Step("create file", create)]
+        return [operation.Step("adopt file", adopt)]
+
+    def _look_at(self, file: engines.VolumeFile) -> None:
+        """Here, where the disk is at work anyway: the answer needs no other
+        thread to ask it again."""
+        self._used_bytes = watch.used_bytes(
+            self.engine, self.intent.share_id, file.name
+        )
+
+    def _directory_owner(self) -> engines.Owner | None:
+        """None where the appliance makes the only file there is; else as
+        whom clients act on the share."""
+        if self.intent.arguments["file"] is not None:
+            return None
+        defaults = self.context.settings.file_defaults
+        return engines.Owner(defaults.uid, defaults.gid)
+
+    def finish(self, session: orm.Session) -> types.Done:
+        row = self._write_result(session)
+        self.context.events.add(
+            session,
+            "share.created",
+            self.intent,
+            detail={"name": row.name, "size_bytes": row.size_bytes},
+        )
+        # Nobody could be given access to it so far.
+        body = bodies.of(self.context, row, {})
+        body["used_bytes"] = self._used_bytes
+        return types.Done(body, created=True)
+
+    def _write_result(self, session: orm.Session) -> Any:
+        """Returns the row as it is then."""
+        values: types.Body = {
+            "state": types.State.AVAILABLE,
+            "job_id": None,
+            "generation": self.context.generations.next(),
+            "updated_at": self.context.clock(),
+        }
+        share_id = self.intent.share_id
+        if self._row is None:
+            return rows.update(session, models.Share, share_id, **values)
+        rows.change(session, models.Share, share_id, **values)
+        return SimpleNamespace(**{**vars(self._row), **values})
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        session.delete(self.row(session))
+
+    def _check_limit(self, session: orm.Session) -> None:
+        limit = self.context.settings.limits.max_shares
+        if not self.context.share_room.take(lambda: limit - _count(session)):
+            raise problems.Problem(
+                "limit.shares", f"This appliance has {limit} shares at most."
+            )
+
+
+class UpdateShare(ShareOperation):
+    """Arguments: pool, state (the one before), name, labels, size_bytes,
+    old_name and file_name (of the file; None: it has none), allocation."""
+
+    kind: ClassVar[str] = "share.update"
+    #: The undoing found that the share is not in its pool any more.
+    _is_gone = False
+
+    def begin(self, session: orm.Session) -> None:
+        row = self.row(session)
+        added = self.intent.arguments["size_bytes"] - row.size_bytes
+        self.check_quota(session, quotas.Usage(size_bytes=added))
+        self.take(row)
+        if added > 0:
+            states.move(row, types.State.EXTENDING)
+
+    def steps(self) -> list[operation.Step]:
+        share_id, given = self.intent.share_id, self.intent.arguments
+        engine = self.engine
+        old, new = given["old_name"], given["file_name"]
+        metadata = operation.Step(
+            "write metadata", self.write_new_metadata, self.write_metadata
+        )
+        if new is None:
+            return [
+                operation.Step(
+                    "set limit",
+                    lambda: engine.set_limit(share_id, given["size_bytes"]),
+                    lambda: self._if_there(
+                        lambda: engine.set_limit(share_id, self._size())
+                    ),
+                ),
+                metadata,
+            ]
+        return [
+            operation.Step(
+                "rename file",
+                lambda: engine.rename_file(share_id, old, new),
+                lambda: self._if_there(lambda: self._rename_back(old, new)),
+            ),
+            operation.Step(
+                "grow file",
+                lambda: self._grow(new),
+                lambda: self._if_there(
+                    lambda: engine.drop_excess(share_id, new, self._size())
+                ),
+            ),
+            metadata,
+        ]
+
+    def write_new_metadata(self) -> None:
+        """Write beside the share what the database will say of it."""
+        with self.context.database.read() as session:
+            row = self.row(session)
+            # Into this session only, which is never committed.
+            self._set_result(row)
+            metadata = descriptions.of_share(row)
+        self.engine.metadata.write(self.reference, metadata)
+
+    def _set_result(self, row: models.Share) -> None:
+        given = self.intent.arguments
+        row.name = given["name"]
+        row.size_bytes = given["size_bytes"]
+        if row.file is not None:
+            row.file = {**row.file, "name": given["file_name"]}
+        row.labels = given["labels"]
+
+    def _size(self) -> int:
+        """The size before; the row has it until the extend is finished."""
+        with self.context.database.read() as session:
+            return self.row(session).size_bytes
+
+    def _if_there(self, undo: Callable[[], None]) -> None:
+        """Undo a step; of a share that is gone there is nothing to undo."""
+        try:
+            undo()
+        except engines.NotFound:
+            share = engines.Reference(engines.Kind.SHARE, self.intent.share_id)
+            if self.engine.exists(share):
+                raise
+            self._is_gone = True
+
+    def _grow(self, name: str) -> None:
+        share_id, given = self.intent.share_id, self.intent.arguments
+        self.engine.set_limit(share_id, given["size_bytes"])
+        self.engine.grow_file(
+            share_id, name, given["size_bytes"], given["allocation"]
+        )
+
+    def _rename_back(self, old: str, new: str) -> None:
+        # Where a client took the file away there is nothing to rename.
+        if old != new and not self.engine.file_intact(
+            self.intent.share_id, old
+        ):
+            try:
+                self.engine.rename_file(self.intent.share_id, new, old)
+            except engines.FileChanged:
+                return
+
+    def finish(self, session: orm.Session) -> types.Done:
+        given = self.intent.arguments
+        row = self.row(session)
+        detail: types.Body = {}
+        if given["size_bytes"] != row.size_bytes:
+            detail["size_bytes"] = given["size_bytes"]
+        states.move(row, types.State.AVAILABLE)
+        self._set_result(row)
+        set_labels(row, given["labels"])
+        self.end(row)
+        self.context.events.add(
+            session, "share.updated", self.intent, detail=detail
+        )
+        return types.Done(bodies.of(self.context, row))
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        row = self.row(session)
+        self.end(row)
+        state = types.State(self.intent.arguments["state"])
+        if problem.code == "share.degraded":
+            state = types.State.DEGRADED
+        if self._is_gone:
+            state = types.State.ERROR
+        states.move(row, state)
+
+
+class DeleteShare(ShareOperation):
+    """Arguments: pool, state (the one before), snapshots: all that the
+    share has, id to state."""
+
+    kind: ClassVar[str] = "share.delete"
+    undoable: ClassVar[bool] = False
+
+    def begin(self, session: orm.Session) -> None:
+        row = self.row(session)
+        states.move(row, types.State.DELETING)
+        self.take(row)
+        self._take_snapshots(session)
+
+    def steps(self) -> list[operation.Step]:
+        share_id, engine = self.intent.share_id, self.engine
+        return [
+            operation.Step(
+                "withdraw exports",
+                lambda: self.context.exports.exporter.withdraw(share_id),
+            ),
+            *(
+                self._delete_snapshot(snapshot_id)
+                for snapshot_id in self.intent.arguments["snapshots"]
+            ),
+            operation.Step(
+                "delete share", lambda: engine.delete_share(share_id)
+            ),
+            operation.Step("delete metadata", self._delete_all_metadata),
+        ]
+
+    def _delete_snapshot(self, snapshot_id: str) -> operation.Step:
+        return operation.Step(
+            f"delete snapshot {snapshot_id}",
+            lambda: self.engine.delete_snapshot(snapshot_id),
+        )
+
+    def _delete_all_metadata(self) -> None:
+        for snapshot_id in self.intent.arguments["snapshots"]:
+            self.engine.metadata.delete(
+                engines.Reference(engines.Kind.SNAPSHOT, snapshot_id)
+            )
+        self.delete_metadata()
+
+    def finish(self, session: orm.Session) -> types.Done:
+        ids = sorted(self.intent.arguments["snapshots"])
+        self.context.exports.unexplained.pop(self.intent.share_id, None)
+        self._delete_snapshot_rows(session)
+        row = rows.delete(session, models.Share, self.intent.share_id)
+        self.context.events.add(
+            session,
+            "share.deleted",
+            self.intent,
+            detail={"name": row.name, "snapshots": ids},
+        )
+        return types.Done(None)
+
+    def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
+        # Only a job that never began comes here: it was cancelled.
+        row = self.row(session)
+        states.move(row, types.State(self.intent.arguments["state"]))
+        self.end(row)
+        for snapshot_id, state in self.intent.arguments["snapshots"].items():
+            snapshot = session.get_one(models.Snapshot, snapshot_id)
+            states.move(snapshot, types.State(state))
+            self.context.touch(snapshot)
+
+    def _take_snapshots(self, session: orm.Session) -> None:
+        session.execute(
+            sa.update(models.Snapshot)
+            .where(models.Snapshot.share_id == self.intent.share_id)
+            .values(
+                state=types.State.DELETING,
+                generation=self.context.generations.next(),
+                updated_at=self.context.clock(),
+            )
+            .execution_options(synchronize_session=False)
+        )
+
+    def _delete_snapshot_rows(self, session: orm.Session) -> None:
+        session.execute(
+            sa.delete(models.Snapshot).where(
+                models.Snapshot.share_id == self.intent.share_id
+            )
+        )

@@ -1,0 +1,368 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Shares: what is asked for, checked against what is there."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import itertools
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from acme_appliance import problems
+from acme_appliance import types
+from acme_appliance import views
+from acme_appliance.changes import claims
+from acme_appliance.changes import operation
+from acme_appliance.changes.runner import Runner
+from acme_appliance.db import models
+from acme_appliance.db.rows import find
+from acme_appliance.db.rows import table
+from acme_appliance.engines import base as engines
+from acme_appliance.service import descriptions
+from acme_appliance.service import fields
+from acme_appliance.service import lookup
+from acme_appliance.service import pages
+from acme_appliance.service.shares import bodies
+from acme_appliance.service.shares import creation
+from acme_appliance.service.shares import operations
+
+_RULE = table(models.AccessRule).c
+_RULES = (
+    sa.select(_RULE.share_id, _RULE.holder, _RULE.clients, _RULE.level)
+    .where(_RULE.share_id.in_(sa.bindparam("share_ids", expanding=True)))
+    .order_by(_RULE.share_id, _RULE.holder)
+)
+
+
+class Shares:
+    """The use cases of shares; see :mod:`acme_appliance.service`."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.context = runner.context
+        self._creation = creation.Creation(runner.context)
+
+    # -- reading
+
+    def get(self, caller: types.Caller, share_id: str) -> types.Body:
+        """``share.not_found``, also for another namespace's."""
+        with self.context.database.read_rows() as connection:
+            row = find(connection, models.Share, share_id)
+            if row is None or not caller.sees(row.namespace):
+                raise lookup.not_found(share_id)
+            (body,) = self._show(connection, [row])
+        return bodies.measured(self.context, body)
+
+    def page(
+        self,
+        caller: types.Caller,
+        filters: Mapping[str, Any],
+        limit: int,
+        marker: str | None,
+    ) -> types.Page:
+        """``filters``: name, pool, origin_id, state, group_id, and labels,
+        a mapping of which all must match.
+        """
+        page = pages.read_page(
+            self.context.database,
+            page_statement(caller, filters),
+            models.Share.id,
+            limit=limit,
+            marker=marker,
+            show=self._show,
+        )
+        return dataclasses.replace(
+            page, items=bodies.measured_all(self.context, page.items)
+        )
+
+    def _show(
+        self, reader: orm.Session | sa.Connection, shares: Sequence[Any]
+    ) -> Iterator[types.Body]:
+        rules = _rules_of(reader, [row.id for row in shares])
+        for row in shares:
+            yield bodies.of(self.context, row, rules.get(row.id, {}))
+
+    # -- changing
+
+    def put(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        body: types.Body,
+        *,
+        wait_seconds: float,
+        if_match: int | None = None,
+    ) -> types.Done | types.Accepted:
+        """Create a share; ``body`` is the schema ShareCreate.
+
+        The same body again: the share as it is now, ``created`` False.
+        ``share.exists_mismatch``, ``share.not_found``,
+        ``snapshot.not_found``, ``pool.not_found``, ``pool.no_space``,
+        ``limit.shares``, ``limit.bytes``, ``request.invalid``.
+        """
+        fields.check_fields(body, creation.CREATABLE)
+        body = fields.without_nulls(body)
+        outcome = self.runner.run(
+            lambda: self._creation.wanted_claims(share_id, body),
+            lambda: self._creation.decide(caller, share_id, body, if_match),
+            wait_seconds,
+        )
+        if isinstance(outcome, types.Done) and outcome.created:
+            # Measured by who made it.
+            return outcome
+        return bodies.measured_outcome(self.context, outcome)
+
+    def patch(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        patch: types.Body,
+        *,
+        wait_seconds: float,
+        if_match: int | None = None,
+    ) -> types.Done | types.Accepted:
+        """Merge-patch a share; ``patch`` is the schema SharePatch.
+
+        What changes nothing leaves the generation. ``share.not_found``,
+        ``share.shrink_refused``, ``share.degraded``, ``pool.no_space``.
+        """
+        fields.check_fields(patch, types.PATCHABLE)
+        outcome = self.runner.run(
+            lambda: claims.exclusive(claims.share(share_id)),
+            lambda: self._decide_patch(caller, share_id, patch, if_match),
+            wait_seconds,
+        )
+        return bodies.measured_outcome(self.context, outcome)
+
+    def _decide_patch(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        patch: types.Body,
+        if_match: int | None,
+    ) -> operation.Decision:
+        with self.context.database.read() as session:
+            row = lookup.get_visible(session, caller, share_id)
+            fields.check_precondition(if_match, row.generation, "share")
+            lookup.check_usable(row)
+            wanted = self._patched(row, patch)
+            before = _patchable(row)
+            if wanted == before:
+                return types.Done(bodies.of(self.context, row))
+            intent = operation.new_intent(
+                caller,
+                operations.UpdateShare.kind,
+                share_id,
+                namespace=row.namespace,
+                arguments={
+                    **wanted,
+                    "pool": row.pool,
+                    "state": row.state,
+                    "old_name": before["file_name"],
+                    "allocation": row.file and row.file["allocation"],
+                },
+            )
+            pool = row.pool
+            grows = wanted["size_bytes"] != before["size_bytes"]
+            if row.file is not None and grows:
+                self._check_growable(row)
+        if grows or wanted["file_name"] != before["file_name"]:
+            self.context.pools.check(pool)
+            return operations.UpdateShare(self.context, intent)
+        return operation.Work(pool, lambda: self._update_row(intent))
+
+    def _patched(self, row: models.Share, patch: types.Body) -> types.Body:
+        """What the share is to be; :raises problems.Problem: it cannot."""
+        wanted = _patchable(row)
+        wanted["name"] = patch.get("name") or row.name
+        if "labels" in patch:
+            wanted["labels"] = fields.merge_labels(row.labels, patch["labels"])
+        wanted["size_bytes"] = self._patched_size(row, patch)
+        file = patch.get("file")
+        if file is not None:
+            if row.file is None:
+                raise creation.no_file(
+                    f"The share {row.id} has no volume file."
+                )
+            wanted["file_name"] = file.get("name") or row.file["name"]
+        return wanted
+
+    def _patched_size(self, row: models.Share, patch: types.Body) -> int:
+        size_bytes: int = patch.get("size_bytes") or row.size_bytes
+        limit = self.context.settings.limits.max_share_bytes
+        if size_bytes < row.size_bytes:
+            raise problems.Problem(
+                "share.shrink_refused",
+                f"The share {row.id} has {row.size_bytes} bytes already.",
+                pointer="/size_bytes",
+            )
+        if size_bytes > limit:
+            raise problems.Problem(
+                "request.invalid",
+                f"A share has at most {limit} bytes here.",
+                pointer="/size_bytes",
+            )
+        return size_bytes
+
+    def _check_growable(self, row: models.Share) -> None:
+        able = self.context.pools.engine(row.pool).capabilities
+        if row.access_rules and not able.grow_online:
+            raise problems.Problem(
+                "share.in_use",
+                f"The pool {row.pool} grows no share that is exported.",
+            )
+
+    def _update_row(self, intent: types.Intent) -> types.Done:
+        """Change what stands in the row, and then beside the share."""
+        given = intent.arguments
+        with self.context.database.write() as session:
+            row = session.get_one(models.Share, intent.share_id)
+            row.name = given["name"]
+            operations.set_labels(row, given["labels"])
+            self.context.touch(row)
+            self.context.events.add(
+                session, "share.updated", intent, job=False
+            )
+            body = bodies.of(self.context, row)
+            metadata = descriptions.of_share(row)
+        descriptions.write_after_commit(
+            self.context,
+            body["pool"],
+            engines.Reference(engines.Kind.SHARE, body["id"]),
+            metadata,
+        )
+        self.context.events.announce()
+        return types.Done(body)
+
+    # -- deleting
+
+    def delete(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        *,
+        snapshots: str = "fail",
+        wait_seconds: float,
+        if_match: int | None = None,
+    ) -> types.Done | types.Accepted:
+        """Delete a share, with ``cascade`` its snapshots too; success if
+        it is gone. ``share.has_snapshots``, ``share.in_use``.
+        """
+        return self.runner.run(
+            lambda: claims.exclusive(claims.share(share_id)),
+            lambda: self._decide_delete(
+                caller, share_id, snapshots == "cascade", if_match
+            ),
+            wait_seconds,
+        )
+
+    def _decide_delete(
+        self,
+        caller: types.Caller,
+        share_id: str,
+        cascade: bool,
+        if_match: int | None,
+    ) -> operation.Decision:
+        with self.context.database.read() as session:
+            row = lookup.find_visible(session, caller, share_id)
+            if row is None:
+                return types.Done(None, absent=True)
+            fields.check_precondition(if_match, row.generation, "share")
+            if row.access_rules:
+                holders = ", ".join(rule.holder for rule in row.access_rules)
+                raise problems.Problem(
+                    "share.in_use",
+                    f"The share {share_id} is exported for {holders}.",
+                )
+            snapshots = self._snapshots_of(session, share_id)
+            if snapshots and not cascade:
+                raise problems.Problem(
+                    "share.has_snapshots",
+                    f"The share {share_id} has {len(snapshots)} snapshots.",
+                )
+            intent = operation.new_intent(
+                caller,
+                operations.DeleteShare.kind,
+                share_id,
+                namespace=row.namespace,
+                arguments={
+                    "pool": row.pool,
+                    "state": row.state,
+                    "snapshots": snapshots,
+                },
+            )
+            pool = row.pool
+        self.context.pools.check(pool)
+        return operations.DeleteShare(self.context, intent)
+
+    def _snapshots_of(
+        self, session: orm.Session, share_id: str
+    ) -> dict[str, str]:
+        found = session.scalars(
+            sa.select(models.Snapshot)
+            .where(models.Snapshot.share_id == share_id)
+            .order_by(models.Snapshot.id)
+        ).all()
+        return {row.id: row.state for row in found}
+
+
+def _patchable(row: models.Share) -> types.Body:
+    return {
+        "name": row.name,
+        "size_bytes": row.size_bytes,
+        "labels": row.labels,
+        "file_name": row.file["name"] if row.file else None,
+    }
+
+
+def page_statement(
+    caller: types.Caller, filters: Mapping[str, Any]
+) -> sa.Select[Any]:
+    """The shares that a caller may see; filters as in :meth:`Shares.page`."""
+    columns = dict(filters)
+    labels = columns.pop("labels", {})
+    group_id = columns.pop("group_id", None)
+    statement = pages.visible(models.Share, caller, columns)
+    if group_id is not None:
+        # Groups are not there yet: no share is in one.
+        statement = statement.where(sa.false())
+    return _with_labels(statement, labels)
+
+
+def _rules_of(
+    reader: orm.Session | sa.Connection, share_ids: list[str]
+) -> dict[str, types.Body]:
+    """Access rules by share, as rows: objects would take many times the
+    memory, and there may be very many."""
+    found = reader.execute(_RULES, {"share_ids": share_ids})
+    by_share = itertools.groupby(found, key=lambda row: row.share_id)
+    return {share_id: views.rules(rows) for share_id, rows in by_share}
+
+
+def _with_labels(
+    statement: sa.Select[Any], labels: Mapping[str, str]
+) -> sa.Select[Any]:
+    for key, value in labels.items():
+        statement = statement.where(
+            models.Share.id.in_(
+                sa.select(models.ShareLabel.share_id).where(
+                    models.ShareLabel.key == key,
+                    models.ShareLabel.value == value,
+                )
+            )
+        )
+    return statement

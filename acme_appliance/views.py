@@ -1,0 +1,155 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Rows as the API shows them: the shapes of ``openapi.yaml``."""
+
+from collections.abc import Iterable
+import datetime
+from typing import Any
+
+from acme_appliance import types
+from acme_appliance.db import models
+
+
+def time(value: datetime.datetime) -> str:
+    """RFC 3339, in UTC, to the microsecond."""
+    return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def maybe_time(value: datetime.datetime | None) -> str | None:
+    return None if value is None else time(value)
+
+
+def rules(rows: Iterable[Any]) -> types.Body:
+    """Access rules by holder; of objects, or of rows with these columns."""
+    return {
+        row.holder: {"clients": row.clients, "level": row.level}
+        for row in rows
+    }
+
+
+def share(
+    row: Any,
+    access_rules: types.Body,
+    export_locations: list[types.Body],
+) -> types.Body:
+    """:param row: a share, or a row with its columns.
+    :param access_rules: as :func:`rules` makes them.
+    """
+    origin = None
+    if row.origin_type is not None:
+        origin = {"type": row.origin_type, "id": row.origin_id}
+    return {
+        "id": row.id,
+        "name": row.name,
+        "namespace": row.namespace,
+        "pool": row.pool,
+        "state": str(row.state),
+        "generation": row.generation,
+        "size_bytes": row.size_bytes,
+        # The storage is asked, but not by whoever has the row.
+        "used_bytes": None,
+        # What no other share or snapshot refers to: only quota groups
+        # know, and they slow every write down.
+        "exclusive_bytes": None,
+        "file": row.file,
+        "origin": origin,
+        "group_id": None,
+        "qos": None,
+        "export_locations": export_locations,
+        "access": access_rules,
+        "replication": None,
+        "labels": row.labels,
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
+        "job_id": row.job_id,
+    }
+
+
+def access_rule(
+    share_id: str,
+    holder: str,
+    access: types.Body,
+    export_locations: list[types.Body],
+) -> types.Body:
+    """One holder's rule.
+
+    :param access: all rules of the share, as :func:`rules` gives them.
+    """
+    return {
+        "share_id": share_id,
+        "holder": holder,
+        **access[holder],
+        "export_locations": export_locations,
+        "access": access,
+    }
+
+
+def access_left(share_id: str, access: types.Body) -> types.Body:
+    return {"share_id": share_id, "access": access}
+
+
+def snapshot(row: models.Snapshot) -> types.Body:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "namespace": row.namespace,
+        "pool": row.pool,
+        "share_id": row.share_id,
+        "state": str(row.state),
+        "generation": row.generation,
+        "size_bytes": row.size_bytes,
+        "used_bytes": None,
+        "exclusive_bytes": None,
+        "labels": row.labels,
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
+        "job_id": row.job_id,
+    }
+
+
+def job(row: Any) -> types.Body:
+    """:param row: a job without faults, see ``jobrows``."""
+    state = str(row.state)
+    if state not in set(types.JobState):
+        # Clients know no others; it is not ended, and no one may cancel it.
+        state = types.JobState.RUNNING.value
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "state": state,
+        "namespace": row.namespace,
+        "share_id": row.share_id,
+        "snapshot_id": row.snapshot_id,
+        "actor": row.actor,
+        "request_id": row.request_id,
+        "problem": row.problem,
+        "attempts": row.attempts,
+        "last_problem": row.last_problem,
+        "created_at": time(row.created_at),
+        "finished_at": maybe_time(row.finished_at),
+    }
+
+
+def event(row: models.Event) -> types.Body:
+    return {
+        "seq": row.seq,
+        "type": row.type,
+        "time": time(row.time),
+        "namespace": row.namespace,
+        "share_id": row.share_id,
+        "snapshot_id": row.snapshot_id,
+        "job_id": row.job_id,
+        "actor": row.actor,
+        "request_id": row.request_id,
+        "detail": row.detail,
+    }
