@@ -56,6 +56,8 @@ BELOW = (
     brick_exception.BrickException,
 )
 
+_BUSY = (acme_client.Busy, acme_client.HasSnapshots, acme_client.InUse)
+
 
 @contextlib.contextmanager
 def operation(
@@ -109,12 +111,12 @@ def translate(
     """The Cinder exception for an error from below.
 
     Absent things become VolumeNotFound and SnapshotNotFound, those in use
-    VolumeIsBusy and SnapshotIsBusy, too many snapshots
+    or being changed VolumeIsBusy and SnapshotIsBusy, too many snapshots
     SnapshotLimitReached, all else VolumeBackendAPIException.
     """
     if isinstance(error, acme_client.NotFound):
         return _not_found(error, source or snapshot or volume)
-    if isinstance(error, acme_client.HasSnapshots | acme_client.InUse):
+    if isinstance(error, _BUSY):
         return _busy(error, volume, snapshot)
     if _code(error) == "limit.snapshots":
         return exception.SnapshotLimitReached(message=str(error))
@@ -141,8 +143,10 @@ def _not_found(
 def _busy(
     error: acme_client.ProblemError, volume: Any, snapshot: Any
 ) -> exception.CinderException:
+    # By what the call is about, and not by what is in the way: it is the
+    # snapshot that Cinder makes available again, though its share was busy.
     # With a message of their own: theirs would always blame snapshots.
-    if error.code.startswith("snapshot.") and snapshot is not None:
+    if snapshot is not None:
         return exception.SnapshotIsBusy(
             message=f"{_name(snapshot)} is busy: {error}",
             snapshot_name=_name(snapshot),

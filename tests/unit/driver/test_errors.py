@@ -50,7 +50,8 @@ class TranslateTest(unittest.TestCase):
         ("share.in_use", 409, exception.VolumeIsBusy),
         ("snapshot.in_use", 409, exception.SnapshotIsBusy),
         ("share.shrink_refused", 409, exception.InvalidVolume),
-        ("share.busy", 409, exception.VolumeBackendAPIException),
+        ("share.busy", 409, exception.VolumeIsBusy),
+        ("job.in_progress", 409, exception.VolumeIsBusy),
         ("share.degraded", 409, exception.VolumeBackendAPIException),
         ("precondition.failed", 412, exception.VolumeBackendAPIException),
         ("rate.limited", 429, exception.VolumeBackendAPIException),
@@ -75,6 +76,13 @@ class TranslateTest(unittest.TestCase):
                 raise problem(code, status)
         self.assertIs(expected, type(caught.exception))
         self.assertIsNotNone(caught.exception.__cause__)
+
+    @ddt.data("share.busy", "share.in_use", "snapshot.in_use")
+    def test_a_snapshot_is_busy_whatever_is_in_the_way(self, code):
+        """Cinder makes a snapshot available again for no other error."""
+        with self.assertRaisesRegex(exception.SnapshotIsBusy, "snapshot-"):
+            with errors.operation("Deleted", snapshot=SNAPSHOT):
+                raise problem(code, 409)
 
     @ddt.data(
         acme_client.NotSent("no"),
