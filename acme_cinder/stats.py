@@ -24,11 +24,16 @@ from typing import Any
 from cinder.common import constants
 from oslo_utils import units
 
+from acme_cinder import scheduling
 from acme_cinder import shares
 import acme_client
 
 _UP = "up"
 _DOWN = "down"
+#: Of what is down. Cinder's CapacityFilter looks neither at backend_state
+#: nor, where volumes are thin, at the free space: only what has no size at
+#: all gets no new volumes (scheduler/filters/capacity_filter.py).
+_NO_ROOM = {"total_capacity_gb": 0, "free_capacity_gb": 0}
 
 
 def backend(
@@ -64,31 +69,50 @@ def pool(
 
     :param common: what the configuration says for all pools.
     """
-    total = found.total_bytes
-    # The figures of a pool that does not answer are old, and Cinder's
-    # scheduler does not look at backend_state: free space is what it needs.
     up = found.state == "up"
+    return _with_functions(
+        {
+            **common,
+            "pool_name": found.name,
+            "storage_protocol": constants.NFS,
+            "backend_state": _UP if up else _DOWN,
+            **(_room(found) if up else _NO_ROOM),
+            "provisioned_capacity_gb": _gib(found.provisioned_bytes),
+            "total_volumes": found.share_count,
+            "thin_provisioning_support": sparse,
+            "thick_provisioning_support": not sparse,
+            # Without the volume file feature we grow it through a mount.
+            "online_extend_support": shares.GROW_ONLINE in found.features
+            or shares.VOLUME_FILE not in found.features,
+            "multiattach": True,
+            "sparse_copy_volume": sparse,
+            "clone_across_pools": False,
+            "consistent_group_snapshot_enabled": False,
+            "QoS_support": False,
+            "replication_enabled": False,
+        },
+        common,
+    )
+
+
+def _room(found: acme_client.Pool) -> dict[str, float]:
     return {
-        **common,
-        "pool_name": found.name,
-        "storage_protocol": constants.NFS,
-        "backend_state": _UP if up else _DOWN,
-        "total_capacity_gb": _gib(total),
-        "free_capacity_gb": _gib(found.free_bytes) if up else 0,
-        "provisioned_capacity_gb": _gib(found.provisioned_bytes),
-        "total_volumes": found.share_count,
-        "thin_provisioning_support": sparse,
-        "thick_provisioning_support": not sparse,
-        # Without the volume file feature we grow it through a mount.
-        "online_extend_support": shares.GROW_ONLINE in found.features
-        or shares.VOLUME_FILE not in found.features,
-        "multiattach": True,
-        "sparse_copy_volume": sparse,
-        "clone_across_pools": False,
-        "consistent_group_snapshot_enabled": False,
-        "QoS_support": False,
-        "replication_enabled": False,
+        "total_capacity_gb": _gib(found.total_bytes),
+        "free_capacity_gb": _gib(found.free_bytes),
     }
+
+
+def _with_functions(
+    report: dict[str, Any], common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The functions of the configuration, or else those for its figures."""
+    report["filter_function"] = common[
+        "filter_function"
+    ] or scheduling.filter_function(report)
+    report["goodness_function"] = common[
+        "goodness_function"
+    ] or scheduling.goodness_function(report)
+    return report
 
 
 def down(
@@ -101,7 +125,7 @@ def down(
 ) -> dict[str, Any]:
     """The report while the appliance does not answer.
 
-    The pools as they were last, with no free space, so that new volumes go
+    The pools as they were last, but with no room, so that new volumes go
     elsewhere.
     """
     pools = copy.deepcopy(last.get("pools") or [])
@@ -111,13 +135,13 @@ def down(
                 **pool_common,
                 "pool_name": name,
                 "storage_protocol": constants.NFS,
-                "total_capacity_gb": 0,
                 "provisioned_capacity_gb": 0,
             }
             for name in pool_names
         ]
     for report in pools:
-        report.update(backend_state=_DOWN, free_capacity_gb=0)
+        report.update(backend_state=_DOWN, **_NO_ROOM)
+        _with_functions(report, pool_common)
     return backend(common, pools, sparse=sparse)
 
 
