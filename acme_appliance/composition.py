@@ -25,7 +25,7 @@ from acme_appliance import conf as options
 from acme_appliance import plugins
 from acme_appliance import tls
 from acme_appliance import types
-from acme_appliance.api.calls import ApiSettings
+from acme_appliance.api.requests import ApiSettings
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
@@ -102,9 +102,9 @@ def build_exporter(conf: cfg.ConfigOpts) -> exporters.Exporter:
     )
 
 
-def build_settings(conf: cfg.ConfigOpts) -> types.Settings:
+def build_settings(conf: cfg.ConfigOpts) -> types.ServiceSettings:
     portals = conf.nfs.portals
-    return types.Settings(
+    return types.ServiceSettings(
         system_id=system_id(ensure_state_path(conf)),
         system_name=conf.system_name,
         version=version(),

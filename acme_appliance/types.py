@@ -164,7 +164,7 @@ class Quota:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ServiceSettings:
     """What the service is told about the world."""
 
     system_id: str

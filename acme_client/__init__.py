@@ -16,10 +16,11 @@ What is named here is the package's public interface; the modules below it
 are not.
 """
 
-from acme_client.addresses import normalise as parse_address
+from acme_client.checks import check_verify
 from acme_client.client import Client
 from acme_client.credentials import BasicLogin
 from acme_client.credentials import BearerToken
+from acme_client.endpoints import normalise as parse_address
 from acme_client.errors import AlreadyExists
 from acme_client.errors import ApiError
 from acme_client.errors import AuthenticationFailed
@@ -62,7 +63,6 @@ from acme_client.models import Source
 from acme_client.models import Stats
 from acme_client.models import VolumeFile
 from acme_client.models import VolumeFileSpec
-from acme_client.settings import check_verify
 from acme_client.timing import at_most
 from acme_client.timing import limited
 from acme_client.timing import limited_to_share

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who we are to the appliance, and logging in again when it forgot us."""
+"""Authentication, and renewal of tokens."""
 
 from collections.abc import Callable
 import copy
@@ -23,7 +23,7 @@ from acme_client import timing
 
 
 @dataclasses.dataclass(frozen=True)
-class Ticket:
+class AuthHeader:
     """An Authorization header, and how many log-ins went before it."""
 
     authorization: str = dataclasses.field(repr=False)
@@ -36,13 +36,13 @@ class TokenAuthenticator:
     renewable = False
 
     def __init__(self, token: credentials.BearerToken):
-        self._ticket = Ticket(token.authorization)
+        self._header = AuthHeader(token.authorization)
 
-    def ticket(self, call: timing.Call) -> Ticket:
-        return self._ticket
+    def header(self, call: timing.CallContext) -> AuthHeader:
+        return self._header
 
-    def renew(self, used: Ticket, call: timing.Call) -> Ticket:
-        return self._ticket
+    def renew(self, used: AuthHeader, call: timing.CallContext) -> AuthHeader:
+        return self._header
 
 
 class LoginAuthenticator:
@@ -53,23 +53,25 @@ class LoginAuthenticator:
 
     renewable = True
 
-    def __init__(self, login: Callable[[timing.Call], str]):
+    def __init__(self, login: Callable[[timing.CallContext], str]):
         self._login = login
         self._lock = threading.Lock()
-        self._ticket: Ticket | None = None
+        self._header: AuthHeader | None = None
         self._finished = 0  # log-ins that have ended, either way
         self._refusal: errors.ProblemError | None = None
 
-    def ticket(self, call: timing.Call) -> Ticket:
-        """The present ticket; the first one takes a log-in."""
-        ticket = self._ticket
-        return ticket if ticket is not None else self.renew(None, call)
+    def header(self, call: timing.CallContext) -> AuthHeader:
+        """The present header; the first one takes a log-in."""
+        header = self._header
+        return header if header is not None else self.renew(None, call)
 
-    def renew(self, used: Ticket | None, call: timing.Call) -> Ticket:
-        """A ticket other than ``used``, which was refused.
+    def renew(
+        self, used: AuthHeader | None, call: timing.CallContext
+    ) -> AuthHeader:
+        """A header other than ``used``, which was refused.
 
         Threads that come here while one of them logs in wait for it and
-        share what it got: its ticket, or its refusal, since asking again
+        share what it got: its header, or its refusal, since asking again
         with the same password only counts as one more failed log-in.
         """
         finished = self._finished
@@ -78,26 +80,26 @@ class LoginAuthenticator:
                 "another thread's log-in took the whole time of this call"
             )
         try:
-            if self._ticket is not None and self._ticket != used:
-                return self._ticket
+            if self._header is not None and self._header != used:
+                return self._header
             if self._finished != finished and self._refusal is not None:
                 raise copy.copy(self._refusal)
             return self._log_in(call)
         finally:
             self._lock.release()
 
-    def forget(self) -> Ticket | None:
-        """The present ticket, for the last time."""
+    def forget(self) -> AuthHeader | None:
+        """The present header, for the last time."""
         with self._lock:
-            ticket, self._ticket = self._ticket, None
-            return ticket
+            header, self._header = self._header, None
+            return header
 
-    def _log_in(self, call: timing.Call) -> Ticket:
+    def _log_in(self, call: timing.CallContext) -> AuthHeader:
         self._refusal = None
         try:
             token = self._login(call)
-            self._ticket = Ticket(f"Bearer {token}", self._finished)
-            return self._ticket
+            self._header = AuthHeader(f"Bearer {token}", self._finished)
+            return self._header
         except errors.ProblemError as exc:
             self._refusal = exc
             raise

@@ -62,12 +62,12 @@ class Calls:
     sleep: Callable[[float], None] = time.sleep
     new_backoff: Callable[[], timing.Backoff] = timing.Backoff
 
-    def begin(self) -> timing.Call:
+    def begin(self) -> timing.CallContext:
         """:raises errors.NotSent: the caller's limit has passed."""
         seconds = timing.at_most(self.deadline_seconds)
         if seconds <= 0:
             raise errors.NotSent("there was no time left to ask")
-        return timing.Call(
+        return timing.CallContext(
             timing.Deadline(self.clock, seconds),
             self._valid_request_id(),
         )
@@ -189,7 +189,7 @@ class Calls:
             seen.add(marker)
             query["marker"] = marker
 
-    def _finish(self, job: models.Job, call: timing.Call) -> None:
+    def _finish(self, job: models.Job, call: timing.CallContext) -> None:
         """Wait until the job of a 202 has succeeded.
 
         :raises errors.ProblemError: why it has not, typed as if the
@@ -206,7 +206,7 @@ class Calls:
         if job.state != "succeeded":
             raise self._job_error(job, call)
 
-    def _poll(self, job: models.Job, call: timing.Call) -> models.Job:
+    def _poll(self, job: models.Job, call: timing.CallContext) -> models.Job:
         """The job after a while.
 
         :raises errors.JobUnfinished: whatever is wrong with asking says
@@ -232,7 +232,7 @@ class Calls:
         ) from why
 
     def _read_back(
-        self, path: str, call: timing.Call, reader: Reader[_T]
+        self, path: str, call: timing.CallContext, reader: Reader[_T]
     ) -> _T:
         """What a finished job has made of it."""
         try:
@@ -247,7 +247,7 @@ class Calls:
             ) from exc
 
     def _job_error(
-        self, job: models.Job, call: timing.Call
+        self, job: models.Job, call: timing.CallContext
     ) -> errors.ProblemError:
         try:
             return errors.from_problem(

@@ -24,14 +24,14 @@ from typing import TypeVar
 
 import requests.adapters
 
-from acme_client import addresses as address_book
 from acme_client import calls
+from acme_client import checks
 from acme_client import credentials as proofs
+from acme_client import endpoints as address_book
 from acme_client import errors
 from acme_client import messages
 from acme_client import models
 from acme_client import requester
-from acme_client import settings
 from acme_client import timing
 from acme_client import transport
 
@@ -88,13 +88,13 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
         new_backoff: Callable[[], timing.Backoff] = timing.Backoff,
     ):
-        settings.check_verify(verify, ca_option)
-        settings.check_seconds(
+        checks.check_verify(verify, ca_option)
+        checks.check_seconds(
             connect_timeout_seconds=connect_timeout_seconds,
             read_timeout_seconds=read_timeout_seconds,
             deadline_seconds=deadline_seconds,
         )
-        book = address_book.AddressBook(addresses, clock)
+        book = address_book.Endpoints(addresses, clock)
         sender = transport.Transport(
             verify=verify,
             ca_option=ca_option,
@@ -102,7 +102,7 @@ class Client:
             read_timeout_seconds=read_timeout_seconds,
             max_reply_bytes=max_reply_bytes,
             adapter_factory=adapter_factory
-            or settings.adapter_factory(len(book.addresses), pool_size),
+            or checks.adapter_factory(len(book.addresses), pool_size),
         )
         self._stats = calls.StatsCache()
         self._calls = calls.Calls(
@@ -136,7 +136,7 @@ class Client:
 
         Only the original needs to be closed.
         """
-        settings.check_seconds(deadline_seconds=deadline_seconds)
+        checks.check_seconds(deadline_seconds=deadline_seconds)
         twin = copy.copy(self)
         twin._calls = dataclasses.replace(
             self._calls, deadline_seconds=deadline_seconds

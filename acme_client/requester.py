@@ -36,9 +36,9 @@ from typing import TypeVar
 
 from oslo_log import log as logging
 
-from acme_client import addresses
 from acme_client import authenticator
 from acme_client import credentials
+from acme_client import endpoints
 from acme_client import errors
 from acme_client import redaction
 from acme_client import timing
@@ -63,15 +63,15 @@ def _now() -> datetime.datetime:
 
 
 @dataclasses.dataclass
-class _Round:
+class _CallState:
     """The state of one call between its sendings."""
 
     request: transport.Request
-    call: timing.Call
+    call: timing.CallContext
     backoff: timing.Backoff
     order: tuple[str, ...]
     sending: timing.Deadline
-    ticket: authenticator.Ticket | None = None
+    header: authenticator.AuthHeader | None = None
     place: int = 0
     sendings: int = 0
     renewed: bool = False
@@ -87,7 +87,7 @@ class _Round:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Again:
+class _Retry:
     """The decision to send once more."""
 
     pause_seconds: float
@@ -100,7 +100,7 @@ class Requester:
     def __init__(
         self,
         transport: transport.Transport,
-        book: addresses.AddressBook,
+        book: endpoints.Endpoints,
         proof: credentials.Credentials,
         *,
         sleep: Callable[[float], None] = time.sleep,
@@ -120,7 +120,7 @@ class Requester:
     def perform(
         self,
         request: transport.Request,
-        call: timing.Call,
+        call: timing.CallContext,
         reader: Reader[_T],
     ) -> _T:
         """What ``reader`` takes from the reply of 2xx or 304.
@@ -128,8 +128,8 @@ class Requester:
         :raises errors.ApiError: any of them, cleaned of secrets.
         """
         try:
-            ticket = self._authenticator.ticket(call)
-            return self._perform(self._start(request, call, ticket), reader)
+            header = self._authenticator.header(call)
+            return self._perform(self._start(request, call, header), reader)
         except errors.ApiError as exc:
             if exc.request_id is None:
                 exc.request_id = call.request_id
@@ -145,7 +145,7 @@ class Requester:
             return {key: self.clean(item) for key, item in value.items()}
         return value
 
-    def close(self, call: timing.Call) -> None:
+    def close(self, call: timing.CallContext) -> None:
         """Give a session's token back and close the connections."""
         try:
             self._log_out(call)
@@ -157,21 +157,21 @@ class Requester:
     def _start(
         self,
         request: transport.Request,
-        call: timing.Call,
-        ticket: authenticator.Ticket | None,
-    ) -> _Round:
-        return _Round(
+        call: timing.CallContext,
+        header: authenticator.AuthHeader | None,
+    ) -> _CallState:
+        return _CallState(
             request=request.with_headers(X_Request_Id=call.request_id),
             call=call,
             backoff=self._new_backoff(),
             order=self._book.in_order(),
             sending=call.deadline,
-            ticket=ticket,
+            header=header,
         )
 
-    def _perform(self, state: _Round, reader: Reader[_T]) -> _T:
+    def _perform(self, state: _CallState, reader: Reader[_T]) -> _T:
         try:
-            return self._go_round(state, reader)
+            return self._try_once(state, reader)
         except errors.ApiError as exc:
             if state.lost_replies == 0:
                 raise
@@ -185,7 +185,7 @@ class Requester:
                 request_id=exc.request_id,
             ) from exc
 
-    def _go_round(self, state: _Round, reader: Reader[_T]) -> _T:
+    def _try_once(self, state: _CallState, reader: Reader[_T]) -> _T:
         while True:
             try:
                 reply = self._send(state)
@@ -199,7 +199,7 @@ class Requester:
             self._pause(state, decision)
 
     def _read(
-        self, state: _Round, reply: transport.Reply, reader: Reader[_T]
+        self, state: _CallState, reply: transport.Reply, reader: Reader[_T]
     ) -> _T:
         """:raises errors.ProtocolError: the reply is not of this API."""
         try:
@@ -213,7 +213,7 @@ class Requester:
         self._book.answered(state.address)
         return value
 
-    def _send(self, state: _Round) -> transport.Reply:
+    def _send(self, state: _CallState) -> transport.Reply:
         # An address that says nothing leaves time for those after it.
         state.sending = state.call.deadline.share(
             len(state.order) - state.place
@@ -224,9 +224,9 @@ class Requester:
         request = state.request.held(
             silence - min(_HOLD_MARGIN_SECONDS, silence / 4)
         )
-        if state.ticket is not None:
+        if state.header is not None:
             request = request.with_headers(
-                Authorization=state.ticket.authorization
+                Authorization=state.header.authorization
             )
         state.sendings += 1
         started = time.monotonic()
@@ -252,8 +252,8 @@ class Requester:
     # -- decisions -------------------------------------------------------
 
     def _after_loss(
-        self, state: _Round, error: errors.TransportError
-    ) -> _Again:
+        self, state: _CallState, error: errors.TransportError
+    ) -> _Retry:
         self._finish_error(state, error)
         if isinstance(error, errors.OutcomeUnknown):
             self._transport.drop_idle_connections()
@@ -267,8 +267,8 @@ class Requester:
         return self._elsewhere(state, error)
 
     def _after_foreign(
-        self, state: _Round, error: errors.ProtocolError | errors.TlsError
-    ) -> _Again:
+        self, state: _CallState, error: errors.ProtocolError | errors.TlsError
+    ) -> _Retry:
         """Something else than the appliance is there: leave it out."""
         self._finish_error(state, error)
         self._book.failed(state.address, error)
@@ -280,43 +280,47 @@ class Requester:
         if not state.order:
             raise error
         if state.place < len(state.order):
-            return _Again(0.0, error)
+            return _Retry(0.0, error)
         state.place = 0
-        return _Again(state.backoff.next(), error)
+        return _Retry(state.backoff.next(), error)
 
-    def _count_as_applied(self, state: _Round, error: errors.ApiError) -> None:
+    def _count_as_applied(
+        self, state: _CallState, error: errors.ApiError
+    ) -> None:
         """:raises errors.ApiError: it, where sending again is not safe."""
         state.lost_replies += 1
         if not state.request.repeatable:
             raise error
 
-    def _after_problem(self, state: _Round, reply: transport.Reply) -> _Again:
+    def _after_problem(
+        self, state: _CallState, reply: transport.Reply
+    ) -> _Retry:
         error = self._problem(state, reply)
         if reply.status == 401 and self._renew(state):
-            return _Again(0.0, error)
+            return _Retry(0.0, error)
         if not (error.retryable and state.request.repeatable):
             raise error
         if reply.status in (502, 503, 504) or error.is_gateways:
             return self._elsewhere(state, error)
-        return _Again(state.backoff.next(error.retry_after_seconds), error)
+        return _Retry(state.backoff.next(error.retry_after_seconds), error)
 
     def _elsewhere(
         self,
-        state: _Round,
+        state: _CallState,
         error: errors.ApiError,
         pause_seconds: float | None = None,
-    ) -> _Again:
+    ) -> _Retry:
         """The next address: at once, or after a pause when all were asked."""
         state.place = (state.place + 1) % len(state.order)
         if state.place != 0:
-            return _Again(0.0, error)
+            return _Retry(0.0, error)
         if pause_seconds is None:
             pause_seconds = state.backoff.next(
                 getattr(error, "retry_after_seconds", None)
             )
-        return _Again(pause_seconds, error)
+        return _Retry(pause_seconds, error)
 
-    def _pause(self, state: _Round, decision: _Again) -> None:
+    def _pause(self, state: _CallState, decision: _Retry) -> None:
         """Wait, or raise why, where the deadline would pass meanwhile."""
         if decision.pause_seconds >= state.call.deadline.remaining():
             raise decision.why
@@ -334,7 +338,7 @@ class Requester:
     # -- problems --------------------------------------------------------
 
     def _problem(
-        self, state: _Round, reply: transport.Reply
+        self, state: _CallState, reply: transport.Reply
     ) -> errors.ProblemError:
         """The typed error of a reply of 400 or more.
 
@@ -368,7 +372,7 @@ class Requester:
             state.lost_replies += 1
         return error
 
-    def _finish_error(self, state: _Round, error: errors.ApiError) -> None:
+    def _finish_error(self, state: _CallState, error: errors.ApiError) -> None:
         """Name the call in an error, and take our secrets out of it."""
         error.request_id = state.call.request_id
         error.message = self._redactor.clean(error.message)
@@ -383,19 +387,19 @@ class Requester:
             return authenticator.TokenAuthenticator(proof)
         return authenticator.LoginAuthenticator(self._log_in)
 
-    def _renew(self, state: _Round) -> bool:
-        """Whether another ticket was got; once in a call only."""
+    def _renew(self, state: _CallState) -> bool:
+        """Whether another header was got; once in a call only."""
         if (
             state.renewed
-            or state.ticket is None
+            or state.header is None
             or not self._authenticator.renewable
         ):
             return False
         state.renewed = True
-        state.ticket = self._authenticator.renew(state.ticket, state.call)
+        state.header = self._authenticator.renew(state.header, state.call)
         return True
 
-    def _log_in(self, call: timing.Call) -> str:
+    def _log_in(self, call: timing.CallContext) -> str:
         """A new session's token, by the same loop.
 
         Its errors are those of a call of which nothing was sent.
@@ -416,17 +420,17 @@ class Requester:
         self._session_token = token
         return token
 
-    def _log_out(self, call: timing.Call) -> None:
+    def _log_out(self, call: timing.CallContext) -> None:
         if not isinstance(
             self._authenticator, authenticator.LoginAuthenticator
         ):
             return
-        ticket = self._authenticator.forget()
-        if ticket is None:
+        header = self._authenticator.forget()
+        if header is None:
             return
         request = transport.Request("DELETE", f"{TOKENS_PATH}/self")
         try:
-            self._perform(self._start(request, call, ticket), nothing)
+            self._perform(self._start(request, call, header), nothing)
         except errors.ApiError as exc:
             # It expires by itself; closing must not fail for it.
             LOG.warning("The API session was not given back: %s", exc)

@@ -87,7 +87,7 @@ def at_most(seconds: float) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Call:
+class CallContext:
     """One call of a caller, however many requests it takes.
 
     They share its deadline, and its id as their X-Request-Id.

@@ -31,8 +31,8 @@ import requests.adapters
 import urllib3.exceptions
 
 from acme_client import bounded
+from acme_client import checks
 from acme_client import errors
-from acme_client import settings
 from acme_client import timing
 
 JSON = "application/json"
@@ -168,7 +168,7 @@ class Transport:
     ):
         self.read_timeout_seconds = read_timeout_seconds
         self._names_cas = isinstance(verify, str)
-        self._verify = settings.system_cas() if verify is True else verify
+        self._verify = checks.system_cas() if verify is True else verify
         self._ca_option = ca_option
         self._connect_timeout_seconds = connect_timeout_seconds
         self._max_reply_bytes = max_reply_bytes

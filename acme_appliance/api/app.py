@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The WSGI application: from a request to a valid Call and back."""
+"""The WSGI application: what is valid and authorised reaches a handler."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -33,10 +33,10 @@ from acme_appliance.api import contract
 from acme_appliance.api import middleware
 from acme_appliance.api import routes
 from acme_appliance.api import validation
-from acme_appliance.api.calls import ApiSettings
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
-from acme_appliance.api.calls import to_json
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
+from acme_appliance.api.requests import ApiSettings
+from acme_appliance.api.requests import to_json
 from acme_appliance.changes import failures
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ class Api:
         handler: routes.Handler,
         req: falcon.Request,
         path: dict[str, str],
-    ) -> Reply:
+    ) -> ApiResponse:
         credential = self._authorise(operation, req)
-        call = self._call(operation, req, path, credential)
-        with self._room(operation, call):
-            return handler(call)
+        request = self._call(operation, req, path, credential)
+        with self._room(operation, request):
+            return handler(request)
 
     def _authorise(
         self, operation: contract.Operation, req: falcon.Request
@@ -115,13 +115,13 @@ class Api:
         req: falcon.Request,
         path: dict[str, str],
         credential: "tokens.Credential | None",
-    ) -> Call:
+    ) -> ApiRequest:
         validation.check_path(operation, path)
         names = {p.name for p in operation.parameters_in("header")}
         given = {name: req.get_header(name) for name in names}
         headers = {n: value for n, value in given.items() if value is not None}
         validation.check_headers(operation, headers)
-        return Call(
+        return ApiRequest(
             service=self.service,
             tokens=self.tokens,
             settings=self.settings,
@@ -151,7 +151,7 @@ class Api:
 
     @contextlib.contextmanager
     def _room(
-        self, operation: contract.Operation, call: Call
+        self, operation: contract.Operation, request: ApiRequest
     ) -> Iterator[None]:
         """Keep threads free for reads, whatever waits for whatever."""
         if any(p.name == "Prefer" for p in operation.parameters):
@@ -165,14 +165,14 @@ class Api:
                 yield
             finally:
                 self._changes.release()
-        elif call.query.get("wait") and self._long_polls.acquire(False):
+        elif request.query.get("wait") and self._long_polls.acquire(False):
             try:
                 yield
             finally:
                 self._long_polls.release()
         else:
-            if "wait" in call.query:
-                call.query["wait"] = 0
+            if "wait" in request.query:
+                request.query["wait"] = 0
             yield
 
 

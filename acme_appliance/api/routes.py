@@ -16,8 +16,6 @@ from collections.abc import Callable
 import dataclasses
 from typing import Final
 
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
 from acme_appliance.api.handlers import about
 from acme_appliance.api.handlers import access
 from acme_appliance.api.handlers import events
@@ -26,8 +24,10 @@ from acme_appliance.api.handlers import pools
 from acme_appliance.api.handlers import shares
 from acme_appliance.api.handlers import snapshots
 from acme_appliance.api.handlers import tokens
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 
-Handler = Callable[[Call], Reply]
+Handler = Callable[[ApiRequest], ApiResponse]
 
 
 @dataclasses.dataclass(frozen=True)

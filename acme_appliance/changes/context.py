@@ -52,7 +52,7 @@ class Context:
         database: Database,
         pools: Pools,
         exports: Exports,
-        settings: types.Settings,
+        settings: types.ServiceSettings,
         *,
         clock: Clock = utc_now,
         on_step: OnStep = ignore_step,

@@ -18,7 +18,7 @@ from oslo_config import cfg
 
 from acme_appliance import conf as options
 from acme_appliance import plugins
-from acme_appliance.cmd import stores
+from acme_appliance.cmd import services
 from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
 from acme_appliance.engines.plugin import PoolError
@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(conf: cfg.ConfigOpts) -> int:
-    stores.check(conf)
+    services.check(conf)
     failed = []
     for pool in options.pools_on_devices(conf):
         engine = plugins.engines()[pool.engine]

@@ -84,7 +84,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance import problems
-    from acme_appliance.cmd import stores
+    from acme_appliance.cmd import services
     from acme_appliance.storage import identity
 
     apply, close_jobs = conf.command.apply, conf.command.close_job
@@ -92,10 +92,10 @@ def run(conf: cfg.ConfigOpts) -> int:
         raise CommandError("--close-job needs --apply")
     try:
         if apply:
-            with nobody_else(conf), stores.open_service(conf) as service:
+            with nobody_else(conf), services.open_service(conf) as service:
                 report = service.reconciliation.run(apply, close_jobs)
         else:
-            with stores.look_at_service(conf) as service:
+            with services.look_at_service(conf) as service:
                 report = service.reconciliation.run(apply)
     except problems.Problem as problem:
         wrong = isinstance(problem.__cause__, identity.Mismatch)

@@ -78,13 +78,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance import problems
-    from acme_appliance.cmd import stores
+    from acme_appliance.cmd import services
 
     command = conf.command
     try:
         with (
             reconcile.nobody_else(conf),
-            stores.open_service(conf) as service,
+            services.open_service(conf) as service,
         ):
             report = service.reconciliation.restore(
                 apply=command.apply, adopt_into=command.adopt

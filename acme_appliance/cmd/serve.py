@@ -22,7 +22,7 @@ from oslo_config import cfg
 from acme_appliance import conf as options
 from acme_appliance import locks
 from acme_appliance import plugins
-from acme_appliance.cmd import stores
+from acme_appliance.cmd import services
 from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
 from acme_appliance.engines.plugin import PoolError
@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(conf: cfg.ConfigOpts) -> int:
-    stores.check(conf)
+    services.check(conf)
     _set_up_logging(conf)
     from acme_appliance import composition
     from acme_appliance import server
@@ -117,7 +117,7 @@ def _compare_identities(conf: cfg.ConfigOpts, found: list[Exception]) -> None:
 
     try:
         pools = composition.build_engines(conf)
-        with stores.open_database(conf) as database:
+        with services.open_database(conf) as database:
             identity.Identities(
                 database,
                 pools,

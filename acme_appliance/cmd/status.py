@@ -44,10 +44,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance import problems
-    from acme_appliance.cmd import stores
+    from acme_appliance.cmd import services
 
     lock = locks.Lock(options.state_path(conf) / "serve.lock")
-    with stores.look_at_service(conf) as service:
+    with services.look_at_service(conf) as service:
         try:
             service.reconciliation.compare_exports()
             status = service.system.status()

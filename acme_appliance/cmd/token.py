@@ -73,10 +73,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(conf: cfg.ConfigOpts) -> int:
-    from acme_appliance.cmd import stores
+    from acme_appliance.cmd import services
     from acme_appliance.service import tokens
 
-    with stores.open_database(conf) as database:
+    with services.open_database(conf) as database:
         store = tokens.TokenStore(database)
         action = {"create": _create, "list": _list, "revoke": _revoke}
         try:

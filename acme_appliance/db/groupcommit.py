@@ -53,8 +53,8 @@ class _Place:
     def __init__(self, call: "_Call[Any] | None") -> None:
         self.call = call
         #: Closed while it waits.
-        self.gate = threading.Lock()
-        self.gate.acquire()
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 class FairLock:
@@ -78,25 +78,25 @@ class FairLock:
                 return True
             place = _Place(call)
             self._waiting.append(place)
-        if place.gate.acquire(timeout=max(0.0, timeout_seconds)):
+        if place.turn.acquire(timeout=max(0.0, timeout_seconds)):
             return True
         with self._mutex:
             if place in self._waiting:
                 self._waiting.remove(place)
                 return False
         # It was passed on in this very moment, or the call is being made.
-        place.gate.acquire()
+        place.turn.acquire()
         return True
 
     def take_call(self) -> "tuple[_Call[Any], threading.Lock] | None":
-        """The call of the first that waits, and its gate, to be opened by
+        """The call of the first that waits, and its turn, to be released by
         whoever takes it. None: nobody waits, or the first has no call."""
         with self._mutex:
             first = self._waiting[0] if self._waiting else None
             if first is None or first.call is None:
                 return None
             self._waiting.popleft()
-            return first.call, first.gate
+            return first.call, first.turn
 
     def pass_on(self) -> bool:
         """Give it to the first that waits. False: nobody does, and the
@@ -104,14 +104,14 @@ class FairLock:
         with self._mutex:
             if not self._waiting:
                 return False
-            self._waiting.popleft().gate.release()
+            self._waiting.popleft().turn.release()
             return True
 
     def release(self) -> None:
         """Let the next one have it."""
         with self._mutex:
             if self._waiting:
-                self._waiting.popleft().gate.release()
+                self._waiting.popleft().turn.release()
             else:
                 self._held = False
 
@@ -129,7 +129,7 @@ class _Group:
             raise
         self.size = 0
         #: Of those whose calls were made for them: opened at the end.
-        self.gates: list[threading.Lock] = []
+        self.turns: list[threading.Lock] = []
         #: Done when it is on disk; has the error if it is not.
         self.committed: futures.Future[None] = futures.Future()
 
@@ -178,8 +178,8 @@ class _Group:
             self.committed.set_result(None)
         finally:
             self.connection.close()
-            for gate in self.gates:
-                gate.release()
+            for turn in self.turns:
+                turn.release()
 
 
 class _Call(Generic[_T]):
@@ -287,8 +287,8 @@ class GroupCommit:
 
     def _leave(self, group: _Group) -> None:
         while self._has_room(group) and (taken := self._turn.take_call()):
-            call, gate = taken
-            group.gates.append(gate)
+            call, turn = taken
+            group.turns.append(turn)
             call.make(group)
         if self._has_room(group) and self._turn.pass_on():
             return

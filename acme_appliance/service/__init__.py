@@ -31,7 +31,7 @@ from acme_appliance.types import FileDefaults
 from acme_appliance.types import Limits
 from acme_appliance.types import Page
 from acme_appliance.types import Portal
-from acme_appliance.types import Settings
+from acme_appliance.types import ServiceSettings
 
 __all__ = (
     "Accepted",
@@ -42,5 +42,5 @@ __all__ = (
     "Page",
     "Portal",
     "Service",
-    "Settings",
+    "ServiceSettings",
 )

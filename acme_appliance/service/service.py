@@ -76,7 +76,7 @@ class Service:
         database: Database,
         pools: Mapping[str, engines.Engine],
         exporter: exporters.Exporter,
-        settings: types.Settings,
+        settings: types.ServiceSettings,
         *,
         clock: context.Clock = context.utc_now,
         on_step: context.OnStep = context.ignore_step,

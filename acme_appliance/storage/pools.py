@@ -38,7 +38,7 @@ class Pools(Mapping[str, engines.Engine]):
         self,
         database: Database,
         pools: Mapping[str, engines.Engine],
-        settings: types.Settings,
+        settings: types.ServiceSettings,
         clock: Callable[[], datetime.datetime],
     ) -> None:
         if not pools:

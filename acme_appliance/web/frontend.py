@@ -37,7 +37,7 @@ from aiohttp import web
 import multidict
 
 from acme_appliance import problems
-from acme_appliance.api.calls import to_json
+from acme_appliance.api.requests import to_json
 from acme_appliance.web import connections
 from acme_appliance.web import wsgi
 

@@ -28,7 +28,7 @@ from acme_appliance.exporters.memory.exporter import MemoryExporter
 from acme_appliance.host import filesystem
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
-from acme_appliance.service import Settings
+from acme_appliance.service import ServiceSettings
 from tests.harness import machine
 from tests.unit.appliance import world as worlds
 
@@ -67,7 +67,7 @@ class HungPoolSuite(worlds.Calls):
                 "silver": MemoryEngine(),
             },
             MemoryExporter("/"),
-            Settings(
+            ServiceSettings(
                 system_id=worlds.SYSTEM_ID,
                 system_name="test",
                 portals=(Portal("192.0.2.10"),),

@@ -32,7 +32,7 @@ from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.host import commands
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
-from acme_appliance.service import Settings
+from acme_appliance.service import ServiceSettings
 from tests.functional import test_kernel_exporter
 from tests.harness import machine
 from tests.unit.appliance import test_server
@@ -89,7 +89,7 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
             self.database,
             {"gold": self.engine},
             self.exporter,
-            Settings(
+            ServiceSettings(
                 system_id=worlds.SYSTEM_ID,
                 system_name="test",
                 portals=(Portal(LOOPBACK),),

@@ -22,7 +22,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.exporters.memory.exporter import MemoryExporter
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
-from acme_appliance.service import Settings
+from acme_appliance.service import ServiceSettings
 from tests.functional.test_btrfs_engine import PoolCase
 from tests.unit.appliance import world as worlds
 
@@ -45,7 +45,7 @@ class RealCase(PoolCase, worlds.Calls):
             self.database,
             {"gold": self.engine},
             self.exporter,
-            Settings(
+            ServiceSettings(
                 system_id=worlds.SYSTEM_ID,
                 system_name="test",
                 portals=(Portal("192.0.2.10"),),

@@ -44,7 +44,7 @@ from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.exporters.memory import exporter as memory
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
-from acme_appliance.service import Settings
+from acme_appliance.service import ServiceSettings
 from tests.unit.appliance import scenarios
 from tests.unit.appliance import world as worlds
 
@@ -64,7 +64,7 @@ class RealWorld(worlds.Calls):
             Database(f"sqlite:///{request['database']}"),
             {"gold": self.engine},
             self.exporter,
-            Settings(
+            ServiceSettings(
                 system_id=worlds.SYSTEM_ID,
                 system_name="test",
                 portals=(Portal("127.0.0.1"),),
@@ -167,7 +167,7 @@ def _warm_up():
             database,
             {"gold": MemoryEngine(durable=False)},
             memory.MemoryExporter(),
-            Settings(system_id=worlds.SYSTEM_ID, system_name="test"),
+            ServiceSettings(system_id=worlds.SYSTEM_ID, system_name="test"),
         )
         service.start()
         world = worlds.Calls()

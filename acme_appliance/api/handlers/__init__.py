@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One module for each resource; a handler turns a Call into a Reply."""
+"""One module for each resource; a handler answers a request."""

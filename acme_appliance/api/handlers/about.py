@@ -13,42 +13,42 @@
 """What this is, how it does, and the contract itself."""
 
 from acme_appliance.api import contract
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
 from acme_appliance.api.handlers import common
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 
 
-def list_versions(call: Call) -> Reply:
-    return Reply(
+def list_versions(request: ApiRequest) -> ApiResponse:
+    return ApiResponse(
         {"versions": [{"id": "v1", "status": "current", "path": "/v1"}]}
     )
 
 
-def get_liveness(call: Call) -> Reply:
-    return Reply({"status": "ok"})
+def get_liveness(request: ApiRequest) -> ApiResponse:
+    return ApiResponse({"status": "ok"})
 
 
-def get_readiness(call: Call) -> Reply:
-    reasons = call.service.system.readiness()
+def get_readiness(request: ApiRequest) -> ApiResponse:
+    reasons = request.service.system.readiness()
     body = {
         "ready": not reasons,
         "reasons": reasons,
-        "warnings": call.service.system.export_warnings(),
+        "warnings": request.service.system.export_warnings(),
     }
     if reasons:
-        return Reply(body, 503, {"Retry-After": "1"})
-    return Reply(body)
+        return ApiResponse(body, 503, {"Retry-After": "1"})
+    return ApiResponse(body)
 
 
-def get_openapi(call: Call) -> Reply:
+def get_openapi(request: ApiRequest) -> ApiResponse:
     return common.show_hashed(
         contract.load().text.encode(), "application/yaml"
     )
 
 
-def get_system(call: Call) -> Reply:
-    return Reply(call.service.system.describe(call.caller))
+def get_system(request: ApiRequest) -> ApiResponse:
+    return ApiResponse(request.service.system.describe(request.caller))
 
 
-def get_stats(call: Call) -> Reply:
-    return common.show_hashed(call.service.system.stats())
+def get_stats(request: ApiRequest) -> ApiResponse:
+    return common.show_hashed(request.service.system.stats())

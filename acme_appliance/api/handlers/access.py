@@ -12,24 +12,26 @@
 
 """Access rules of shares."""
 
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
 from acme_appliance.api.handlers import common
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 
 
-def get_access(call: Call) -> Reply:
-    return Reply(
-        call.service.access.get(
-            call.caller, call.path["share_id"], call.path["holder"]
+def get_access(request: ApiRequest) -> ApiResponse:
+    return ApiResponse(
+        request.service.access.get(
+            request.caller, request.path["share_id"], request.path["holder"]
         )
     )
 
 
-def put_access(call: Call) -> Reply:
-    return common.change(call, call.service.access.put, "share_id", "holder")
-
-
-def delete_access(call: Call) -> Reply:
+def put_access(request: ApiRequest) -> ApiResponse:
     return common.change(
-        call, call.service.access.delete, "share_id", "holder"
+        request, request.service.access.put, "share_id", "holder"
+    )
+
+
+def delete_access(request: ApiRequest) -> ApiResponse:
+    return common.change(
+        request, request.service.access.delete, "share_id", "holder"
     )

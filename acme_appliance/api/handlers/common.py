@@ -20,88 +20,92 @@ from typing import Final
 import urllib.parse
 
 from acme_appliance import types
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
-from acme_appliance.api.calls import to_json
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
+from acme_appliance.api.requests import to_json
 
 #: How late a long poll notices that the server stops.
 _SLICE_SECONDS: Final = 1.0
 
 
-def show(body: dict[str, Any], status: int = 200) -> Reply:
+def show(body: dict[str, Any], status: int = 200) -> ApiResponse:
     """One thing, whose ETag is its generation where it has one."""
-    reply = Reply(body, status)
+    reply = ApiResponse(body, status)
     if "generation" in body:
         reply.headers["ETag"] = f'"{body["generation"]}"'
     return reply
 
 
-def show_hashed(body: Any, media_type: str = "application/json") -> Reply:
+def show_hashed(
+    body: Any, media_type: str = "application/json"
+) -> ApiResponse:
     """One thing without a generation: its ETag is its hash."""
     data = body if isinstance(body, bytes) else to_json(body)
     digest = hashlib.sha256(data).hexdigest()[:32]
-    return Reply(data, 200, {"ETag": f'"{digest}"'}, media_type)
+    return ApiResponse(data, 200, {"ETag": f'"{digest}"'}, media_type)
 
 
 def change(
-    call: Call,
+    request: ApiRequest,
     use_case: Callable[..., types.Done | types.Accepted],
     *names: str,
     **arguments: Any,
-) -> Reply:
+) -> ApiResponse:
     """Have something put, patched or deleted.
 
     :param names: the parameters of the path that say what.
     """
-    given = [call.path[name] for name in names]
-    if call.body is not None:
-        given.append(call.body)
+    given = [request.path[name] for name in names]
+    if request.body is not None:
+        given.append(request.body)
     return _changed(
         use_case(
-            call.caller,
+            request.caller,
             *given,
-            wait_seconds=call.wait_seconds,
-            if_match=call.if_match,
+            wait_seconds=request.wait_seconds,
+            if_match=request.if_match,
             **arguments,
         )
     )
 
 
-def _changed(outcome: types.Done | types.Accepted) -> Reply:
+def _changed(outcome: types.Done | types.Accepted) -> ApiResponse:
     """The reply to a change: done, gone, or still being made."""
     if isinstance(outcome, types.Accepted):
-        return Reply(
+        return ApiResponse(
             outcome.job,
             202,
             {"Location": f"/v1/jobs/{outcome.job['id']}", "Retry-After": "1"},
         )
     if outcome.body is None:
-        return Reply(
+        return ApiResponse(
             None, 204, {"Was-Absent": "true"} if outcome.absent else {}
         )
     return show(outcome.body, 201 if outcome.created else 200)
 
 
-def page(call: Call, name: str, use_case: Callable[..., types.Page]) -> Reply:
+def page(
+    request: ApiRequest, name: str, use_case: Callable[..., types.Page]
+) -> ApiResponse:
     """A part of a list, and where the next one is."""
     part = use_case(
-        call.caller,
-        _filters(call),
-        call.query["limit"],
-        call.query.get("marker"),
+        request.caller,
+        _filters(request),
+        request.query["limit"],
+        request.query.get("marker"),
     )
-    reply = Reply({name: part.items, "next_marker": part.next_marker})
+    reply = ApiResponse({name: part.items, "next_marker": part.next_marker})
     if part.next_marker is not None:
-        query = {k: v for k, v in call.query.items() if k != "labels"}
-        query |= call.query.get("labels", {})
+        query = {k: v for k, v in request.query.items() if k != "labels"}
+        query |= request.query.get("labels", {})
         query["marker"] = part.next_marker
-        link = f"{call.url}?{urllib.parse.urlencode(query)}"
+        link = f"{request.url}?{urllib.parse.urlencode(query)}"
         reply.headers["Link"] = f'<{link}>; rel="next"'
     return reply
 
 
 def poll(
-    call: Call,
+    request: ApiRequest,
     ask: Callable[[float], dict[str, Any]],
     is_news: Callable[[dict[str, Any]], bool],
 ) -> dict[str, Any]:
@@ -109,22 +113,22 @@ def poll(
 
     :param ask: the service's answer, after at most so many seconds.
     """
-    end = time.monotonic() + call.query["wait"]
+    end = time.monotonic() + request.query["wait"]
     while True:
         left = max(0.0, end - time.monotonic())
         answer = ask(min(left, _SLICE_SECONDS))
-        if is_news(answer) or call.is_stopping() or left <= _SLICE_SECONDS:
+        if is_news(answer) or request.is_stopping() or left <= _SLICE_SECONDS:
             return answer
 
 
-def _filters(call: Call) -> dict[str, Any]:
+def _filters(request: ApiRequest) -> dict[str, Any]:
     """The query's filters; ``labels`` as a dict of the plain keys."""
     chosen = {
         name: value
-        for name, value in call.query.items()
+        for name, value in request.query.items()
         if name not in ("limit", "marker", "labels")
     }
-    if labels := call.query.get("labels"):
+    if labels := request.query.get("labels"):
         chosen["labels"] = {
             key.removeprefix("label."): value for key, value in labels.items()
         }

@@ -14,15 +14,20 @@
 
 from typing import Any
 
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
 from acme_appliance.api.handlers import common
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 
 
-def list_events(call: Call) -> Reply:
+def list_events(request: ApiRequest) -> ApiResponse:
     def ask(seconds: float) -> dict[str, Any]:
-        return call.service.events.read(
-            call.caller, call.query["after"], seconds, call.query["limit"]
+        return request.service.events.read(
+            request.caller,
+            request.query["after"],
+            seconds,
+            request.query["limit"],
         )
 
-    return Reply(common.poll(call, ask, lambda found: bool(found["events"])))
+    return ApiResponse(
+        common.poll(request, ask, lambda found: bool(found["events"]))
+    )

@@ -14,23 +14,27 @@
 
 from typing import Any
 
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
 from acme_appliance.api.handlers import common
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 
 
-def list_jobs(call: Call) -> Reply:
-    return common.page(call, "jobs", call.service.jobs.page)
+def list_jobs(request: ApiRequest) -> ApiResponse:
+    return common.page(request, "jobs", request.service.jobs.page)
 
 
-def get_job(call: Call) -> Reply:
+def get_job(request: ApiRequest) -> ApiResponse:
     def ask(seconds: float) -> dict[str, Any]:
-        return call.service.jobs.get(call.caller, call.path["job_id"], seconds)
+        return request.service.jobs.get(
+            request.caller, request.path["job_id"], seconds
+        )
 
-    return Reply(
-        common.poll(call, ask, lambda job: job["finished_at"] is not None)
+    return ApiResponse(
+        common.poll(request, ask, lambda job: job["finished_at"] is not None)
     )
 
 
-def cancel_job(call: Call) -> Reply:
-    return Reply(call.service.jobs.cancel(call.caller, call.path["job_id"]))
+def cancel_job(request: ApiRequest) -> ApiResponse:
+    return ApiResponse(
+        request.service.jobs.cancel(request.caller, request.path["job_id"])
+    )

@@ -12,13 +12,13 @@
 
 """Pools."""
 
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 
 
-def list_pools(call: Call) -> Reply:
-    return Reply({"pools": call.service.pools.all()})
+def list_pools(request: ApiRequest) -> ApiResponse:
+    return ApiResponse({"pools": request.service.pools.all()})
 
 
-def get_pool(call: Call) -> Reply:
-    return Reply(call.service.pools.get(call.path["pool"]))
+def get_pool(request: ApiRequest) -> ApiResponse:
+    return ApiResponse(request.service.pools.get(request.path["pool"]))

@@ -12,33 +12,33 @@
 
 """Shares."""
 
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
 from acme_appliance.api.handlers import common
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 
 
-def list_shares(call: Call) -> Reply:
-    return common.page(call, "shares", call.service.shares.page)
+def list_shares(request: ApiRequest) -> ApiResponse:
+    return common.page(request, "shares", request.service.shares.page)
 
 
-def get_share(call: Call) -> Reply:
+def get_share(request: ApiRequest) -> ApiResponse:
     return common.show(
-        call.service.shares.get(call.caller, call.path["share_id"])
+        request.service.shares.get(request.caller, request.path["share_id"])
     )
 
 
-def put_share(call: Call) -> Reply:
-    return common.change(call, call.service.shares.put, "share_id")
+def put_share(request: ApiRequest) -> ApiResponse:
+    return common.change(request, request.service.shares.put, "share_id")
 
 
-def patch_share(call: Call) -> Reply:
-    return common.change(call, call.service.shares.patch, "share_id")
+def patch_share(request: ApiRequest) -> ApiResponse:
+    return common.change(request, request.service.shares.patch, "share_id")
 
 
-def delete_share(call: Call) -> Reply:
+def delete_share(request: ApiRequest) -> ApiResponse:
     return common.change(
-        call,
-        call.service.shares.delete,
+        request,
+        request.service.shares.delete,
         "share_id",
-        snapshots=call.query["snapshots"],
+        snapshots=request.query["snapshots"],
     )

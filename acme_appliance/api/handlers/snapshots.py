@@ -12,28 +12,34 @@
 
 """Snapshots."""
 
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
 from acme_appliance.api.handlers import common
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 
 
-def list_snapshots(call: Call) -> Reply:
-    return common.page(call, "snapshots", call.service.snapshots.page)
+def list_snapshots(request: ApiRequest) -> ApiResponse:
+    return common.page(request, "snapshots", request.service.snapshots.page)
 
 
-def get_snapshot(call: Call) -> Reply:
+def get_snapshot(request: ApiRequest) -> ApiResponse:
     return common.show(
-        call.service.snapshots.get(call.caller, call.path["snapshot_id"])
+        request.service.snapshots.get(
+            request.caller, request.path["snapshot_id"]
+        )
     )
 
 
-def put_snapshot(call: Call) -> Reply:
-    return common.change(call, call.service.snapshots.put, "snapshot_id")
+def put_snapshot(request: ApiRequest) -> ApiResponse:
+    return common.change(request, request.service.snapshots.put, "snapshot_id")
 
 
-def patch_snapshot(call: Call) -> Reply:
-    return common.change(call, call.service.snapshots.patch, "snapshot_id")
+def patch_snapshot(request: ApiRequest) -> ApiResponse:
+    return common.change(
+        request, request.service.snapshots.patch, "snapshot_id"
+    )
 
 
-def delete_snapshot(call: Call) -> Reply:
-    return common.change(call, call.service.snapshots.delete, "snapshot_id")
+def delete_snapshot(request: ApiRequest) -> ApiResponse:
+    return common.change(
+        request, request.service.snapshots.delete, "snapshot_id"
+    )

@@ -16,32 +16,34 @@ import datetime
 from typing import Any
 
 from acme_appliance import problems
-from acme_appliance.api.calls import Call
-from acme_appliance.api.calls import Reply
+from acme_appliance.api.requests import ApiRequest
+from acme_appliance.api.requests import ApiResponse
 from acme_appliance.service import tokens
 
 
-def create_token(call: Call) -> Reply:
-    credential = call.credential
+def create_token(request: ApiRequest) -> ApiResponse:
+    credential = request.credential
     assert credential is not None  # noqa: S101 - its security is not empty
-    lifetime = call.settings.session_lifetime
-    if call.body and "expires_in_seconds" in call.body:
+    lifetime = request.settings.session_lifetime
+    if request.body and "expires_in_seconds" in request.body:
         lifetime = min(
             lifetime,
-            datetime.timedelta(seconds=call.body["expires_in_seconds"]),
+            datetime.timedelta(seconds=request.body["expires_in_seconds"]),
         )
-    secret, session = call.tokens.start_session(credential, lifetime)
+    secret, session = request.tokens.start_session(credential, lifetime)
     body = {"token": secret, "token_type": "bearer", **_show(session)}
-    return Reply(body, 201, {"Cache-Control": "no-store"})
+    return ApiResponse(body, 201, {"Cache-Control": "no-store"})
 
 
-def get_own_token(call: Call) -> Reply:
-    assert call.credential is not None  # noqa: S101 - its security is not empty
-    return Reply(_show(call.credential), 200, {"Cache-Control": "no-store"})
+def get_own_token(request: ApiRequest) -> ApiResponse:
+    assert request.credential is not None  # noqa: S101 - its security is not empty
+    return ApiResponse(
+        _show(request.credential), 200, {"Cache-Control": "no-store"}
+    )
 
 
-def delete_own_token(call: Call) -> Reply:
-    credential = call.credential
+def delete_own_token(request: ApiRequest) -> ApiResponse:
+    credential = request.credential
     assert credential is not None  # noqa: S101 - its security is not empty
     if credential.kind != "session":
         raise problems.Problem(
@@ -49,8 +51,8 @@ def delete_own_token(call: Call) -> Reply:
             "This is a long-lived token: it is revoked on the appliance, by"
             f" acme-appliance token revoke {credential.id}.",
         )
-    call.tokens.end_session(credential.id)
-    return Reply(None, 204)
+    request.tokens.end_session(credential.id)
+    return ApiResponse(None, 204)
 
 
 def _show(credential: tokens.Credential) -> dict[str, Any]:

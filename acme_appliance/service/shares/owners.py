@@ -31,7 +31,7 @@ _FIELDS = ("uid", "gid")
 _NEW_MODE = re.compile("06[0246]{2}")
 
 
-def check(file: types.Body, settings: types.Settings) -> None:
+def check(file: types.Body, settings: types.ServiceSettings) -> None:
     """Hold the owner that a request names to the configuration, and its
     mode to bits for reading and writing.
 
@@ -63,7 +63,7 @@ def check(file: types.Body, settings: types.Settings) -> None:
         raise problems.Problem("request.invalid", detail, errors=errors)
 
 
-def inherited(file: types.Body, settings: types.Settings) -> types.Body:
+def inherited(file: types.Body, settings: types.ServiceSettings) -> types.Body:
     """A source's file as a clone may have it.
 
     An earlier release allowed any owner and any mode: the clone has the
@@ -85,7 +85,7 @@ def inherited(file: types.Body, settings: types.Settings) -> types.Body:
 
 
 def not_allowed(
-    session: orm.Session, settings: types.Settings
+    session: orm.Session, settings: types.ServiceSettings
 ) -> dict[tuple[int, int], int]:
     """``(uid, gid)`` of shares that no create may name (any more), each
     with the number of shares."""
@@ -104,18 +104,22 @@ def not_allowed(
     }
 
 
-def _is_allowed(field: str, value: int, settings: types.Settings) -> bool:
+def _is_allowed(
+    field: str, value: int, settings: types.ServiceSettings
+) -> bool:
     default, ranges = _rule(field, settings)
     return value == default or any(value in each for each in ranges)
 
 
-def _rule(field: str, settings: types.Settings) -> tuple[int, Sequence[range]]:
+def _rule(
+    field: str, settings: types.ServiceSettings
+) -> tuple[int, Sequence[range]]:
     if field == "uid":
         return settings.file_defaults.uid, settings.allowed_owners.uids
     return settings.file_defaults.gid, settings.allowed_owners.gids
 
 
-def _complaint(field: str, value: int, settings: types.Settings) -> str:
+def _complaint(field: str, value: int, settings: types.ServiceSettings) -> str:
     default, ranges = _rule(field, settings)
     allowed = ", ".join(_text(each) for each in ranges) or "nothing"
     return (

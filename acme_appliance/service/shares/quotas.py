@@ -44,7 +44,7 @@ class Usage:
 
 def check(
     session: orm.Session,
-    settings: types.Settings,
+    settings: types.ServiceSettings,
     namespace: str,
     added: Usage,
     *,
@@ -140,7 +140,7 @@ def _wanted_bytes(arguments: str) -> int:
 
 
 def body(
-    session: orm.Session, settings: types.Settings, namespace: str
+    session: orm.Session, settings: types.ServiceSettings, namespace: str
 ) -> types.Body:
     """The schema NamespaceUsage."""
     quota = settings.quotas.get(namespace, types.Quota())

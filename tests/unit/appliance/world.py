@@ -35,7 +35,7 @@ from acme_appliance.service import Caller
 from acme_appliance.service import Done
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
-from acme_appliance.service import Settings
+from acme_appliance.service import ServiceSettings
 
 MIB = 1 << 20
 CALLER = Caller("cinder-a", "driver", "a", "req-a")
@@ -229,7 +229,7 @@ class Calls:
 
 
 class World(Calls):
-    """See the module. ``settings`` are members of Settings."""
+    """See the module. ``settings`` are members of ServiceSettings."""
 
     def __init__(
         self,
@@ -247,7 +247,7 @@ class World(Calls):
         self.engine = self.engines[pools[0]]
         self.exporter = MemoryExporter()
         self.clock = Clock()
-        self.settings = Settings(
+        self.settings = ServiceSettings(
             system_id=SYSTEM_ID,
             system_name="test",
             portals=(Portal("192.0.2.10"), Portal("192.0.2.11", False)),

@@ -15,7 +15,7 @@
 import ddt
 
 import acme_client
-from acme_client import addresses
+from acme_client import endpoints
 from acme_client import timing
 from tests.unit.client import base
 
@@ -39,7 +39,7 @@ class AddressesTest(base.ClientTestCase):
     )
     @ddt.unpack
     def test_good(self, given, expected):
-        self.assertEqual(expected, addresses.normalise(given))
+        self.assertEqual(expected, endpoints.normalise(given))
 
     @ddt.data(
         "",
@@ -68,20 +68,20 @@ class AddressesTest(base.ClientTestCase):
             self.client()
 
     def test_good_one_goes_first(self):
-        book = addresses.AddressBook(["a", "b", "c", "b"])
+        book = endpoints.Endpoints(["a", "b", "c", "b"])
         a, b, c = (f"https://{name}:8443" for name in "abc")
         self.assertEqual((a, b, c), book.in_order())
         book.answered(b)
         self.assertEqual((b, c, a), book.in_order())
 
     def test_failed_one_goes_last_for_a_while(self):
-        book = addresses.AddressBook(["a", "b", "c"], self.clock)
+        book = endpoints.Endpoints(["a", "b", "c"], self.clock)
         a, b, c = (f"https://{name}:8443" for name in "abc")
         with self.assertLogs("acme_client", "INFO") as logs:
             for _ in range(3):
                 book.failed(a, acme_client.NotSent("nobody listens"))
             self.assertEqual((b, c, a), book.in_order())
-            self.clock.now += addresses.SUSPECT_SECONDS
+            self.clock.now += endpoints.SUSPECT_SECONDS
             self.assertEqual((a, b, c), book.in_order())
             book.answered(a)
             book.answered(a)

@@ -20,7 +20,7 @@ from unittest import mock
 import ddt
 
 import acme_client
-from acme_client import settings
+from acme_client import checks
 from tests.unit.client import base
 from tests.unit.client import wire
 
@@ -66,7 +66,7 @@ class TlsTest(base.ClientTestCase):
         self.assertEqual(base.SHARE_ID, api.get_share(base.SHARE_ID).id)
         paths = paths._replace(openssl_cafile="/no/such")
         with mock.patch("ssl.get_default_verify_paths", lambda: paths):
-            self.assertEqual("/no/such", settings.system_cas())
+            self.assertEqual("/no/such", checks.system_cas())
 
     def test_another_ca(self):
         other = wire.Certificate(self.directory())

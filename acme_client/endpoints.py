@@ -120,7 +120,7 @@ def _bad(address: str) -> errors.ConfigurationError:
     )
 
 
-class AddressBook:
+class Endpoints:
     """The order in which to try the addresses; safe under threads.
 
     The address that answered last comes first. One that failed comes last

@@ -46,7 +46,7 @@ class ApiSettings:
 
 
 @dataclasses.dataclass
-class Call:
+class ApiRequest:
     """One valid, authorised request.
 
     ``path``, ``query`` and ``body`` hold what the contract allows and
@@ -72,7 +72,7 @@ class Call:
 
 
 @dataclasses.dataclass
-class Reply:
+class ApiResponse:
     """``body``: bytes go out as they are, anything else as JSON."""
 
     body: Any = None
