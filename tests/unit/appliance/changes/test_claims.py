@@ -23,8 +23,8 @@ from acme_appliance.changes import claims
 from acme_appliance.changes import queue
 from acme_appliance.db import models
 from tests.unit.appliance import case
-from tests.unit.appliance import test_queue
 from tests.unit.appliance import world as worlds
+from tests.unit.appliance.changes import test_queue
 
 SOON = 120.0
 SNAPSHOT = "33333333-3333-4333-8333-333333333333"

@@ -20,8 +20,8 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.storage import identity
-from tests.unit.appliance import test_identity
 from tests.unit.appliance import world as worlds
+from tests.unit.appliance.storage import test_identity
 
 WHAT_IS_THE_SAME = ("shares", "snapshots", "open_jobs", "storage", "metadata")
 

@@ -28,8 +28,8 @@ from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from tests.unit.appliance import case
 from tests.unit.appliance import scenarios
-from tests.unit.appliance import test_crashes
 from tests.unit.appliance import world as worlds
+from tests.unit.appliance.changes import test_crashes
 
 MIB = worlds.MIB
 SOON = 120.0

@@ -32,12 +32,12 @@ from acme_appliance.service.reconcile.reconciliation import Reconciliation
 from acme_appliance.service.system import System
 from acme_appliance.storage import identity
 from acme_appliance.storage.pools import Pools
-from tests.unit.appliance import test_cmd
+from tests.unit.appliance.cmd import test_commands
 
 DATABASE = options.DATABASE_NAME
 
 
-class Case(test_cmd.Case):
+class Case(test_commands.Case):
     def begin(self) -> None:
         """Leave what a first start leaves."""
         conf = options.load(["--config-file", str(self.file)])

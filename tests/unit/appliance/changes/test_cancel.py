@@ -15,11 +15,11 @@
 import threading
 from unittest import mock
 
-from tests.unit.appliance import test_history
 from tests.unit.appliance import world as worlds
+from tests.unit.appliance.service import test_jobs_and_events
 
 
-class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
+class TestCancelWhileAWorkerComesFree(test_jobs_and_events.SlowCase):
     """Either the worker has the job or the one who cancels it has."""
 
     settings = {"workers": 1}
@@ -31,7 +31,7 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
         self.before = self.world.state()
         self.world.steps.hooks["create share:before"] = self.stop
         self.blocking = self.create().job
-        self.assertTrue(self.reached.wait(test_history.SOON))
+        self.assertTrue(self.reached.wait(test_jobs_and_events.SOON))
         self.queued = self.world.service.shares.delete(
             worlds.CALLER, self.share_id, wait_seconds=0
         ).job
@@ -41,7 +41,7 @@ class TestCancelWhileAWorkerComesFree(test_history.SlowCase):
         """The only worker ends its job, and looks at the next."""
         self.go.set()
         workers = self.world.service.journal._workers
-        workers.submit("gold", lambda: None).result(test_history.SOON)
+        workers.submit("gold", lambda: None).result(test_jobs_and_events.SOON)
 
     def before_the_canceller_writes(self, act):
         write = self.world.database.write
