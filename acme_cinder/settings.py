@@ -141,7 +141,10 @@ class _Reader:
     def _get(self, name: str) -> Any:
         """An option's value; its default where the value is not valid."""
         try:
-            return self._plain(name, self._configuration.safe_get(name))
+            value = self._plain(name, self._configuration.safe_get(name))
+            if value is None and _DEFAULTS[name] is not None:
+                raise ValueError("it refers to an option without a value")
+            return value
         except (cfg.Error, ValueError) as error:
             # oslo.config checks a value when it is read. Its messages name
             # the option or not, depending on where the value stands.
@@ -190,7 +193,7 @@ class _Reader:
             "sparse": self._get("nfs_sparsed_volumes"),
             "mount_point_base": self._mount_point_base(),
             "mount_options": self._mount_options(),
-            "mount_attempts": max(1, self._get("nfs_mount_attempts") or 1),
+            "mount_attempts": max(1, self._get("nfs_mount_attempts")),
             "mount_timeout_seconds": self._get("acme_mount_timeout_seconds"),
             "reap_interval_seconds": self._get("acme_reap_interval_seconds"),
             "secure_operations": self._switch("nas_secure_file_operations"),
@@ -388,6 +391,9 @@ def _is_set(group: str, name: str) -> bool:
             location = cfg.CONF.get_location(name, section)
         except (cfg.NoSuchOptError, cfg.NoSuchGroupError):
             continue
+        except cfg.Error:
+            # It is set, to something that is not valid.
+            return True
         if location is not None and location.location not in (
             cfg.Locations.opt_default,
             cfg.Locations.set_default,

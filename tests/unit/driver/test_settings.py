@@ -226,6 +226,9 @@ class SettingsTest(unittest.TestCase):
                 "acme_api_deadline_seconds = soon\n"
                 "acme_file_uid = -1\n"
                 "nfs_mount_attempts = many\n"
+                "acme_api_verify = maybe\n"
+                "driver_ssl_cert_verify = maybe\n"
+                "acme_reap_interval_seconds = $nothing\n"
             )
         self.reload(path)
         with self.assertRaises(exception.InvalidConfigurationValue) as caught:
@@ -235,6 +238,8 @@ class SettingsTest(unittest.TestCase):
             "acme_api_deadline_seconds",
             "acme_file_uid",
             "nfs_mount_attempts",
+            "acme_api_verify",
+            "acme_reap_interval_seconds",
             "acme_pools",
             "acme_api_addresses",
         ):
@@ -316,12 +321,14 @@ class SettingsTest(unittest.TestCase):
             conf.write(
                 f"[{group}]\nacme_pool = gold\nacme_pools = gold\n"
                 "nas_host = 192.0.2.10\nvolume_backend_name = gold\n"
+                "nas_ssh_port = none\nnfs_snapshot_support = maybe\n"
             )
         self.reload(path)
         with self.assertLogs("acme_cinder.settings", "WARNING") as logs:
             settings.warn_of_unused(made.configuration)
         self.assertIn("acme_pool (", logs.output[0])
-        self.assertIn("nas_host (", logs.output[0])
+        for name in ("nas_host", "nas_ssh_port", "nfs_snapshot_support"):
+            self.assertIn(f"{name} (", logs.output[0])
         self.assertNotIn("acme_pools (", logs.output[0])
         self.assertNotIn("volume_backend_name", logs.output[0])
 
