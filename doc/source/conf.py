@@ -21,9 +21,12 @@ extensions = [
     "featuretable",
     "openstackdocstheme",
     "oslo_config.sphinxext",
+    "packagegraph",
+    "sphinx.ext.graphviz",
 ]
 html_theme = "openstackdocs"
 html_static_path = ["_static"]
 openstackdocs_auto_name = False
 openstackdocs_auto_version = False
+graphviz_output_format = "svg"
 nitpicky = True
