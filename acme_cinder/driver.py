@@ -38,8 +38,10 @@ from acme_cinder import opts
 from acme_cinder import peers
 from acme_cinder import reaper
 from acme_cinder import recognition
+from acme_cinder import retype
 from acme_cinder import settings as options
 from acme_cinder import shares
+from acme_cinder import specs
 from acme_cinder import startup
 from acme_cinder import stats
 from acme_cinder import sweep
@@ -327,6 +329,25 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             "provider_location": new_volume.provider_location,
         }
 
+    @volume_utils.trace
+    def retype(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        new_type: objects.VolumeType,
+        diff: dict[str, Any],
+        host: dict[str, Any],
+    ) -> bool:
+        """Returns whether it is done; if not, Cinder may copy the data.
+
+        :raises InvalidVolumeType: no volume of that type can be made in
+            the volume's pool. Cinder logs it, and may copy it elsewhere.
+        """
+        with errors.translated(volume=volume):
+            return retype.in_place(
+                self._shares, volume, new_type, diff, host["host"]
+            )
+
     # -- snapshots
 
     @volume_utils.trace
@@ -524,6 +545,19 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             )
         self._reaper.run_if_due()
         self._sweep.run_if_due()
+
+    def _init_vendor_properties(self) -> tuple[dict[str, Any], str]:
+        """For ``cinder get-capabilities``."""
+        properties: dict[str, Any] = {}
+        self._set_property(
+            properties,
+            specs.PROVISIONING,
+            "Provisioning",
+            "Whether a volume takes all of its space from the start.",
+            "string",
+            **self._shares.provisioning_choice(),
+        )
+        return properties, specs.VENDOR
 
     def _publish_address(self, found: acme_client.Stats) -> None:
         chosen = self._settings.portal

@@ -248,7 +248,9 @@ class Images:
     ) -> None:
         _check_fits(volume, image_id, self._shares.files.get_size(path))
         size_bytes = shares.bytes_of(volume.size)
-        self._shares.files.ensure_size(path, size_bytes)
+        self._shares.files.ensure_size(
+            path, size_bytes, full=self._shares.is_full(volume)
+        )
 
 
 def _check_fits(

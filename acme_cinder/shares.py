@@ -41,6 +41,7 @@ from acme_cinder import mount
 from acme_cinder import recognition
 from acme_cinder import records
 from acme_cinder import settings as options
+from acme_cinder import specs
 from acme_cinder import volumefile
 import acme_client
 
@@ -48,6 +49,9 @@ LOG = logging.getLogger(__name__)
 
 VOLUME_FILE = "share.volume_file"
 GROW_ONLINE = "share.grow_online"
+THICK = "share.thick"
+#: For volumes whose type asks for something else than all others get.
+_NEEDED = {specs.THIN: VOLUME_FILE, specs.THICK: THICK}
 #: How long to believe what a pool can do; also refreshed by the stats.
 _FEATURES_SECONDS = 300.0
 
@@ -79,6 +83,10 @@ class PoolFeatures:
         return bool(self._by_pool) and all(
             feature in features for features in self._by_pool.values()
         )
+
+    def is_anywhere(self, feature: str) -> bool:
+        """Whether any pool has a feature, as far as is known."""
+        return any(feature in features for features in self._by_pool.values())
 
     def distrust(self) -> None:
         """Ask again before the next answer."""
@@ -129,14 +137,16 @@ class Shares:
         On an error nothing is left behind, as far as can be known.
         """
         given = volume_labels.of_volume(volume) if labels is None else labels
+        wanted = specs.of_volume(volume)
+        self.check_specs(wanted, pool_of(volume))
         try:
-            share = self._create(volume, origin, given)
+            share = self._create(volume, origin, given, wanted)
         except acme_client.BadRequest as error:
             if not _about_files(error):
                 raise
             # The appliance was set up anew since we asked.
             self.features.distrust()
-            share = self._create(volume, origin, given)
+            share = self._create(volume, origin, given, wanted)
         with self._discarded_on_error(volume):
             export = exports.choose(
                 share.export_locations, portal=self._settings.portal
@@ -153,16 +163,18 @@ class Shares:
         volume: objects.Volume,
         origin: Origin | None,
         labels: Mapping[str, str],
+        wanted: specs.Specs,
     ) -> acme_client.Share:
         pool = pool_of(volume)
         has_files = self.features.has(pool, VOLUME_FILE)
+        file = self._file_spec(volume, wanted) if has_files else None
         with _undone_if_unsure(lambda: self.discard(volume)):
             return self.api.create_share(
                 volume.name_id,
                 name=volume.name,
                 size_bytes=bytes_of(volume.size),
                 pool=pool,
-                file=self._file_spec(volume) if has_files else None,
+                file=file,
                 source=origin.source if origin else None,
                 labels=labels,
             )
@@ -178,16 +190,56 @@ class Shares:
                 folder = path.removesuffix(volume.name)
                 self.files.adopt(folder + origin.file_name, path, size_bytes)
 
-    def _file_spec(self, volume: objects.Volume) -> acme_client.VolumeFileSpec:
+    def _file_spec(
+        self, volume: objects.Volume, wanted: specs.Specs
+    ) -> acme_client.VolumeFileSpec:
         return acme_client.VolumeFileSpec(
             name=volume.name,
             format="raw",
-            allocation=self._settings.allocation,
+            allocation="full" if self._is_full(wanted) else "sparse",
             # Root owns no volume file: then it is the appliance's default.
             uid=self._settings.file_uid or None,
             gid=self._settings.file_gid or None,
             mode=self._settings.file_mode,
         )
+
+    def is_full(self, volume: objects.Volume) -> bool:
+        """Whether a volume's file takes all of its space from the start."""
+        return self._is_full(specs.of_volume(volume))
+
+    def _is_full(self, wanted: specs.Specs) -> bool:
+        return self.provisioning(wanted.provisioning) == specs.THICK
+
+    def provisioning(self, wanted: str | None) -> str:
+        """``thin`` or ``thick``, where a type leaves it open, or was wrong
+        in a release that did not look."""
+        if wanted in (specs.THIN, specs.THICK):
+            return wanted
+        return specs.THIN if self._settings.sparse else specs.THICK
+
+    def provisioning_choice(self) -> dict[str, Any]:
+        """What types may ask for, and what it is if they do not."""
+        usual = self.provisioning(None)
+        other = specs.THICK if usual == specs.THIN else specs.THIN
+        possible = self.features.is_anywhere(_NEEDED[other])
+        return {
+            "enum": [usual, other] if possible else [usual],
+            "default": usual,
+        }
+
+    def check_specs(self, wanted: specs.Specs, pool: str | None) -> None:
+        """Refuse what a pool cannot do.
+
+        :raises InvalidVolumeType: saying what it can.
+        """
+        usual = self.provisioning(None)
+        asked = self.provisioning(wanted.provisioning)
+        if asked != usual and not self.features.has(pool, _NEEDED[asked]):
+            raise exception.InvalidVolumeType(
+                reason=f"{specs.PROVISIONING}={asked} needs a pool with the "
+                f"feature {_NEEDED[asked]}, which {pool or 'this one'} does "
+                f"not have; allowed there: {usual}"
+            )
 
     @contextlib.contextmanager
     def _discarded_on_error(self, volume: objects.Volume) -> Iterator[None]:

@@ -80,7 +80,8 @@ def pool(
             "provisioned_capacity_gb": _gib(found.provisioned_bytes),
             "total_volumes": found.share_count,
             "thin_provisioning_support": sparse,
-            "thick_provisioning_support": not sparse,
+            "thick_provisioning_support": not sparse
+            or shares.THICK in found.features,
             # Without the volume file feature we grow it through a mount.
             "online_extend_support": shares.GROW_ONLINE in found.features
             or shares.VOLUME_FILE not in found.features,

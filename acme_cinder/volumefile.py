@@ -81,7 +81,7 @@ class VolumeFiles:
         """Make the file, or make one that is there as large as that."""
         if self.find_size(path) is None:
             self._run("truncate", "-s", "0", path)
-        self._grow(path, size_bytes)
+        self._grow(path, size_bytes, self._full)
         self._run("chmod", self._mode, path)
 
     def adopt(self, old_path: str, path: str, size_bytes: int) -> None:
@@ -95,17 +95,21 @@ class VolumeFiles:
         self.ensure_size(path, size_bytes)
         self._run("chmod", self._mode, path)
 
-    def ensure_size(self, path: str, size_bytes: int) -> bool:
+    def ensure_size(
+        self, path: str, size_bytes: int, *, full: bool | None = None
+    ) -> bool:
         """Grow the file if it is smaller; says whether it was.
 
         With full allocation holes are filled as well: what has written the
         file may have left some, whatever its size is.
 
+        :param full: default: as for all files.
         :raises FileError: it is not there.
         """
         smaller = self.get_size(path) < size_bytes
-        if smaller or self._full:
-            self._grow(path, size_bytes)
+        full = self._full if full is None else full
+        if smaller or full:
+            self._grow(path, size_bytes, full)
         return smaller
 
     def put_header(self, header_path: str, path: str, size: int) -> None:
@@ -120,8 +124,8 @@ class VolumeFiles:
             "status=none",
         )
 
-    def _grow(self, path: str, size_bytes: int) -> None:
-        if self._full:
+    def _grow(self, path: str, size_bytes: int, full: bool) -> None:
+        if full:
             # Takes the space, and never makes a file smaller.
             self._run("fallocate", "-l", str(size_bytes), path)
         else:

@@ -1,0 +1,93 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What of a volume's type can be changed where the volume is.
+
+Cinder's manager asks only where something differs, never where one of the
+types is encrypted, and only about the same back end (volume/manager.py,
+``retype``). What most types differ in, means nothing to the storage: it was
+the scheduler that looked at it, or it is for the hypervisor. Cinder itself
+changes what it records, such as ``multiattach``, and the types of the
+snapshots.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cinder import objects
+from cinder.volume import volume_utils
+from oslo_log import log as logging
+
+from acme_cinder import shares
+from acme_cinder import specs
+
+LOG = logging.getLogger(__name__)
+
+
+def in_place(
+    volume_shares: shares.Shares,
+    volume: objects.Volume,
+    new_type: objects.VolumeType,
+    diff: dict[str, Any],
+    host: str,
+) -> bool:
+    """Change the type without moving data; False: that cannot be done.
+
+    :param diff: of both types, as Cinder's ``volume_types_diff`` makes it.
+    :param host: where the scheduler wants the volume.
+    :raises InvalidVolumeType: the new type asks for what is not possible.
+    """
+    reason = _hindrance(volume_shares, volume, new_type, diff, host)
+    if reason is not None:
+        LOG.info(
+            "%(volume)s cannot become a %(type)s where it is: %(reason)s",
+            {"volume": volume.name, "type": new_type.name, "reason": reason},
+        )
+        return False
+    LOG.info(
+        "%(volume)s, share %(share)s, is now a %(type)s",
+        {
+            "volume": volume.name,
+            "share": volume.name_id,
+            "type": new_type.name,
+        },
+    )
+    return True
+
+
+def _hindrance(
+    volume_shares: shares.Shares,
+    volume: objects.Volume,
+    new_type: objects.VolumeType,
+    diff: dict[str, Any],
+    host: str,
+) -> str | None:
+    """Why data has to be moved; None: it has not."""
+    if _differs(diff.get("encryption")):
+        return "the encryption differs"
+    pool = shares.pool_of(volume)
+    new_pool = volume_utils.extract_host(host, level="pool")
+    if new_pool != pool:
+        return f"its place is to be pool {new_pool}, and not {pool}"
+    wanted = specs.of_type(new_type.id)
+    volume_shares.check_specs(wanted, pool)
+    old, new = (diff.get("extra_specs") or {}).get(
+        specs.PROVISIONING, (None, None)
+    )
+    if volume_shares.provisioning(old) != volume_shares.provisioning(new):
+        return f"{specs.PROVISIONING} differs"
+    return None
+
+
+def _differs(values: dict[str, tuple[Any, Any]] | None) -> bool:
+    return any(old != new for old, new in (values or {}).values())
