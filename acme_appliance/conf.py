@@ -12,8 +12,8 @@
 
 """The options of acme-appliance.conf.
 
-Nothing here is global: :func:`load` makes a configuration of its own, so
-that tests and several appliances in one process do not share any.
+Nothing here is global: :func:`load` returns a new configuration, so tests
+and several appliances in one process do not share one.
 """
 
 from collections.abc import Iterable
@@ -43,9 +43,9 @@ PROG: Final = "acme-appliance"
 DATABASE_NAME: Final = "appliance.db"
 
 POOL_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-#: A number, or two with a hyphen between them.
+#: A number, or a range ``FIRST-LAST``.
 ID_RANGE: Final = r"^[0-9]{1,10}(-[0-9]{1,10})?$"
-#: The largest uid: 2**32 - 1 stands for none in chown(2).
+#: The largest uid: 2**32 - 1 means "unchanged" in chown(2).
 MAX_ID: Final = 4294967294
 
 
@@ -53,14 +53,15 @@ DEFAULT_OPTS: Final = [
     cfg.StrOpt(
         "state_path",
         default="/var/lib/acme-appliance",
-        help="Directory of the database, the certificate and the locks. One"
-        " appliance runs from one such directory.",
+        help="Directory of the database, the certificate and the locks. Each"
+        " appliance needs its own.",
     ),
     cfg.ListOpt(
         "listen_addresses",
         default=["0.0.0.0"],  # noqa: S104 - tokens and TLS guard it
-        help="Addresses on which the REST API listens; IPv6 ones without"
-        " brackets. 0.0.0.0 is all of IPv4, :: all of both.",
+        help="Addresses on which the REST API listens, IPv6 ones without"
+        " brackets. 0.0.0.0 means all IPv4 addresses, :: all IPv4 and IPv6"
+        " addresses.",
     ),
     cfg.PortOpt(
         "port",
@@ -72,71 +73,70 @@ DEFAULT_OPTS: Final = [
         "system_name",
         default=socket.gethostname(),
         sample_default="<host name>",
-        help="The appliance's name, as clients are told it.",
+        help="The name that the appliance reports to clients.",
     ),
     cfg.ListOpt(
         "enabled_pools",
         default=[],
         item_type=types.String(regex=POOL_NAME),
-        help="The pools, each configured in its own group [pool:NAME]; the"
-        " first is where shares go that name none. acme-appliance init adds"
-        " one.",
+        help="The pools, each configured in its own group [pool:NAME]. The"
+        " first is the default for new shares. acme-appliance init adds a"
+        " pool.",
     ),
     cfg.IntOpt(
         "threads",
         default=320,
         min=8,
         max=1024,
-        help="Threads that serve requests with a valid token. At most five"
-        " eighths of them are with changes and a quarter with long polls at"
-        " a time; the others stay free for reads.",
+        help="Threads that serve requests with a valid token. Changes use at"
+        " most five eighths of them and long polls a quarter; the others"
+        " stay free for reads.",
     ),
     cfg.IntOpt(
         "max_connections",
         default=4096,
         min=64,
         max=65536,
-        help="Connections to the API that are open at a time. Past that a"
-        " new one takes the place of the oldest that has not shown a valid"
-        " token. Each takes 60 to 200 KiB.",
+        help="Maximum number of open connections to the API. Above it, a new"
+        " connection replaces the oldest that has not shown a valid token."
+        " Each takes 60 to 200 KiB.",
     ),
     cfg.IntOpt(
         "max_connections_without_token",
         default=256,
         min=8,
         max=65536,
-        help="How many of them one address (IPv6: one /64) may have that"
-        " have not shown a valid token. Past that a new one takes the place"
-        " of the oldest of these, so that a client behind the same address"
-        " still gets through.",
+        help="Maximum number of open connections per address (IPv6: per /64)"
+        " that have not shown a valid token. Above it, a new connection"
+        " replaces the oldest of these, so that a client behind the same"
+        " address still gets through.",
     ),
     cfg.IntOpt(
         "workers",
         default=32,
         min=1,
         max=256,
-        help="Changes of one pool that are worked on at the same time. Further"
-        " ones are queued.",
+        help="Concurrent changes per pool. Further ones are queued.",
     ),
     cfg.IntOpt(
         "graceful_shutdown_seconds",
         default=30,
         min=1,
         max=600,
-        help="How long a stopping server lets requests finish. What is not"
-        " finished by then is taken up at the next start.",
+        help="How long a stopping server waits for requests to finish. The"
+        " next start resumes unfinished changes.",
     ),
     cfg.IntOpt(
         "job_retention_days",
         default=30,
         min=1,
-        help="How long ended jobs can be read.",
+        help="How long to keep ended jobs.",
     ),
     cfg.IntOpt(
         "event_retention_days",
         default=400,
         min=1,
-        help="How long the change log goes back.",
+        help="How long to keep events.",
     ),
 ]
 
@@ -149,9 +149,9 @@ TLS_OPTS: Final = [
     ),
     cfg.StrOpt(
         "certificate_file",
-        help="PEM certificate, followed by its chain. Default: one that the"
-        " appliance makes and signs by itself, STATE_PATH/tls/server.crt,"
-        " which is also the CA file to give to clients.",
+        help="PEM certificate, followed by its chain. Default: a self-signed"
+        " certificate that the appliance creates, STATE_PATH/tls/server.crt,"
+        " which is also the CA file for clients.",
     ),
     cfg.StrOpt(
         "key_file",
@@ -160,9 +160,9 @@ TLS_OPTS: Final = [
     cfg.ListOpt(
         "names",
         default=[],
-        help="Further host names and addresses by which clients call, for"
-        " the certificate that the appliance makes. It always has the host"
-        " name, listen addresses, portals and loopback.",
+        help="Additional host names and addresses for the certificate that"
+        " the appliance creates. It always contains the host name, listen"
+        " addresses, portals and loopback.",
     ),
 ]
 
@@ -170,8 +170,9 @@ DATABASE_OPTS: Final = [
     cfg.StrOpt(
         "url",
         secret=True,
-        help="SQLAlchemy URL. Default: SQLite, STATE_PATH/appliance.db. For"
-        " example postgresql+psycopg://acme:SECRET@db/acme.",
+        help="SQLAlchemy URL, for example"
+        " postgresql+psycopg://acme:SECRET@db/acme. Default: SQLite,"
+        " STATE_PATH/appliance.db.",
     ),
 ]
 
@@ -180,7 +181,7 @@ NFS_OPTS: Final = [
         "portals",
         default=[],
         item_type=types.IPAddress(),
-        help="Addresses of this machine by which clients mount, the"
+        help="Addresses of this machine that clients mount from, the"
         " preferred one first. Required.",
     ),
     cfg.StrOpt(
@@ -193,38 +194,38 @@ NFS_OPTS: Final = [
         "versions",
         default=["4.2", "4.1"],
         item_type=types.String(choices=["3", "4.0", "4.1", "4.2"]),
-        help="NFS versions that clients are told, the preferred one first.",
+        help="NFS versions to report to clients, the preferred one first.",
     ),
     cfg.IntOpt(
         "owner_uid",
         default=64061,
         min=1,
         max=MAX_ID,
-        help="Owner of a volume file where a create names none; 64061 is"
-        " cinder's on Debian and Ubuntu.",
+        help="Default owner of volume files; 64061 is cinder on Debian and"
+        " Ubuntu.",
     ),
     cfg.IntOpt(
         "owner_gid",
         default=64061,
         min=1,
         max=MAX_ID,
-        help="Group of a volume file where a create names none.",
+        help="Default group of volume files.",
     ),
     cfg.ListOpt(
         "allowed_uids",
         default=["1000-65533"],
         item_type=types.String(regex=ID_RANGE),
-        help="Numeric users that a create may name as the owner of a volume"
-        " file, besides owner_uid: numbers and ranges. Users of granted"
-        " hosts act as the owner, so system accounts are not among them by"
-        " default; cinder is 165 on Red Hat and its relatives. Root cannot"
-        " be listed.",
+        help="Numeric users, besides owner_uid, that a create may set as the"
+        " owner of a volume file: numbers and ranges. Users of hosts with"
+        " access act as the owner, so the default excludes system accounts;"
+        " cinder is 165 on Red Hat and its derivatives. Root cannot be"
+        " listed.",
     ),
     cfg.ListOpt(
         "allowed_gids",
         default=["1000-65533"],
         item_type=types.String(regex=ID_RANGE),
-        help="As allowed_uids, for the group, besides owner_gid.",
+        help="Like allowed_uids, for the group, besides owner_gid.",
     ),
 ]
 
@@ -232,32 +233,37 @@ FEATURE_OPTS: Final = [
     cfg.BoolOpt(
         "volume_file",
         default=True,
-        help="Make and grow the volume file of a share here (feature"
-        " share.volume_file). Without it shares are empty directories, as"
-        " on an appliance that knows nothing of files.",
+        help="Create and extend the volume file of a share (feature"
+        " share.volume_file). If false, shares are empty directories, and"
+        " the client creates the file.",
     ),
 ]
 
 LIMIT_OPTS: Final = [
-    cfg.IntOpt("max_shares", default=20000, min=1, help="Shares in all."),
+    cfg.IntOpt(
+        "max_shares",
+        default=20000,
+        min=1,
+        help="Maximum number of shares.",
+    ),
     cfg.IntOpt(
         "max_snapshots_per_share",
         default=1000,
         min=1,
-        help="Snapshots of one share.",
+        help="Maximum number of snapshots per share.",
     ),
     cfg.IntOpt(
         "max_access_rules_per_share",
         default=256,
         min=1,
-        help="Access rules of one share.",
+        help="Maximum number of access rules per share.",
     ),
     cfg.IntOpt(
         "max_share_bytes",
         default=1 << 50,
         min=1,
         max=1 << 50,
-        help="Size of one share.",
+        help="Maximum size of a share.",
     ),
 ]
 
@@ -267,15 +273,15 @@ AUTH_OPTS: Final = [
         default=3600,
         min=60,
         max=86400,
-        help="How long a token from POST /v1/tokens lasts at most.",
+        help="Maximum lifetime of a token from POST /v1/tokens.",
     ),
     cfg.IntOpt(
         "max_failed_logins",
         default=20,
         min=1,
         max=1000,
-        help="Failed log-ins of one address (IPv6: one /64) that are"
-        " answered within failed_login_window_seconds; then it is 429.",
+        help="Failed log-ins allowed per address (IPv6: per /64) within"
+        " failed_login_window_seconds. Further ones get 429.",
     ),
     cfg.IntOpt(
         "failed_login_window_seconds",
@@ -289,35 +295,34 @@ AUTH_OPTS: Final = [
 POOL_OPTS: Final = [
     cfg.StrOpt(
         "path",
-        help="The pool's directory, on a file system that the engine can use."
-        " Required, unless the engine is not on a disk.",
+        help="The pool's directory, on a file system that the engine"
+        " supports. Required for engines that use a disk.",
     ),
     cfg.StrOpt(
         "device",
-        help="Block device or image file that serve mounts at path, if"
-        " nothing is mounted there. Leave it out where /etc/fstab or a"
-        " systemd mount unit does that, with the options"
-        " nodev,nosuid,noexec.",
+        help="Block device or image file to mount at path, if nothing is"
+        " mounted there. Omit it if /etc/fstab or a systemd mount unit"
+        " mounts it, with the options nodev,nosuid,noexec.",
     ),
 ]
 
 NAMESPACE_OPTS: Final = [
     cfg.StrOpt(
         "max_bytes",
-        help="Sizes of all shares of the namespace together, with a unit:"
+        help="Maximum total size of the namespace's shares, with a unit:"
         " 500GiB, 10TiB. Snapshots do not count. Default: no limit.",
     ),
     cfg.IntOpt(
         "max_shares",
         min=0,
-        help="Shares of the namespace. Default: no limit but max_shares of"
-        " [limits].",
+        help="Maximum number of shares in the namespace. Default: max_shares"
+        " of [limits].",
     ),
     cfg.IntOpt(
         "max_snapshots",
         min=0,
-        help="Snapshots of all shares of the namespace together. Default: no"
-        " limit but max_snapshots_per_share of [limits].",
+        help="Maximum number of snapshots in the namespace. Default: only"
+        " max_snapshots_per_share of [limits] applies.",
     ),
 ]
 #: A group [namespace:NAME] is the quota of a namespace.
@@ -326,8 +331,8 @@ _NAMESPACE: Final = "namespace:"
 
 def _plugin_opt(name: str, group: str, default: str, text: str) -> cfg.Opt:
     option = cfg.Opt(name, type=plugins.Name(group), help=text)
-    # Not checked here: it may be one that cannot be used, which matters
-    # where it is.
+    # Set without validation: an unusable default must fail only where it is
+    # used.
     cfg.set_defaults([option], **{name: default})
     return option
 
@@ -336,15 +341,14 @@ def _plugin_opt(name: str, group: str, default: str, text: str) -> cfg.Opt:
 def _groups() -> dict[str, Sequence[cfg.Opt]]:
     """The groups that every configuration has, and their options.
 
-    Which engines and exporters there are is found out by the first call,
-    not by an import of this module: it loads them.
+    The first call loads the engines and exporters; an import of this module
+    does not.
     """
     exporter = _plugin_opt(
         "exporter",
         plugins.EXPORTERS,
         exporter_plugin.DEFAULT,
-        "What serves the shares. Each exporter has further options of"
-        " its own.",
+        "Exporter that serves the shares. Each exporter adds its own options.",
     )
     return {
         "DEFAULT": DEFAULT_OPTS,
@@ -363,19 +367,19 @@ def _pool_opts() -> list[cfg.Opt]:
         "engine",
         plugins.ENGINES,
         engine_plugin.DEFAULT,
-        "What keeps the pool's shares. Each engine has further options"
-        " of its own.",
+        "Engine that stores the pool's shares. Each engine adds its own"
+        " options.",
     )
     return [engine, *POOL_OPTS]
 
 
 class ConfigurationError(Exception):
-    """An option is missing or wrong; the text names it and the way out."""
+    """An option is missing or wrong; the text names it and the solution."""
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    """For oslo-config-generator; one group of a namespace stands for all of
-    them, and one group of a pool for all that have its engine."""
+    """For oslo-config-generator, with one example group for namespaces and
+    one for the pools of each engine."""
     listed: list[tuple[str, Sequence[cfg.Opt]]] = [*_groups().items()]
     listed += [
         ("nfs", plugin.options) for plugin in plugins.exporters().values()
@@ -406,10 +410,10 @@ def load(
 ) -> cfg.ConfigOpts:
     """Parse a command line and the configuration files it names.
 
-    :param conf: with more options registered; default: a new one.
-    :param default_files: where to look when it names none.
+    :param conf: may have more options registered; default: a new one.
+    :param default_files: the files to read if the command line names none.
     :raises ConfigurationError: a file cannot be read or parsed, or an
-        option has a value that it cannot have.
+        option has an invalid value.
     """
     conf = conf or cfg.ConfigOpts()
     if default_files is None:
@@ -436,12 +440,12 @@ def load(
 
 
 def _register_named(conf: cfg.ConfigOpts) -> dict[str, Sequence[cfg.Opt]]:
-    """The groups of pools and namespaces, by what the configuration has,
-    and the options of the engines and the exporter that it chooses."""
+    """The configured groups of pools and namespaces, and the options of the
+    selected engines and exporter."""
     found: dict[str, Sequence[cfg.Opt]] = {
         group: NAMESPACE_OPTS for group in _namespace_groups(conf)
     }
-    # Where the list itself is wrong, nobody knows its pools.
+    # Skip the pools if the list itself is invalid; load() reports it.
     with contextlib.suppress(cfg.Error, ValueError):
         found.update({f"pool:{n}": _pool_opts() for n in conf.enabled_pools})
     for group, options in found.items():
@@ -455,8 +459,8 @@ def _register_named(conf: cfg.ConfigOpts) -> dict[str, Sequence[cfg.Opt]]:
 def _chosen(
     conf: cfg.ConfigOpts, groups: Iterable[str]
 ) -> list[tuple[str, engine_plugin.Plugin | exporter_plugin.Plugin]]:
-    """The plugins of the groups ``nfs`` and ``pool:NAME``; without those
-    whose name is wrong, which have no options."""
+    """The plugins of the groups ``nfs`` and ``pool:NAME``, except those
+    whose name is wrong."""
     found: list[tuple[str, engine_plugin.Plugin | exporter_plugin.Plugin]] = []
     with contextlib.suppress(cfg.Error, ValueError):
         found.append(("nfs", plugins.exporters()[conf.nfs.exporter]))
@@ -476,15 +480,15 @@ def _namespace_groups(conf: cfg.ConfigOpts) -> list[str]:
 
 
 def check(conf: cfg.ConfigOpts) -> None:
-    """What no single option's type can say.
+    """Validate combinations of options.
 
-    :raises ConfigurationError: with everything that is wrong, a line each.
+    :raises ConfigurationError: with all problems, one per line.
     """
     wrong = []
     if not conf.enabled_pools:
         wrong.append(
             "[DEFAULT] enabled_pools is empty: name a pool, or let"
-            " acme-appliance init make one"
+            " acme-appliance init create one"
         )
     for name in conf.enabled_pools:
         group = conf[f"pool:{name}"]
@@ -510,8 +514,8 @@ def _check_addresses(conf: cfg.ConfigOpts) -> list[str]:
     wrong = []
     if not conf.nfs.portals:
         wrong.append(
-            "[nfs] portals is empty: give the addresses of this machine by"
-            " which clients mount shares, for example portals = 192.0.2.10"
+            "[nfs] portals is empty: set the addresses of this machine that"
+            " clients mount shares from, for example portals = 192.0.2.10"
         )
     for address in conf.listen_addresses:
         try:
@@ -524,7 +528,7 @@ def _check_addresses(conf: cfg.ConfigOpts) -> list[str]:
         if not conf.tls.enabled and not loopback:
             wrong.append(
                 f"[tls] enabled is false, but [DEFAULT] listen_addresses has"
-                f" {address}: tokens would cross the network readable."
+                f" {address}: tokens would cross the network unencrypted."
                 " Listen on 127.0.0.1, or enable TLS"
             )
     return wrong
@@ -564,13 +568,13 @@ def _check_namespaces(conf: cfg.ConfigOpts) -> list[str]:
         except ValueError:
             wrong.append(
                 f"[{group}] max_bytes: {conf[group].max_bytes!r} is not a"
-                " size with a unit: 500GiB and 10TiB are"
+                " size with a unit, for example 500GiB or 10TiB"
             )
     return wrong
 
 
 def _bytes(text: str | None) -> int | None:
-    """:raises ValueError: it is no size."""
+    """:raises ValueError: ``text`` is not a size."""
     if text is None:
         return None
     size = int(strutils.string_to_bytes(text, return_int=True))
@@ -580,7 +584,7 @@ def _bytes(text: str | None) -> int | None:
 
 
 def namespace_quotas(conf: cfg.ConfigOpts) -> dict[str, dict[str, int | None]]:
-    """Namespaces that have a quota: name to the options, sizes in bytes."""
+    """Quotas by namespace, sizes in bytes."""
     return {
         group.removeprefix(_NAMESPACE): {
             "max_bytes": _bytes(conf[group].max_bytes),
@@ -610,7 +614,7 @@ def _pool(name: str, group: cfg.ConfigOpts.GroupAttr) -> Pool:
 
 
 def pools_on_devices(conf: cfg.ConfigOpts) -> list[Pool]:
-    """Those that the appliance mounts."""
+    """The pools that the appliance mounts."""
     return [pool for pool in pools(conf) if pool.device]
 
 
@@ -644,7 +648,7 @@ def export_root(conf: cfg.ConfigOpts) -> str:
 
 
 def listen_points(conf: cfg.ConfigOpts) -> list[str]:
-    """``HOST:PORT`` of each listener, as a URL has it."""
+    """``HOST:PORT`` of each listener, in URL form."""
     return [
         f"[{address}]:{conf.port}"
         if ":" in address

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The driver's options: its own, and those of Cinder that it honours.
+"""The driver's own options, and the options of Cinder that it uses.
 
-Existing options are Cinder's own definitions, so that they mean and say
-here what they do for its NFS driver.
+The latter are Cinder's own definitions, so they have the same meaning and
+help text as for its NFS driver.
 """
 
 from collections.abc import Sequence
@@ -32,36 +32,36 @@ ACME_OPTS: Final = [
         default=[],
         sample_default="https://192.0.2.10:8443",
         help="Management addresses of the appliance, as https://HOST:PORT. "
-        "With several, the next one is tried when one does not answer.",
+        "If one does not answer, the driver tries the next one.",
     ),
     cfg.StrOpt(
         "acme_api_token",
         default="",
         secret=True,
-        help="Bearer token for the appliance's REST API. Without one, "
-        "nas_user and nas_password are used to log in.",
+        help="Bearer token for the appliance's REST API. If it is not set, "
+        "the driver logs in with nas_user and nas_password.",
     ),
     cfg.StrOpt(
         "nas_user",
         default="",
-        help="User name to log in to the appliance's REST API with, "
-        "together with nas_password, where acme_api_token is not set.",
+        help="User name for the appliance's REST API. Used with nas_password "
+        "if acme_api_token is not set.",
     ),
     cfg.StrOpt(
         "acme_api_ca_file",
         default="",
         sample_default="/etc/cinder/acme-ca.crt",
-        help="File or directory with the certificate authorities that the "
-        "appliance's certificate is verified with. Default: "
-        "driver_ssl_cert_path, and without that those that the system "
-        "trusts (OpenSSL's own, /etc/ssl or /etc/pki).",
+        help="File or directory with the certificate authorities that "
+        "verify the appliance's certificate. Default: driver_ssl_cert_path, "
+        "or else those that the system trusts (OpenSSL's own, /etc/ssl or "
+        "/etc/pki).",
     ),
     cfg.BoolOpt(
         "acme_api_verify",
         default=True,
-        help="Verify the appliance's certificate. Turning this off exposes "
-        "the credential to anybody between Cinder and the appliance. Where "
-        "it is not set, driver_ssl_cert_verify counts if that is set.",
+        help="Verify the appliance's certificate. Without verification, "
+        "anyone between Cinder and the appliance can read the credential. If "
+        "this option is not set, driver_ssl_cert_verify applies if set.",
     ),
     cfg.IntOpt(
         "acme_api_connect_timeout_seconds",
@@ -82,47 +82,46 @@ ACME_OPTS: Final = [
         default=300,
         min=1,
         max=86400,
-        help="Time limit for one call of the API with all its retries, "
-        "fail-overs and waiting.",
+        help="Time limit for one API call, including all retries, failovers "
+        "and waits.",
     ),
     cfg.ListOpt(
         "acme_pools",
         default=[],
         sample_default="gold,silver",
-        help="Pools of the appliance to use. Default: all that it has.",
+        help="Pools of the appliance to use. Default: all.",
     ),
     cfg.StrOpt(
         "acme_nfs_portal",
         default="",
         sample_default="198.51.100.10",
-        help="NFS address of the appliance to mount from, where it has "
-        "several. Default: the one that the appliance prefers.",
+        help="NFS address of the appliance to mount from, if it has several. "
+        "Default: the one that the appliance prefers.",
     ),
     cfg.ListOpt(
         "acme_client_networks",
         default=[],
         sample_default="192.0.2.0/24=198.51.100.0/24,cmp-7=203.0.113.7",
-        help="Where hosts reach the appliance from another address than the "
-        "one Cinder knows: NETWORK=NETWORK of the same size keeps the host "
-        "part of the address, HOST=ADDRESS is for one host by its name or "
-        "address, and HOST=ADDRESS|ADDRESS gives it several. The first "
-        "entry that matches counts; names go before networks. Hosts where a "
-        "service of this back end has run need no entry: each records the "
-        "address that it reaches the appliance from, for the others.",
+        help="Storage addresses of hosts that reach the appliance from "
+        "another address than the one Cinder knows. NETWORK=NETWORK, both of "
+        "the same size, keeps the host part of the address. HOST=ADDRESS is "
+        "for one host, by name or address; HOST=ADDRESS|ADDRESS gives it "
+        "several. The first match applies; names take precedence over "
+        "networks. Hosts that have run a service of this back end need no "
+        "entry: each records its own address for the others.",
     ),
     cfg.ListOpt(
         "acme_fixed_clients",
         default=[],
         sample_default="198.51.100.250",
         help="Addresses or networks that may mount a volume's share "
-        "whenever any host may, for example a gateway that translates "
-        "addresses.",
+        "whenever any host may, for example a NAT gateway.",
     ),
     cfg.IntOpt(
         "acme_file_uid",
         min=1,
         max=4294967294,
-        help="Numeric owner of volume files, one that the appliance allows "
+        help="Numeric owner of volume files; the appliance must allow it "
         "(allowed_uids there). Default: the user that the service runs as; "
         "for root, the appliance's default.",
     ),
@@ -130,7 +129,7 @@ ACME_OPTS: Final = [
         "acme_file_gid",
         min=1,
         max=4294967294,
-        help="Numeric group of volume files, one that the appliance allows "
+        help="Numeric group of volume files; the appliance must allow it "
         "(allowed_gids there). Default: the group that the service runs as; "
         "for root, the appliance's default.",
     ),
@@ -139,17 +138,15 @@ ACME_OPTS: Final = [
         default=60,
         min=5,
         max=3600,
-        help="Time limit for mounting, unmounting, and every single look "
-        "at a file on a mount.",
+        help="Time limit for each mount, unmount, and file access on a mount.",
     ),
     cfg.IntOpt(
         "acme_reap_interval_seconds",
         default=300,
         min=30,
         max=86400,
-        help="How often to look for mounts that a crash or a failed detach "
-        "has left behind, and to unmount them; and to compare access rules "
-        "with Cinder's attachments.",
+        help="How often to unmount what a crash or a failed detach has left, "
+        "and to compare access rules with Cinder's attachments.",
     ),
 ]
 
@@ -182,11 +179,11 @@ CINDER_OPTS: Final = [
     *_named(driver.volume_opts, _FROM_DRIVER),
 ]
 
-#: Everything the driver reads that not every driver has anyway.
+#: The options that the driver reads beyond those of every driver.
 DRIVER_OPTS: Final = [*ACME_OPTS, *CINDER_OPTS]
 
-#: Why options that operators know from other drivers have no effect here;
-#: see :func:`acme_cinder.settings.warn_of_unused`.
+#: Options of other drivers that have no effect here, and why; see
+#: :func:`acme_cinder.settings.warn_of_unused`.
 WITHOUT_EFFECT: Final = {
     "driver_client_cert": "the appliance takes tokens, not certificates",
     "driver_client_cert_key": "the appliance takes tokens, not certificates",
@@ -194,10 +191,10 @@ WITHOUT_EFFECT: Final = {
     "nas_host": "set acme_api_addresses, and acme_nfs_portal where needed",
     "nas_login": "set acme_api_token, or nas_user and nas_password",
     "nas_private_key": "the appliance is managed over its REST API",
-    "nas_share_path": "the appliance makes a share for every volume",
+    "nas_share_path": "the appliance creates a share for every volume",
     "nas_ssh_port": "the appliance is managed over its REST API",
     "nfs_qcow2_volumes": "volume files are raw, with snapshots and clones",
-    "nfs_shares_config": "the appliance makes a share for every volume",
+    "nfs_shares_config": "the appliance creates a share for every volume",
     "nfs_snapshot_support": "snapshots are always supported",
     "san_api_port": "acme_api_addresses has the port",
     "san_ip": "set acme_api_addresses",
@@ -206,7 +203,7 @@ WITHOUT_EFFECT: Final = {
     "san_thin_provision": "set nfs_sparsed_volumes",
 }
 
-#: Registered so that they can be looked at, and not offered as options.
+#: Registered to detect their use; not offered as options.
 UNUSED_OPTS: Final = [
     opt
     for opt in (*nfs.nfs_opts, *remotefs.nas_opts, *san.san_opts)

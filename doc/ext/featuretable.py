@@ -12,7 +12,7 @@
 
 """The directive ``feature-table``: a table from a file of features.
 
-``tests/unit/test_features.py`` checks what the file says.
+``tests/unit/test_features.py`` checks the file.
 """
 
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def _row(feature: dict[str, Any]) -> Iterator[str]:
 
 
 def _cell(names: Any) -> Iterator[str]:
-    """A name for each line, and nowhere a hyphen where one is too long."""
+    """One name per line, without hyphenation."""
     literals = [f"``{name}``" for name in names]
     if not literals:
         yield "     -"

@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The directive ``package-graph``: which folders import which, from source.
+"""The directive ``package-graph``: the imports between a package's folders.
 
-Drawn by Graphviz at build time, so it cannot be wrong. Arrows that others
-imply are left out.
+Drawn from source at build time, without arrows that others imply.
 """
 
 import ast
@@ -37,8 +36,7 @@ Graph = dict[str, set[str]]
 
 
 class PackageGraph(SphinxDirective):
-    """``.. package-graph:: PACKAGE``: the folders of a package; its other
-    modules are not shown."""
+    """``.. package-graph:: PACKAGE``: only its folders, not its modules."""
 
     required_arguments = 1
 
@@ -85,13 +83,13 @@ def _imported(source: str) -> Iterator[str]:
 
 
 def _reduced(graph: Graph) -> Graph:
-    """Without arrows to what another arrow leads to."""
+    """The transitive reduction of an acyclic graph."""
 
-    def reached(name: str) -> set[str]:
-        return graph[name].union(*(reached(each) for each in graph[name]))
+    def reachable(name: str) -> set[str]:
+        return graph[name].union(*(reachable(each) for each in graph[name]))
 
     return {
-        name: others.difference(*(reached(each) for each in others))
+        name: others.difference(*(reachable(each) for each in others))
         for name, others in graph.items()
     }
 

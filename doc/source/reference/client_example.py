@@ -10,8 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Create, export and delete a share. Needs ACME_URL, ACME_TOKEN and, for a
-certificate that no CA of the system signed, ACME_CA_FILE."""
+"""Create, export and delete a share. Needs ACME_URL, ACME_TOKEN and, unless
+the system trusts the certificate, ACME_CA_FILE."""
 
 import os
 import uuid
@@ -27,8 +27,8 @@ def main() -> None:
     with acme_client.Client(
         [os.environ["ACME_URL"]], token, verify=verify, deadline_seconds=60
     ) as client:
-        # The caller chooses the id: so a create whose reply was lost can be
-        # sent again, and ends with the same share.
+        # The caller chooses the id, so a create whose reply was lost can be
+        # sent again and returns the same share.
         share_id = str(uuid.uuid4())
         share = client.create_share(share_id, name="example", size_bytes=GIB)
         print(f"created {share.id} in pool {share.pool}")
