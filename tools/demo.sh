@@ -18,7 +18,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: tools/demo.sh [--keep] [--sandbox] [--help]
+usage: tools/demo.sh [--tour] [--keep] [--sandbox] [--help]
 
 Installs what it needs (system packages with apt, the rest below .work/),
 then starts the reference appliance (TLS, a token, a btrfs pool in a loop
@@ -28,6 +28,8 @@ snapshots, clones, images and deletes volumes through Cinder's API. Every step
 is verified by content hashes and by looking at the appliance. At the end it
 proves that nothing is left. Exit code 0: all of it held.
 
+  --tour     show what else there is: retype, extra specs, transfer, busy
+             volumes, scheduling
   --keep     leave all of it running, and say how to use and end it
   --sandbox  use a kernel in a process even where the running kernel has NFS
 
@@ -39,10 +41,11 @@ TEXT
 }
 
 NAME=acme-demo
-KEEP='' KIND=()
+KEEP='' KIND=() TOUR=()
 while [ $# -gt 0 ]; do
     case $1 in
         --keep) KEEP=--keep ;;
+        --tour) TOUR=(--tour) ;;
         --sandbox) KIND=(--sandbox) ;;
         -h | --help) usage && exit 0 ;;
         *) usage >&2 && exit 2 ;;
@@ -70,7 +73,8 @@ ensure_demo "${KIND[@]}"
 LOGS=$ACME_WORK/demo-logs
 rm -rf "$LOGS"
 mkdir -p "$LOGS"
-DEMO=("$DEMO_PYTHON" -W ignore -m tools.demo.main --logs "$LOGS")
+DEMO=("$DEMO_PYTHON" -W ignore -m tools.demo.main --logs "$LOGS"
+    "${TOUR[@]}")
 KIND+=(--share "$LOGS")
 KIND_NAME=$(tools/sandbox.sh "${KIND[@]}" check 2>/dev/null)
 say "starting a machine with NFS ($KIND_NAME)"

@@ -10,16 +10,29 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The demonstration's scenario, with and without files by the appliance."""
+"""The demonstration's scenario and its tour, with and without files by the
+appliance."""
 
 from tests.e2e import base
+from tests.harness import scenario
 
 
 class ScenarioTestCase(base.E2ETestCase):
-    """What tools/demo.sh shows."""
+    """What tools/demo.sh shows.
+
+    Each step ends in time: it waits for nothing longer than
+    scenario.WAIT_SECONDS.
+    """
 
     def test_every_step_holds_and_nothing_is_left(self) -> None:
-        for step in self.new_scenario().steps():
+        self.check_steps(self.new_scenario())
+
+    def test_tour(self) -> None:
+        """What tools/demo.sh --tour shows."""
+        self.check_steps(self.machine.tour(self.view))
+
+    def check_steps(self, shown: scenario.Scenario) -> None:
+        for step in shown.steps():
             with self.subTest(step.title):
                 step.act()
         self.assert_nothing_left()

@@ -195,6 +195,22 @@ class View:
         snapshot: dict[str, Any] | None = self._get(f"snapshots/{ident}")
         return snapshot
 
+    def grant(self, ident: str, holder: str, client: str) -> None:
+        """Let somebody in that Cinder knows nothing of."""
+        self._http.put(
+            self._rule(ident, holder),
+            json={"clients": [client], "level": "rw"},
+            timeout=60,
+        ).raise_for_status()
+
+    def revoke(self, ident: str, holder: str) -> None:
+        self._http.delete(
+            self._rule(ident, holder), timeout=60
+        ).raise_for_status()
+
+    def _rule(self, ident: str, holder: str) -> str:
+        return f"{self._url}/v1/shares/{ident}/access/{holder}"
+
     def all_ids(self, resource: str) -> list[str]:
         """Of shares or snapshots; a demonstration has less than a page."""
         items = self._get(f"{resource}?limit=1000")[resource]

@@ -105,7 +105,10 @@ class Scenario:
 
     # -- asking Cinder
 
-    def _wait(self, manager: Any, ident: str, status: str) -> Any:
+    def _wait(
+        self, manager: Any, ident: str, status: str, *, fails: bool = True
+    ) -> Any:
+        """:param fails: whether an error ends it at once."""
         deadline = time.monotonic() + WAIT_SECONDS
         pause = POLL_SECONDS
         while True:
@@ -113,7 +116,7 @@ class Scenario:
             if seen.status == status:
                 return seen
             check(
-                not seen.status.startswith("error"),
+                not (fails and seen.status.startswith("error")),
                 f"{ident} is in {seen.status}{self._messages(ident)}",
             )
             check(
@@ -200,11 +203,14 @@ class Scenario:
         self._wait(self._cinder.volumes, self._volumes[name], "available")
 
     def write(self) -> str:
-        path = self._attached["first"].path
-        content.write_pattern(str(path), "A")
-        self._digests["A"] = content.digest(str(path))
-        self._check_server_side("first", "A")
+        self.write_to("first", "A")
         return self._short("A")
+
+    def write_to(self, name: str, pattern: str) -> None:
+        path = str(self._attached[name].path)
+        content.write_pattern(path, pattern)
+        self._digests[pattern] = content.digest(path)
+        self._check_server_side(name, pattern)
 
     def _check_server_side(self, name: str, digest: str) -> None:
         """What the NFS client wrote is what the appliance has on disk."""

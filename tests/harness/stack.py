@@ -26,12 +26,14 @@ from tests.harness import appliance
 from tests.harness import compute
 from tests.harness import processes
 from tests.harness import scenario
+from tests.harness import tour
 
 CINDER_PORT = 8776
 IMAGES_PORT = 9292
 BACKEND = "acme-1"
 #: Cinder takes only hexadecimal digits for a project in a URL.
 PROJECT_ID = "acdec0de" * 4
+OTHER_PROJECT_ID = "0ddba11d" * 4
 #: The newest API that is in Cinder 27 as well.
 MICROVERSION = "3.71"
 POOL_BYTES = 8 << 30
@@ -115,7 +117,6 @@ class Stack:
             options=appliance_options,
         )
         self._api_url = api_url or self.appliance.url
-        here = pathlib.Path(__file__).parent
         self.cinder_process = processes.Process(
             "cinder",
             [
@@ -133,7 +134,8 @@ class Stack:
             "images",
             [
                 sys.executable,
-                str(here / "images.py"),
+                "-m",
+                "tests.harness.images",
                 str(IMAGES_PORT),
                 str(folder / "images"),
             ],
@@ -200,11 +202,11 @@ class Stack:
             all_up, "cinder's services", timeout_seconds=START_SECONDS
         )
 
-    def cinder(self) -> Any:
-        """A client as an administrator of the demonstration's project."""
+    def cinder(self, project_id: str = PROJECT_ID) -> Any:
+        """A client as an administrator of a project."""
         auth = noauth.CinderNoAuthPlugin(
             "admin",
-            PROJECT_ID,
+            project_id,
             endpoint=f"http://127.0.0.1:{CINDER_PORT}/v3",
         )
         return cinder_client.Client(
@@ -252,6 +254,16 @@ class Stack:
 
     def scenario(self, view: appliance.View) -> scenario.Scenario:
         return scenario.Scenario(
+            self.cinder(),
+            view,
+            self.compute_host(),
+            self.images_url,
+            self.folder,
+        )
+
+    def tour(self, view: appliance.View) -> tour.Tour:
+        return tour.Tour(
+            self.cinder(OTHER_PROJECT_ID),
             self.cinder(),
             view,
             self.compute_host(),

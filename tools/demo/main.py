@@ -12,7 +12,7 @@
 
 """Run the demonstration inside a world with NFS; see tools/demo.sh.
 
-``python -m tools.demo.main --logs DIR [--keep]``
+``python -m tools.demo.main --logs DIR [--keep] [--tour]``
 """
 
 import argparse
@@ -85,8 +85,11 @@ def nothing_left(machine: stack.Stack, view: appliance.View) -> str:
     return "shares, snapshots, subvolumes, exports, mounts: none"
 
 
-def demonstrate(machine: stack.Stack, report: Report) -> None:
-    """All steps in order, up to the first that fails."""
+def demonstrate(machine: stack.Stack, report: Report, tour: bool) -> None:
+    """All steps in order, up to the first that fails.
+
+    :param tour: those of the tour, and not the scenario's.
+    """
 
     def start() -> str:
         machine.start()
@@ -95,8 +98,9 @@ def demonstrate(machine: stack.Stack, report: Report) -> None:
     if not run_step(report, scenario.Step("start appliance, Cinder", start)):
         return
     view = machine.view()
+    shown = machine.tour(view) if tour else machine.scenario(view)
     steps = [
-        *machine.scenario(view).steps(),
+        *shown.steps(),
         scenario.Step(
             "look for leftovers", lambda: nothing_left(machine, view)
         ),
@@ -117,6 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--logs", type=pathlib.Path, required=True)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--tour", action="store_true")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine = stack.Stack(
@@ -127,7 +132,7 @@ def main() -> int:
     report = Report()
     keep = False
     try:
-        demonstrate(machine, report)
+        demonstrate(machine, report, arguments.tour)
         keep = arguments.keep and not report.failed
         if keep:
             machine.write_settings(arguments.logs / "openrc")

@@ -1,0 +1,187 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What else can be done with a volume: the steps of ``tools/demo.sh --tour``.
+
+A feature that comes later adds its steps to :meth:`Tour.steps`. Each has to
+hold by itself what it needs, and to say by a check that it worked; the last
+one deletes everything.
+"""
+
+import random
+from typing import Any
+
+from tests.harness import scenario
+from tests.harness.scenario import check
+from tests.harness.scenario import check_equal
+from tests.harness.scenario import Step
+
+CHAIN_LENGTH = 6
+SHARED = "shared"
+RENAMED = "renamed"
+WRONG = "wrong"
+
+
+class Tour(scenario.Scenario):
+    """Has the demonstration's ways to ask Cinder and the appliance.
+
+    :param other: a client of another project.
+    """
+
+    def __init__(self, other: Any, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._other = other
+        self._types: list[Any] = []
+
+    def steps(self) -> list[Step]:
+        return [
+            Step("figures of a pool for the scheduler", self.figures),
+            Step("what types may ask for", self.capabilities),
+            Step("a wrong extra spec is refused", self.wrong_type),
+            Step("retype to multiattach, with a snapshot", self.retype),
+            Step("retype while attached", self.retype_attached),
+            Step("transfer to another project", self.transfer),
+            Step("a busy volume stays available", self.busy),
+            Step("clones of clones, deleted in any order", self.chain),
+            Step("delete all the rest", self.delete_tour),
+        ]
+
+    # -- scheduling
+
+    def figures(self) -> str:
+        (pool,) = self._cinder.pools.list(detailed=True)
+        for name in ("total_capacity_gb", "free_capacity_gb"):
+            check(getattr(pool, name) > 0, f"no {name}")
+        check_equal("its state", pool.backend_state, "up")
+        check(0 <= int(pool.goodness_function) <= 100, "no goodness")
+        check(" > " in pool.filter_function, "no filter")
+        return f"goodness {pool.goodness_function}, {pool.filter_function}"
+
+    # -- types
+
+    def _make_type(self, name: str, **extra_specs: str) -> None:
+        made = self._cinder.volume_types.create(name)
+        self._types.append(made)
+        made.set_keys(
+            {
+                key.replace("__", ":"): value
+                for key, value in extra_specs.items()
+            }
+        )
+
+    def capabilities(self) -> str:
+        (host,) = {
+            pool.name.partition("#")[0] for pool in self._cinder.pools.list()
+        }
+        found = self._cinder.capabilities.get(host)
+        choice = found.properties["acme:provisioning"]["enum"]
+        check("thin" in choice, f"thin is not in {choice}")
+        return f"acme:provisioning: {', '.join(choice)}"
+
+    def wrong_type(self) -> str:
+        self._make_type(WRONG, acme__provisioning="fat")
+        volume = self._cinder.volumes.create(
+            1, name="wrong", volume_type=WRONG
+        )
+        self._wait(self._cinder.volumes, volume.id, "error", fails=False)
+        check(
+            self._box.share(volume.id) is None,
+            "the appliance has a share of it",
+        )
+        self._cinder.volumes.delete(volume.id)
+        self._wait_gone(self._cinder.volumes, volume.id)
+        return "acme:provisioning=fat: error, no share"
+
+    def _retype(self, name: str, new_type: str, status: str) -> Any:
+        """Without a copy, or not at all; the share is the same."""
+        volume_id = self._volumes[name]
+        before = self._share(name)
+        self._cinder.volumes.retype(volume_id, new_type, "never")
+        volume = self._wait(self._cinder.volumes, volume_id, status)
+        check_equal("its type", volume.volume_type, new_type)
+        check_equal("its share", self._share(name), before)
+        return volume
+
+    def retype(self) -> str:
+        self._make_type(SHARED, multiattach="<is> True")
+        self._create_volume("typed", 1)
+        snapshot = self._cinder.volume_snapshots.create(
+            self._volumes["typed"], name="typed"
+        )
+        self._snapshot_id = snapshot.id
+        self._wait(self._cinder.volume_snapshots, snapshot.id, "available")
+        volume = self._retype("typed", SHARED, "available")
+        check(volume.multiattach, "it is not multiattach")
+        return "multiattach, no copy, the snapshot stays"
+
+    def retype_attached(self) -> str:
+        self._make_type(
+            RENAMED, multiattach="<is> True", volume_backend_name="acme-1"
+        )
+        self._attach("typed")
+        self.write_to("typed", "T")
+        self._retype("typed", RENAMED, "in-use")
+        self._check_server_side("typed", "T")
+        self._detach("typed")
+        return f"in-use, {self._short('T')}"
+
+    # -- projects
+
+    def transfer(self) -> str:
+        """With its snapshot."""
+        volume_id = self._volumes["typed"]
+        offer = self._cinder.transfers.create(volume_id, "gift")
+        self._other.transfers.accept(offer.id, offer.auth_key)
+        volume = self._wait(self._other.volumes, volume_id, "available")
+        project = getattr(volume, "os-vol-tenant-attr:tenant_id")
+        snapshot = self._box.snapshot(self._snapshot_id)
+        check(snapshot, "the appliance does not have the snapshot")
+        for kind, found in (
+            ("share", self._share("typed")),
+            ("snapshot", snapshot),
+        ):
+            label = (found or {})["labels"]["cinder.project_id"]
+            check_equal(f"the label of the {kind}", label, project)
+        return f"the labels name project {project[:8]}"
+
+    # -- deletes
+
+    def busy(self) -> str:
+        self._create_volume("busy", 1)
+        share = self._share("busy")
+        self._box.grant(share["id"], "backup-box", "192.0.2.99")
+        self._cinder.volumes.delete(self._volumes["busy"])
+        self._wait(self._cinder.volumes, self._volumes["busy"], "available")
+        check_equal(
+            "access", list(self._share("busy")["access"]), ["backup-box"]
+        )
+        self._box.revoke(share["id"], "backup-box")
+        self._delete_volume("busy")
+        return "available beside a rule of another, then deleted"
+
+    def chain(self) -> str:
+        names = [f"link-{number}" for number in range(CHAIN_LENGTH)]
+        self._create_volume(names[0], 1)
+        for origin, name in zip(names, names[1:], strict=False):
+            self._create_volume(name, 1, source_volid=self._volumes[origin])
+        random.Random(9).shuffle(names)
+        for name in names:
+            self._delete_volume(name)
+        return " ".join(name.removeprefix("link-") for name in names)
+
+    def delete_tour(self) -> str:
+        self._cinder.volume_snapshots.delete(self._snapshot_id)
+        self._wait_gone(self._cinder.volume_snapshots, self._snapshot_id)
+        self._delete_volume("typed")
+        for each in self._types:
+            self._cinder.volume_types.delete(each)
+        return f"snapshot, volume and {len(self._types)} types"
