@@ -198,7 +198,9 @@ def create_app(
     :param is_stopping: asked now and then by long polls, which end early
         when it says so.
     """
-    app = falcon.App(middleware=[middleware.RequestLog()])
+    app = falcon.App(
+        middleware=[middleware.RequestLog(service.context.metrics)]
+    )
     app.add_error_handler(Exception, _on_unexpected)
     app.add_error_handler(falcon.HTTPError, _on_http_error)
     app.add_error_handler(
@@ -246,6 +248,7 @@ def _responder(
     def respond(
         req: falcon.Request, resp: falcon.Response, **path: str
     ) -> None:
+        req.context.operation = operation.id
         reply = api.handle(operation, handler, req, path)
         etag = reply.headers.get("ETag")
         if etag and req.method in ("GET", "HEAD") and _matches(req, etag):

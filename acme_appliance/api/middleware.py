@@ -21,6 +21,8 @@ import uuid
 
 import falcon
 
+from acme_appliance.metrics import Metrics
+
 LOG = logging.getLogger("acme_appliance.api.request")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -28,7 +30,13 @@ _SECRET: Final = re.compile(r"acme_[A-Za-z0-9_-]{43}")
 
 
 class RequestLog:
-    """Takes or makes the request id, times the request and logs it."""
+    """Takes or makes the request id, times the request and logs it.
+
+    :param metrics: what the times are told, too.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def process_request(
         self, req: falcon.Request, resp: falcon.Response
@@ -38,6 +46,7 @@ class RequestLog:
             given = f"req-{uuid.uuid4()}"
         req.context.request_id = given
         req.context.actor = "-"
+        req.context.operation = "none"
         req.context.started = time.perf_counter()
         resp.set_header("X-Request-Id", given)
 
@@ -49,6 +58,8 @@ class RequestLog:
         req_succeeded: bool,
     ) -> None:
         status = falcon.http_status_to_code(resp.status)
+        seconds = time.perf_counter() - req.context.started
+        self._metrics.request(req.context.operation, status, seconds)
         quiet = req.method in ("GET", "HEAD") and status < 400
         LOG.log(
             logging.DEBUG if quiet else logging.INFO,
@@ -60,7 +71,7 @@ class RequestLog:
             req.context.actor,
             req.remote_addr,
             status,
-            (time.perf_counter() - req.context.started) * 1000,
+            seconds * 1000,
         )
 
 

@@ -50,6 +50,7 @@ ROUTES: Final = (
     Route("GET", "/v1/openapi.yaml", about.get_openapi),
     Route("GET", "/v1/system", about.get_system),
     Route("GET", "/v1/stats", about.get_stats),
+    Route("GET", "/v1/metrics", about.get_metrics),
     Route("GET", "/v1/pools", pools.list_pools),
     Route("GET", "/v1/pools/{pool}", pools.get_pool),
     Route("GET", "/v1/shares", shares.list_shares),

@@ -22,6 +22,7 @@ from acme_appliance.changes.eventlog import EventLog
 from acme_appliance.changes.generations import Generations
 from acme_appliance.db import models
 from acme_appliance.db.session import Database
+from acme_appliance.metrics import Metrics
 from acme_appliance.storage.exports import Exports
 from acme_appliance.storage.pools import Pools
 
@@ -66,6 +67,7 @@ class Context:
         self.queue = queue.FairQueue()
         self.generations = Generations(database)
         self.events = EventLog(clock)
+        self.metrics = Metrics()
         self.share_room = Room()
 
     def touch(self, row: models.Share | models.Snapshot) -> None:

@@ -244,12 +244,14 @@ class Journal:
         intent = operation.intent
         try:
             self.context.on_step(intent.id, "result:before")
-            done = self.context.database.run(
-                lambda session: self._finish(session, operation)
-            )
+            with self.context.metrics.step(operation.kind, "commit"):
+                done = self.context.database.run(
+                    lambda session: self._finish(session, operation)
+                )
         except Exception as error:
             problem = failures.to_problem(error)
             raise self._leave_open(operation, problem) from error
+        self.context.metrics.change(operation.kind, "succeeded")
         self.context.events.announce()
         self.context.on_step(intent.id, "result:after")
         return done
@@ -269,6 +271,7 @@ class Journal:
             self._undo(operation, problem)
         except Exception as error:
             return self._leave_open(operation, failures.to_problem(error))
+        self.context.metrics.change(operation.kind, "failed")
         self.context.events.announce()
         self.context.on_step(operation.intent.id, "undone:after")
         return problem
@@ -306,6 +309,7 @@ class Journal:
             intent.share_id,
             problem,
         )
+        self.context.metrics.change(operation.kind, "left open")
         self.entries.note_attempt(intent.id, problem)
         return still_open(intent.id, problem)
 
@@ -314,7 +318,8 @@ class Journal:
     ) -> None:
         job_id = operation.intent.id
         self.context.on_step(job_id, f"{name}:before")
-        act()
+        with self.context.metrics.step(operation.kind, name):
+            act()
         self.context.on_step(job_id, f"{name}:after")
 
     # -- jobs that were cut off

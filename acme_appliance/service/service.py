@@ -31,6 +31,7 @@ from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
 from acme_appliance.service import snapshots
 from acme_appliance.service.events import Events
+from acme_appliance.service.figures import Figures
 from acme_appliance.service.jobs import Jobs
 from acme_appliance.service.pools import PoolFigures
 from acme_appliance.service.reconcile import comparison
@@ -100,6 +101,9 @@ class Service:
         self.events = Events(self.context)
         self.pools = PoolFigures(self.context)
         self.system = System(self.runner, self.pools)
+        self.context.metrics.registry.register(
+            Figures(self.system, self.pools)
+        )
         self.reconciliation = Reconciliation(self.recovery)
         self._marks = Marks(self.context)
         self._after_start = comparison.AfterStart(self.recovery.compare_pool)

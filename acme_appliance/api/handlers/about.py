@@ -12,6 +12,7 @@
 
 """What this is, how it does, and the contract itself."""
 
+from acme_appliance import metrics
 from acme_appliance.api import contract
 from acme_appliance.api.handlers import common
 from acme_appliance.api.requests import ApiRequest
@@ -52,3 +53,10 @@ def get_system(request: ApiRequest) -> ApiResponse:
 
 def get_stats(request: ApiRequest) -> ApiResponse:
     return common.show_hashed(request.service.system.stats())
+
+
+def get_metrics(request: ApiRequest) -> ApiResponse:
+    return ApiResponse(
+        request.service.context.metrics.exposition(),
+        media_type=metrics.MEDIA_TYPE,
+    )

@@ -211,6 +211,7 @@ class ContractTest(unittest.TestCase):
             {
                 "get_system",
                 "get_stats",
+                "get_metrics",
                 "list_pools",
                 "get_pool",
                 "get_own_token",
