@@ -28,11 +28,11 @@ from typing import Any
 
 from cinder import exception
 from cinder import objects
-from oslo_config import cfg
 from oslo_log import log as logging
 
 from acme_cinder import access
 from acme_cinder import addresses
+from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
@@ -49,11 +49,6 @@ LOG = logging.getLogger(__name__)
 _REPAIR_DEADLINE_SECONDS = 15.0
 #: After the appliance did not answer, leave it alone for so long.
 _REPAIR_PAUSE_SECONDS = 60.0
-#: oslo.messaging's default, where nothing has made an RPC client here.
-_RPC_SECONDS = 60.0
-#: What a call may take of Cinder's time-out for it: the message waits in a
-#: queue before, and Cinder writes to its database after.
-_SHARE_OF_RPC = 0.8
 #: What waiting for other changes of the same volume may take of a call.
 _SHARE_OF_LOCK = 0.5
 #: What a grant may take of the rest: then there is time to take it back.
@@ -69,19 +64,10 @@ _NO_ANSWER = (
 )
 
 
-def _call_seconds() -> float:
-    """Before ``rpc_response_timeout``, after which Cinder gives up on us."""
-    try:
-        seconds = float(cfg.CONF.rpc_response_timeout)
-    except cfg.NoSuchOptError:
-        seconds = _RPC_SECONDS
-    return seconds * _SHARE_OF_RPC
-
-
 @contextlib.contextmanager
 def _changing(volume: objects.Volume) -> Iterator[None]:
     """Have the volume's lock, for as long as a call of Cinder may take."""
-    with acme_client.limited(_call_seconds()):
+    with deadlines.of_call():
         wait = acme_client.at_most(math.inf) * _SHARE_OF_LOCK
         with access.locked(volume, wait):
             yield

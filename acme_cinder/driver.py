@@ -28,6 +28,7 @@ from oslo_log import log as logging
 from acme_cinder import access
 from acme_cinder import attachments
 from acme_cinder import copies
+from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import exportcheck
 from acme_cinder import images
@@ -274,8 +275,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         new_project: str,
     ) -> dict[str, Any]:
         """Nothing but labels on the appliance tell of projects."""
-        with errors.operation(
-            f"Transferred to project {new_project}", volume=volume
+        with (
+            errors.operation(
+                f"Transferred to project {new_project}", volume=volume
+            ),
+            deadlines.of_call(),
         ):
             transfers.accept(self._api, context, volume, new_project)
         return {}
@@ -312,7 +316,8 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     ) -> dict[str, Any]:
         """Keep the new share as it is, and say whose it is from now on."""
         try:
-            self._shares.label(new_volume.name_id, volume.id)
+            with deadlines.of_call():
+                self._shares.label(new_volume.name_id, volume.id)
         except errors.BELOW as error:
             # The data is there; the sweep labels what is attached.
             LOG.warning(
@@ -468,7 +473,8 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def remove_export(self, context: Any, volume: objects.Volume) -> None:
         """Leave no mount behind on this host that nobody needs."""
         if volume.provider_location:
-            self._reaper.look_at(volume.name_id, volume.provider_location)
+            with deadlines.of_cleanup():
+                self._reaper.look_at(volume.name_id, volume.provider_location)
 
     @volume_utils.trace
     def initialize_connection(

@@ -28,6 +28,9 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
+#: What the changes may take of the call: the rest is for undoing them.
+_SHARE_OF_CHANGES = 0.7
+
 
 def accept(
     api: acme_client.Client, context: Any, volume: Any, project_id: str
@@ -40,18 +43,24 @@ def accept(
 
     :param volume: a row of the database, which is what Cinder passes.
     """
-    context = context.elevated()
     with contextlib.ExitStack() as undo:
-        undo.callback(_relabel_share, api, volume, volume.project_id)
-        api.update_share(volume.name_id, labels=labels.of_project(project_id))
-        for snapshot in _transferred_snapshots(context, volume.id):
-            undo.callback(
-                _relabel_snapshot, api, snapshot, snapshot.project_id
-            )
-            api.update_snapshot(
-                snapshot.id, labels=labels.of_project(project_id)
-            )
+        with acme_client.limited_to_share(_SHARE_OF_CHANGES):
+            _relabel_all(undo, api, context.elevated(), volume, project_id)
         undo.pop_all()
+
+
+def _relabel_all(
+    undo: contextlib.ExitStack,
+    api: acme_client.Client,
+    context: Any,
+    volume: Any,
+    project_id: str,
+) -> None:
+    undo.callback(_relabel_share, api, volume, volume.project_id)
+    api.update_share(volume.name_id, labels=labels.of_project(project_id))
+    for snapshot in _transferred_snapshots(context, volume.id):
+        undo.callback(_relabel_snapshot, api, snapshot, snapshot.project_id)
+        api.update_snapshot(snapshot.id, labels=labels.of_project(project_id))
 
 
 def _transferred_snapshots(

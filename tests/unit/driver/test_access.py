@@ -24,6 +24,7 @@ import ddt
 from oslo_config import cfg
 
 from acme_cinder import attachments
+from acme_cinder import deadlines
 from acme_cinder import records
 import acme_client
 from tests.harness import transports
@@ -551,7 +552,7 @@ class DeadlineTest(base.DriverTestCase):
         super().setUp()
         self.volume = self.create()
         patch = unittest.mock.patch.object(
-            attachments, "_call_seconds", lambda: 2.0
+            deadlines, "rpc_seconds", lambda: 2.5
         )
         patch.start()
         self.addCleanup(patch.stop)
@@ -581,14 +582,14 @@ class DeadlineTest(base.DriverTestCase):
 class CallSecondsTest(unittest.TestCase):
     def test_less_than_cinders_own(self):
         conf = unittest.mock.Mock(rpc_response_timeout=20)
-        with unittest.mock.patch.object(attachments.cfg, "CONF", conf):
-            self.assertEqual(16.0, attachments._call_seconds())
+        with unittest.mock.patch.object(deadlines.cfg, "CONF", conf):
+            self.assertEqual(20.0, deadlines.rpc_seconds())
 
     def test_where_nothing_has_registered_it(self):
         with unittest.mock.patch.object(
-            attachments.cfg, "CONF", cfg.ConfigOpts()
+            deadlines.cfg, "CONF", cfg.ConfigOpts()
         ):
-            self.assertEqual(48.0, attachments._call_seconds())
+            self.assertEqual(60.0, deadlines.rpc_seconds())
 
 
 class RekeyTest(base.DriverTestCase):

@@ -23,7 +23,7 @@ from cinder import objects
 from os_brick import exception as brick_exception
 
 from acme_cinder import access
-from acme_cinder import attachments
+from acme_cinder import deadlines
 from acme_cinder import holders
 import acme_client
 from tests.harness import transports
@@ -31,6 +31,7 @@ from tests.unit.driver import base
 from tests.unit.driver import cinderworld
 
 HOST = base.connector("cmp-1")
+RPC_SECONDS = 7.5
 CALL_SECONDS = 6.0
 #: Without limits each of the cases takes a minute or more.
 LONG_SECONDS = 60.0
@@ -45,7 +46,7 @@ class DeadlineTestCase(base.DriverTestCase):
         self.silent = transports.SilentAdapter(self.log)
         self.driver = self.new_driver(adapter=self.silent)
         patch = unittest.mock.patch.object(
-            attachments, "_call_seconds", lambda: CALL_SECONDS
+            deadlines, "rpc_seconds", lambda: RPC_SECONDS
         )
         patch.start()
         self.addCleanup(patch.stop)
@@ -109,6 +110,20 @@ class SilentApplianceTest(DeadlineTestCase):
         self.silent.seconds = CALL_SECONDS / 2.5
         self.detach_ends(None)
 
+    def test_a_transfer(self):
+        self.silent.seconds = LONG_SECONDS
+        with self.ends():
+            self.driver.accept_transfer(
+                self.context, self.volume, "new-user", "new-project"
+            )
+
+    def test_the_end_of_a_migration(self):
+        self.silent.seconds = LONG_SECONDS
+        with self.ends():
+            self.driver.update_migrated_volume(
+                self.context, self.volume, self.volume, "available"
+            )
+
 
 class OtherProcessTest(DeadlineTestCase):
     def test_both_locks_are_taken(self):
@@ -135,6 +150,9 @@ class HungMountTest(DeadlineTestCase):
         fresh = objects.VolumeAttachment.get_by_id(self.context, row.id)
         self.detach_ends(fresh.connector)
         self.assertEqual({}, self.exported(volume))
+        # Cinder's manager calls it next, within the same RPC.
+        with self.ends():
+            self.driver.remove_export(self.context, volume)
 
 
 class MinimalApplianceTest(base.WithoutVolumeFile, DeadlineTestCase):
