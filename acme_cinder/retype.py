@@ -24,12 +24,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from cinder import exception
 from cinder import objects
 from cinder.volume import volume_utils
 from oslo_log import log as logging
 
 from acme_cinder import shares
 from acme_cinder import specs
+import acme_client
 
 LOG = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def in_place(
             {"volume": volume.name, "type": new_type.name, "reason": reason},
         )
         return False
+    _limit(volume_shares, volume, new_type)
     LOG.info(
         "%(volume)s, share %(share)s, is now a %(type)s",
         {
@@ -87,6 +90,45 @@ def _hindrance(
     if volume_shares.provisioning(old) != volume_shares.provisioning(new):
         return f"{specs.PROVISIONING} differs"
     return None
+
+
+def _limit(
+    volume_shares: shares.Shares,
+    volume: objects.Volume,
+    new_type: objects.VolumeType,
+) -> None:
+    """The old limits are there again, should the new ones not be."""
+    old = _present_limits(volume)
+    new = specs.of_type(new_type.id).qos or acme_client.Qos()
+    if old == new:
+        return
+    try:
+        volume_shares.limit(volume, new)
+    except acme_client.ApiError as error:
+        if error.may_have_been_applied:
+            _put_back(volume_shares, volume, old)
+        raise
+
+
+def _present_limits(volume: objects.Volume) -> acme_client.Qos:
+    try:
+        return specs.of_volume(volume).qos or acme_client.Qos()
+    except exception.InvalidVolumeType:
+        # Of a release that did not look: nothing came of it.
+        return acme_client.Qos()
+
+
+def _put_back(
+    volume_shares: shares.Shares, volume: objects.Volume, old: acme_client.Qos
+) -> None:
+    try:
+        volume_shares.limit(volume, old)
+    except acme_client.ApiError:
+        LOG.exception(
+            "%(volume)s, share %(share)s, may have the QoS limits of a type "
+            "that it does not have",
+            {"volume": volume.name, "share": volume.name_id},
+        )
 
 
 def _differs(values: dict[str, tuple[Any, Any]] | None) -> bool:

@@ -177,6 +177,7 @@ class Shares:
                 file=file,
                 source=origin.source if origin else None,
                 labels=labels,
+                qos=wanted.qos,
             )
 
     def _make_file(
@@ -240,6 +241,21 @@ class Shares:
                 f"feature {_NEEDED[asked]}, which {pool or 'this one'} does "
                 f"not have; allowed there: {usual}"
             )
+        if wanted.qos:
+            self._check_qos(wanted.qos, pool)
+
+    def _check_qos(self, qos: acme_client.Qos, pool: str | None) -> None:
+        for key, feature in specs.needed_features(qos):
+            if not self.features.has(pool, feature):
+                raise exception.InvalidVolumeType(
+                    reason=f"the QoS spec {key} needs a pool with the "
+                    f"feature {feature}, which {pool or 'this one'} does not "
+                    f"have. {specs.INSTEAD}"
+                )
+
+    def limit(self, volume: objects.Volume, qos: acme_client.Qos) -> None:
+        """Set all limits of a volume; those that are None are lifted."""
+        self.api.update_share(volume.name_id, qos=qos)
 
     @contextlib.contextmanager
     def _discarded_on_error(self, volume: objects.Volume) -> Iterator[None]:

@@ -10,7 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a volume type asks of the appliance: its extra specs ``acme:...``.
+"""What a volume type asks of the appliance: its extra specs ``acme:...``, and
+its QoS specs.
 
 Cinder takes any key and any value for a type, so a wrong one is noticed here,
 when a volume is made or retyped: it is refused, not passed over.
@@ -18,16 +19,40 @@ when a volume is made or retyped: it is refused, not passed over.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
+import re
 from typing import Any
 from typing import Final
+from typing import NamedTuple
 
 from cinder import context as cinder_context
 from cinder import exception
 from cinder.volume import volume_types
 
+import acme_client
+
+
+class _Limit(NamedTuple):
+    """What a QoS spec is for the appliance."""
+
+    member: str
+    feature: str
+
+
 VENDOR: Final = "acme"
+QOS_FEATURES: Final = ("share.qos_bandwidth", "share.qos_iops")
+INSTEAD: Final = (
+    "With consumer=front-end the hypervisor keeps to it, on any pool"
+)
+_FRONT_END: Final = "front-end"
+#: As Cinder and Nova call them for the front end.
+_LIMITS: Final[Mapping[str, _Limit]] = {
+    "read_bytes_sec": _Limit("max_read_bytes_per_second", QOS_FEATURES[0]),
+    "write_bytes_sec": _Limit("max_write_bytes_per_second", QOS_FEATURES[0]),
+    "total_iops_sec": _Limit("max_iops", QOS_FEATURES[1]),
+}
 PROVISIONING: Final = f"{VENDOR}:provisioning"
 THIN: Final = "thin"
 THICK: Final = "thick"
@@ -39,6 +64,7 @@ class Specs:
     """What one type asks for; None: what the back end has for all."""
 
     provisioning: str | None = None
+    qos: acme_client.Qos | None = None
 
 
 def of_type(type_id: str | None) -> Specs:
@@ -50,7 +76,39 @@ def of_type(type_id: str | None) -> Specs:
     ours = _ours(found["extra_specs"])
     for key, value in ours.items():
         _check(found["name"], key, value)
-    return Specs(provisioning=ours.get(PROVISIONING))
+    given = volume_types.get_volume_type_qos_specs(type_id)["qos_specs"]
+    return Specs(
+        provisioning=ours.get(PROVISIONING),
+        qos=_qos(found["name"], given) if given else None,
+    )
+
+
+def _qos(type_name: str, given: Mapping[str, Any]) -> acme_client.Qos | None:
+    """Limits for the back end to keep to; None: there are none."""
+    if given["consumer"] == _FRONT_END or not given["specs"]:
+        return None
+    limits = {}
+    for key, value in given["specs"].items():
+        if key not in _LIMITS:
+            raise exception.InvalidVolumeType(
+                reason=f"{type_name} has the QoS spec {key}, which this back "
+                f"end does not know; allowed: {', '.join(_LIMITS)}. "
+                f"{INSTEAD}"
+            )
+        if not re.fullmatch("[1-9][0-9]{0,17}", str(value)):
+            raise exception.InvalidVolumeType(
+                reason=f"{type_name} has the QoS spec {key}={value}; allowed: "
+                f"a whole number from 1. {INSTEAD}"
+            )
+        limits[_LIMITS[key].member] = int(value)
+    return acme_client.Qos(**limits)
+
+
+def needed_features(qos: acme_client.Qos) -> Iterator[tuple[str, str]]:
+    """Which QoS spec needs which feature of a pool."""
+    for key, limit in _LIMITS.items():
+        if getattr(qos, limit.member) is not None:
+            yield key, limit.feature
 
 
 def of_volume(volume: Any) -> Specs:

@@ -26,6 +26,7 @@ from oslo_utils import units
 
 from acme_cinder import scheduling
 from acme_cinder import shares
+from acme_cinder import specs
 import acme_client
 
 _UP = "up"
@@ -89,7 +90,7 @@ def pool(
             "sparse_copy_volume": sparse,
             "clone_across_pools": False,
             "consistent_group_snapshot_enabled": False,
-            "QoS_support": False,
+            "QoS_support": not found.features.isdisjoint(specs.QOS_FEATURES),
             "replication_enabled": False,
         },
         common,

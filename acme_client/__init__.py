@@ -57,6 +57,7 @@ from acme_client.models import GrantedAccess
 from acme_client.models import Job
 from acme_client.models import OwnToken
 from acme_client.models import Pool
+from acme_client.models import Qos
 from acme_client.models import Share
 from acme_client.models import Snapshot
 from acme_client.models import Source
@@ -101,6 +102,7 @@ __all__ = (
     "PreconditionFailed",
     "ProblemError",
     "ProtocolError",
+    "Qos",
     "RateLimited",
     "Share",
     "ShrinkRefused",

@@ -177,6 +177,7 @@ class Client:
         file: models.VolumeFileSpec | None = None,
         source: models.Source | None = None,
         labels: Mapping[str, str] | None = None,
+        qos: models.Qos | None = None,
     ) -> models.Share:
         """Create a share, or make sure that it is there.
 
@@ -194,6 +195,7 @@ class Client:
             file=None if file is None else file.to_json(),
             source=None if source is None else source.to_json(),
             labels=None if labels is None else dict(labels),
+            qos=None if qos is None else qos.to_json(),
         )
         path = messages.path("shares", share_id)
         return self._calls.write(
@@ -246,12 +248,14 @@ class Client:
         size_bytes: int | None = None,
         labels: Mapping[str, str | None] | None = None,
         file_name: str | None = None,
+        qos: models.Qos | None = None,
         if_match: int | None = None,
     ) -> models.Share:
         """Set what is not None; the values are absolute.
 
         :param size_bytes: can only grow.
         :param labels: those to set; None as a value removes one.
+        :param qos: all limits; an empty one lifts them.
         :param if_match: the generation that the share must still have.
         :raises ShrinkRefused, Degraded, NotFound, PreconditionFailed: and
             nothing was changed. A precondition that fails because an
@@ -262,6 +266,7 @@ class Client:
             size_bytes=size_bytes,
             labels=None if labels is None else dict(labels),
             file=None if file_name is None else {"name": file_name},
+            qos=None if qos is None else qos.to_json(),
         )
         path = messages.path("shares", share_id)
         return self._calls.update(path, body, if_match, models.Share.from_json)

@@ -209,6 +209,23 @@ class VolumeFileSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class Qos:
+    """The limits asked for; None: none.
+
+    Only where the pool has the feature ``share.qos_bandwidth`` for the first
+    two, and ``share.qos_iops`` for the last.
+    """
+
+    max_read_bytes_per_second: int | None = None
+    max_write_bytes_per_second: int | None = None
+    max_iops: int | None = None
+
+    def to_json(self) -> dict[str, int | None]:
+        """All members: a merge patch lifts the limits that are null."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class VolumeFile:
     """The volume file of a share, as the appliance knows it."""
 

@@ -319,6 +319,7 @@ class UpdateTest(base.ClientTestCase):
         {"file_name": "another"},
         {"labels": {"cinder.volume_id": None}},
         {"name": "volume-1", "size_bytes": 2 << 30},
+        {"qos": acme_client.Qos(max_iops=500)},
     )
     def test_not_as_wanted(self, patch):
         with self.assertRaises(acme_client.PreconditionFailed):

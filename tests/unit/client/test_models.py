@@ -54,6 +54,7 @@ _REPLIES = {
 }
 #: What the client sends.
 _REQUESTS = {
+    models.Qos: "Qos",
     models.Source: "Source",
     models.VolumeFileSpec: "FileCreate",
 }

@@ -26,7 +26,7 @@ NAMES = """
     ExportLocation FieldError Forbidden GrantedAccess HasSnapshots InUse
     InternalError InvalidArgument Job JobFailed JobUnfinished LimitReached
     NoSpace NotFound NotSent OutcomeUnknown OwnToken Pool PreconditionFailed
-    ProblemError ProtocolError RateLimited Share ShrinkRefused Snapshot
+    ProblemError ProtocolError Qos RateLimited Share ShrinkRefused Snapshot
     Source Stats TlsError TransportError Unavailable VolumeFile
     VolumeFileSpec WrongState
 """.split()
@@ -46,7 +46,8 @@ METHODS = {
         " pool: str | None = None,"
         " file: VolumeFileSpec | None = None,"
         " source: Source | None = None,"
-        " labels: Mapping[str, str] | None = None) -> Share"
+        " labels: Mapping[str, str] | None = None,"
+        " qos: Qos | None = None) -> Share"
     ),
     "create_snapshot": (
         "(self, snapshot_id: str, share_id: str, *,"
@@ -77,6 +78,7 @@ METHODS = {
         " size_bytes: int | None = None,"
         " labels: Mapping[str, str | None] | None = None,"
         " file_name: str | None = None,"
+        " qos: Qos | None = None,"
         " if_match: int | None = None) -> Share"
     ),
     "update_snapshot": (

@@ -188,7 +188,7 @@ class MinimalVendorTest(base.WithoutVolumeFile, TypesCase):
         self.assert_refused("share.volume_file", acme__provisioning="thin")
 
 
-class RetypeCase(TypesCase):
+class RetypeTestCase(TypesCase):
     def retype(self, volume, type_id, host=None):
         """As the manager does, where it asks the driver at all."""
         found = cinderworld.reloaded(volume)
@@ -207,7 +207,7 @@ class RetypeCase(TypesCase):
 
 
 @ddt.ddt
-class RetypeTest(RetypeCase):
+class RetypeTest(RetypeTestCase):
     features = ("share.thick",)
 
     @ddt.data(
@@ -283,4 +283,4 @@ class RetypeTest(RetypeCase):
             self.retype(volume, new_type(acme__provisioning="thick").id)
 
 
-del TypesCase, RetypeCase
+del TypesCase
