@@ -110,7 +110,7 @@ class Attachments:
 
     def validate(self, connector: Mapping[str, Any]) -> None:
         """:raises InvalidConnectorException: no rule can be made of it."""
-        if not isinstance(connector.get("host") or None, str):
+        if not _is_text(connector.get("host")):
             raise exception.InvalidConnectorException(missing="host")
         if not addresses.usable(connector, self._settings.client_addresses):
             raise exception.InvalidConnectorException(
@@ -348,6 +348,16 @@ class Attachments:
         if host == holders.this_host():
             return self._mounts.changing(volume.name_id)
         return contextlib.nullcontext()
+
+
+def _is_text(host: object) -> bool:
+    """Whether Cinder's database can have it, too."""
+    if not isinstance(host, str):
+        return False
+    try:
+        return bool(host.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_still_there(arrival: _Arrival, now: records.Situation) -> None:

@@ -82,4 +82,5 @@ def _plain(host: str) -> str:
     """A host's name; of one that a holder cannot have in it, a digest."""
     if _HOST.fullmatch(host):
         return host
-    return hashlib.sha256(host.encode()).hexdigest()
+    # JSON can have halves of characters in it, which UTF-8 cannot.
+    return hashlib.sha256(host.encode(errors="surrogatepass")).hexdigest()

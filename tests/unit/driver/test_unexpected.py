@@ -142,6 +142,7 @@ class OddConnectorTest(UnexpectedTestCase):
         {"host": 7, "ip": "192.0.2.9"},
         {"host": ["a"], "ip": "192.0.2.9"},
         {"host": {"a": 1}, "ip": "192.0.2.9"},
+        {"host": "\ud800", "ip": "192.0.2.9"},
         {"host": None, "ip": "192.0.2.9"},
         {"ip": "192.0.2.9"},
     )
