@@ -29,6 +29,7 @@ CHAIN_LENGTH = 6
 SHARED = "shared"
 RENAMED = "renamed"
 WRONG = "wrong"
+LIMITS = {"total_iops_sec": "500"}
 
 
 class Tour(scenario.Scenario):
@@ -41,6 +42,7 @@ class Tour(scenario.Scenario):
         super().__init__(*arguments)
         self._other = other
         self._types: list[Any] = []
+        self._qos: list[Any] = []
 
     def steps(self) -> list[Step]:
         return [
@@ -49,6 +51,8 @@ class Tour(scenario.Scenario):
             Step("a wrong extra spec is refused", self.wrong_type),
             Step("retype to multiattach, with a snapshot", self.retype),
             Step("retype while attached", self.retype_attached),
+            Step("QoS for the back end is refused", self.back_end_qos),
+            Step("QoS for the front end, by a retype", self.front_end_qos),
             Step("transfer to another project", self.transfer),
             Step("a busy volume stays available", self.busy),
             Step("clones of clones, deleted in any order", self.chain),
@@ -68,7 +72,7 @@ class Tour(scenario.Scenario):
 
     # -- types
 
-    def _make_type(self, name: str, **extra_specs: str) -> None:
+    def _make_type(self, name: str, **extra_specs: str) -> Any:
         made = self._cinder.volume_types.create(name)
         self._types.append(made)
         made.set_keys(
@@ -77,6 +81,7 @@ class Tour(scenario.Scenario):
                 for key, value in extra_specs.items()
             }
         )
+        return made
 
     def capabilities(self) -> str:
         (host,) = {
@@ -89,8 +94,13 @@ class Tour(scenario.Scenario):
 
     def wrong_type(self) -> str:
         self._make_type(WRONG, acme__provisioning="fat")
+        self._check_refused(WRONG)
+        return "acme:provisioning=fat: error, no share"
+
+    def _check_refused(self, type_name: str) -> None:
+        """No volume of that type can be made."""
         volume = self._cinder.volumes.create(
-            1, name="wrong", volume_type=WRONG
+            1, name="refused", volume_type=type_name
         )
         self._wait(self._cinder.volumes, volume.id, "error", fails=False)
         check(
@@ -99,7 +109,6 @@ class Tour(scenario.Scenario):
         )
         self._cinder.volumes.delete(volume.id)
         self._wait_gone(self._cinder.volumes, volume.id)
-        return "acme:provisioning=fat: error, no share"
 
     def _retype(self, name: str, new_type: str, status: str) -> Any:
         """Without a copy, or not at all; the share is the same."""
@@ -133,6 +142,32 @@ class Tour(scenario.Scenario):
         self._check_server_side("typed", "T")
         self._detach("typed")
         return f"in-use, {self._short('T')}"
+
+    def _limited_type(self, consumer: str) -> str:
+        """Its name is the consumer's."""
+        found = self._cinder.qos_specs.create(
+            consumer, {"consumer": consumer, "total_iops_sec": "500"}
+        )
+        self._qos.append(found)
+        made = self._make_type(consumer)
+        self._cinder.qos_specs.associate(found, made.id)
+        return consumer
+
+    def back_end_qos(self) -> str:
+        """The reference appliance's pools limit nothing."""
+        self._check_refused(self._limited_type("back-end"))
+        return "total_iops_sec: error, no share"
+
+    def front_end_qos(self) -> str:
+        name = self._limited_type("front-end")
+        self._retype("typed", name, "available")
+        attached = self._host.attach(self._volumes["typed"], "rw")
+        found = self._cinder.attachments.show(attached.attachment_id)
+        specs = found.connection_info["qos_specs"]
+        check_equal("what the hypervisor is told", specs, LIMITS)
+        self._host.detach(attached)
+        self._wait(self._cinder.volumes, self._volumes["typed"], "available")
+        return f"the hypervisor is told {specs}"
 
     # -- projects
 
@@ -184,4 +219,6 @@ class Tour(scenario.Scenario):
         self._delete_volume("typed")
         for each in self._types:
             self._cinder.volume_types.delete(each)
+        for found in self._qos:
+            self._cinder.qos_specs.delete(found, force=True)
         return f"snapshot, volume and {len(self._types)} types"
