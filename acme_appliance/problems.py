@@ -61,6 +61,7 @@ _TABLE: Final = (
     ),
     Code("share.has_snapshots", 409, "The share has snapshots"),
     Code("share.in_use", 409, "The share has access rules"),
+    Code("snapshot.in_use", 409, "The snapshot has access rules"),
     Code("share.shrink_refused", 409, "A share cannot be made smaller"),
     Code("share.wrong_state", 409, "The share's state does not allow this"),
     Code(

@@ -26,6 +26,7 @@ DEFAULT_NAMESPACE = "default"
 FEATURE_VOLUME_FILE = "share.volume_file"
 FEATURE_GROW_ONLINE = "share.grow_online"
 FEATURE_HARD_LIMIT = "share.hard_limit"
+FEATURE_SNAPSHOT_EXPORT = "snapshot.export"
 
 #: A merge patch's members that :meth:`Service.patch_share` understands.
 PATCHABLE = frozenset({"name", "size_bytes", "labels", "file"})

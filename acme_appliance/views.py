@@ -18,6 +18,7 @@ from typing import Any
 
 from acme_appliance import types
 from acme_appliance.db import models
+from acme_appliance.references import Reference
 
 
 def time(value: datetime.datetime) -> str:
@@ -76,17 +77,18 @@ def share(
 
 
 def access_rule(
-    share_id: str,
+    reference: Reference,
     holder: str,
     access: types.Body,
     export_locations: list[types.Body],
 ) -> types.Body:
     """One holder's rule.
 
-    :param access: all rules of the share, as :func:`rules` gives them.
+    :param access: all rules of the share or snapshot, as :func:`rules`
+        gives them.
     """
     return {
-        "share_id": share_id,
+        **named(reference),
         "holder": holder,
         **access[holder],
         "export_locations": export_locations,
@@ -94,11 +96,21 @@ def access_rule(
     }
 
 
-def access_left(share_id: str, access: types.Body) -> types.Body:
-    return {"share_id": share_id, "access": access}
+def access_left(reference: Reference, access: types.Body) -> types.Body:
+    return {**named(reference), "access": access}
 
 
-def snapshot(row: models.Snapshot) -> types.Body:
+def named(reference: Reference) -> types.Body:
+    """``share_id`` or ``snapshot_id``."""
+    return {f"{reference.kind}_id": reference.id}
+
+
+def snapshot(
+    row: models.Snapshot,
+    access_rules: types.Body,
+    export_locations: list[types.Body],
+) -> types.Body:
+    """:param access_rules: as :func:`rules` makes them."""
     return {
         "id": row.id,
         "name": row.name,
@@ -110,6 +122,9 @@ def snapshot(row: models.Snapshot) -> types.Body:
         "size_bytes": row.size_bytes,
         "used_bytes": None,
         "exclusive_bytes": None,
+        "file": row.file,
+        "export_locations": export_locations,
+        "access": access_rules,
         "labels": row.labels,
         "created_at": time(row.created_at),
         "updated_at": time(row.updated_at),

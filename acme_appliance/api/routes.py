@@ -42,6 +42,7 @@ class Route:
 _SHARE: Final = "/v1/shares/{share_id}"
 _ACCESS: Final = "/v1/shares/{share_id}/access/{holder}"
 _SNAPSHOT: Final = "/v1/snapshots/{snapshot_id}"
+_SNAPSHOT_ACCESS: Final = "/v1/snapshots/{snapshot_id}/access/{holder}"
 
 ROUTES: Final = (
     Route("GET", "/", about.list_versions),
@@ -66,6 +67,9 @@ ROUTES: Final = (
     Route("PUT", _SNAPSHOT, snapshots.put_snapshot),
     Route("PATCH", _SNAPSHOT, snapshots.patch_snapshot),
     Route("DELETE", _SNAPSHOT, snapshots.delete_snapshot),
+    Route("GET", _SNAPSHOT_ACCESS, access.get_snapshot_access),
+    Route("PUT", _SNAPSHOT_ACCESS, access.put_snapshot_access),
+    Route("DELETE", _SNAPSHOT_ACCESS, access.delete_snapshot_access),
     Route("GET", "/v1/jobs", jobs.list_jobs),
     Route("GET", "/v1/jobs/{job_id}", jobs.get_job),
     Route("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel_job),

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import dataclasses
 import secrets
 import time
+from typing import Any
 from typing import ClassVar
 import uuid
 
@@ -79,6 +80,16 @@ class Operation(abc.ABC):
         :raises engines.EngineError: the pool cannot be used.
         """
         self.context.pools.check(self.pool)
+
+    def take(self, row: Any) -> None:
+        """The job is at work on a share or snapshot."""
+        row.job_id = self.intent.id
+        self.context.touch(row)
+
+    def end(self, row: Any) -> None:
+        """The job is over."""
+        row.job_id = None
+        self.context.touch(row)
 
     @abc.abstractmethod
     def begin(self, session: orm.Session) -> None:

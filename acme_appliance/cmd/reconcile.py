@@ -151,14 +151,21 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _line(entry: Any) -> str:
-    if isinstance(entry, dict) and "clients" in entry:
-        return f"{entry['share_id']}: {_clients(entry['clients'])}"
-    if isinstance(entry, dict) and "share_id" in entry:
-        return (
-            f"{entry['share_id']}: wanted {_clients(entry['wanted'])}, found"
-            f" {_clients(entry['found'])}"
-        )
-    return str(entry)
+    if not isinstance(entry, dict):
+        return str(entry)
+    if "clients" in entry:
+        return f"{name_of(entry)}: {_clients(entry['clients'])}"
+    return (
+        f"{name_of(entry)}: wanted {_clients(entry['wanted'])}, found"
+        f" {_clients(entry['found'])}"
+    )
+
+
+def name_of(entry: dict[str, Any]) -> str:
+    """The share or snapshot that an entry of a report is about."""
+    if "snapshot_id" in entry:
+        return f"snapshot {entry['snapshot_id']}"
+    return str(entry["share_id"])
 
 
 def _clients(clients: dict[str, str]) -> str:

@@ -160,7 +160,7 @@ def _line(each: Any) -> str:
         for verb in ("granted", "revoked")
         if each[verb]
     ]
-    return f"{each['share_id']}: {'; '.join(parts)}"
+    return f"{reconcile.name_of(each)}: {'; '.join(parts)}"
 
 
 def _print_tokens(report: dict[str, Any]) -> None:

@@ -109,14 +109,14 @@ def _print(conf: cfg.ConfigOpts, status: dict[str, Any]) -> None:
     total = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
     for title, table in (
         ("Pools", _pools(status["pools"])),
-        (f"Shares: {total or 'none'}. Exports", _exports(status["exports"])),
+        (f"Shares: {total or 'none'}. Exports", _exports(status)),
         ("Open journal entries", _jobs(status["open_jobs"])),
     ):
         print(f"\n{title}")
         print(table if table.rows else "none")
-    more = len(status["exports"]) - _MOST_EXPORTS
-    if more > 0:
-        print(f"{more} more exported shares: see --json")
+    more = len(status["exports"]) + len(status["snapshot_exports"])
+    if more > _MOST_EXPORTS:
+        print(f"{more - _MOST_EXPORTS} more exports: see --json")
 
 
 def _table(*names: str) -> "prettytable.PrettyTable":
@@ -156,14 +156,18 @@ def _pools(pools: list[dict[str, Any]]) -> "prettytable.PrettyTable":
     return table
 
 
-def _exports(
-    exports: dict[str, dict[str, str]],
-) -> "prettytable.PrettyTable":
-    table = _table("share", "clients")
-    for share_id, clients in sorted(exports.items())[:_MOST_EXPORTS]:
+def _exports(status: dict[str, Any]) -> "prettytable.PrettyTable":
+    table = _table("share or snapshot", "clients")
+    # Few, and soon gone: before the many shares.
+    exports = [
+        (f"snapshot {id_}", clients)
+        for id_, clients in sorted(status["snapshot_exports"].items())
+    ]
+    exports += sorted(status["exports"].items())
+    for name, clients in exports[:_MOST_EXPORTS]:
         table.add_row(
             [
-                share_id,
+                name,
                 ", ".join(f"{c} ({level})" for c, level in clients.items()),
             ]
         )

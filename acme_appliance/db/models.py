@@ -74,9 +74,10 @@ class Share(Base):
     job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
 
     access_rules: orm.Mapped[list["AccessRule"]] = orm.relationship(
-        cascade="all, delete-orphan",
-        passive_deletes=True,
+        primaryjoin="and_(Share.id == foreign(AccessRule.object_id),"
+        " AccessRule.kind == 'share')",
         order_by="AccessRule.holder",
+        viewonly=True,
     )
     label_rows: orm.Mapped[list["ShareLabel"]] = orm.relationship(
         cascade="all, delete-orphan", passive_deletes=True
@@ -113,13 +114,13 @@ class ShareLabel(Base):
 
 
 class AccessRule(Base):
+    """Of a share or snapshot; see ``service.rules``."""
+
     __tablename__ = "access_rules"
 
-    share_id: orm.Mapped[str] = orm.mapped_column(
-        ID,
-        sa.ForeignKey("shares.id", ondelete="CASCADE"),
-        primary_key=True,
-    )
+    kind: orm.Mapped[str] = orm.mapped_column(sa.String(16), primary_key=True)
+    #: No foreign key: it is in one of two tables.
+    object_id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
     holder: orm.Mapped[str] = orm.mapped_column(NAME, primary_key=True)
     clients: orm.Mapped[list[str]] = orm.mapped_column()
     level: orm.Mapped[str] = orm.mapped_column(sa.String(2))
@@ -146,6 +147,13 @@ class Snapshot(Base):
     created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
     updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
     job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+
+    access_rules: orm.Mapped[list["AccessRule"]] = orm.relationship(
+        primaryjoin="and_(Snapshot.id == foreign(AccessRule.object_id),"
+        " AccessRule.kind == 'snapshot')",
+        order_by="AccessRule.holder",
+        viewonly=True,
+    )
 
     __table_args__ = (
         sa.Index(None, "share_id", "id"),

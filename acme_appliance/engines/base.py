@@ -25,10 +25,12 @@ a path outside of the pool.
 import abc
 from collections.abc import Iterable
 import dataclasses
-import enum
 import re
 from typing import ClassVar
 from typing import TYPE_CHECKING
+
+from acme_appliance.references import Kind as Kind
+from acme_appliance.references import Reference as Reference
 
 if TYPE_CHECKING:
     from acme_appliance.engines.metadata import MetadataStore
@@ -68,13 +70,6 @@ class FileChanged(EngineError):
     """
 
 
-class Kind(enum.StrEnum):
-    """What a clone is made from."""
-
-    SHARE = "share"
-    SNAPSHOT = "snapshot"
-
-
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
     """What an engine can do; nobody asks for its class.
@@ -84,12 +79,14 @@ class Capabilities:
     ``hard_limit``: clients cannot take more of the pool than
     :meth:`Engine.set_limit` says.
     ``durable``: shares outlive the process.
+    ``snapshot_export``: an exporter can serve snapshots, read-only.
     """
 
     volume_file: bool = True
     grow_online: bool = True
     hard_limit: bool = False
     durable: bool = True
+    snapshot_export: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,14 +126,6 @@ class VolumeFile:
     allocation: str
     owner: Owner
     mode: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """One share or snapshot."""
-
-    kind: Kind
-    id: str
 
 
 class Engine(abc.ABC):
@@ -180,8 +169,16 @@ class Engine(abc.ABC):
         """Whether the pool holds it, in whatever condition."""
 
     @abc.abstractmethod
-    def directory(self, share_id: str) -> str:
+    def directory(self, reference: Reference) -> str:
         """The absolute path that an exporter serves; need not exist."""
+
+    def ensure_reachable(self, kind: Kind) -> None:
+        """Let clients pass through the folders above shares, or above
+        snapshots, without seeing what else is in them.
+
+        For pools of earlier releases, which kept snapshots to themselves.
+        """
+        return
 
     @abc.abstractmethod
     def create_share(self, share_id: str, owner: Owner | None) -> None:

@@ -12,11 +12,13 @@
 
 """The interface of an exporter.
 
-Declarative: the service says which clients a share is to have, and the
-exporter makes it so, whatever was there before; saying it again costs
-nothing. A share without clients is not exported at all. What is not said to
+Declarative: the service says which clients a share or snapshot is to have,
+and the exporter makes it so, whatever was there before; saying it again
+costs nothing. What has no clients is not exported at all. What is not said to
 be granted is denied: no exporter ever exports a parent of shares, or
 anything to everybody.
+
+A share and a snapshot may have the same id, and are two exports then.
 """
 
 import abc
@@ -26,6 +28,8 @@ from collections.abc import Mapping
 import dataclasses
 import ipaddress
 import os
+
+from acme_appliance.references import Reference
 
 LEVEL_READ_ONLY = "ro"
 LEVEL_READ_WRITE = "rw"
@@ -54,8 +58,8 @@ Rules = Mapping[str, Rule]
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportedShare:
-    """What an exporter must know of a share.
+class ExportedDirectory:
+    """What an exporter must know of a share or snapshot.
 
     ``uid`` and ``gid`` own its volume file: with squashing, every user of a
     granted host acts as them. ``rules`` is kept beside the export, so that
@@ -63,7 +67,7 @@ class ExportedShare:
     of :meth:`Exporter.apply` say.
     """
 
-    id: str
+    reference: Reference
     directory: str
     uid: int
     gid: int
@@ -72,9 +76,9 @@ class ExportedShare:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One share whose exports are not as they should be."""
+    """A share or snapshot whose exports are not as they should be."""
 
-    share_id: str
+    reference: Reference
     wanted: Clients
     found: Clients
 
@@ -104,27 +108,27 @@ class Exporter(abc.ABC):
 
     @abc.abstractmethod
     def path(self, directory: str) -> str:
-        """The path by which a client mounts a share's directory."""
+        """The path by which a client mounts a directory."""
 
     @abc.abstractmethod
-    def apply(self, share: ExportedShare, clients: Clients) -> None:
-        """Export the share to these clients and to nobody else.
+    def apply(self, directory: ExportedDirectory, clients: Clients) -> None:
+        """Export the directory to these clients and to nobody else.
 
         Returns when the server knows, and when a restart of the machine
         will know too. Idempotent.
         """
 
     @abc.abstractmethod
-    def withdraw(self, share_id: str) -> None:
-        """As ``apply`` with no clients, for a share that may be gone."""
+    def withdraw(self, reference: Reference) -> None:
+        """As ``apply`` with no clients, for what may be gone."""
 
     @abc.abstractmethod
-    def exported(self) -> dict[str, dict[str, str]]:
-        """What is exported now: share id to client to level."""
+    def exported(self) -> dict[Reference, dict[str, str]]:
+        """What is exported now, with each client's level."""
 
     @abc.abstractmethod
-    def rules(self) -> dict[str, Rules]:
-        """The access rules kept with the exports: share id to rules.
+    def rules(self) -> dict[Reference, Rules]:
+        """The access rules kept with the exports.
 
         A client that no kept rule explains has a rule of its own, with a
         holder made by :func:`recovered_holder`.
@@ -133,19 +137,19 @@ class Exporter(abc.ABC):
     @abc.abstractmethod
     def reconcile(
         self,
-        wanted: Iterable[tuple[ExportedShare, Clients]],
+        wanted: Iterable[tuple[ExportedDirectory, Clients]],
         *,
         apply: bool,
         remove: bool = False,
-        leave: Container[str] = frozenset(),
+        leave: Container[Reference] = frozenset(),
     ) -> list[Difference]:
         """Compare all exports with what is wanted.
 
         :param apply: add what is missing. What is found beyond what is
             wanted stays, also over a restart of the machine.
         :param remove: with ``apply``, take that away too.
-        :param leave: shares that the server is not told of now: it looks
-            at their directories, and their disks do not answer.
+        :param leave: what the server is not told of now: it looks at the
+            directories, and their disks do not answer.
 
         Exports that are not ours are not looked at.
         """
@@ -178,12 +182,12 @@ def canonical_client(text: str) -> str:
 
 
 def clients_of(rules: Rules) -> Clients:
-    """The clients of a share's rules; see :func:`merge_clients`."""
+    """The clients of these rules; see :func:`merge_clients`."""
     return merge_clients((rule.clients, rule.level) for rule in rules.values())
 
 
 def merge_clients(rules: Iterable[tuple[Iterable[str], str]]) -> Clients:
-    """The clients of all rules of a share, each with its strongest level.
+    """The clients of all rules, each with its strongest level.
 
     NFS servers take a client's own entry before that of its network, so a
     member of a network that has more than the member gets it as well. Which

@@ -10,17 +10,25 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Access rules: which clients may mount a share, one rule per holder."""
+"""Access rules: which clients may mount a share or a snapshot, one rule per
+holder.
+
+A snapshot's rules are a share's but for this: the level is always ``ro``, the
+pool must be able to export snapshots, and the share that it is of is held
+too.
+"""
 
 from collections.abc import Iterable
 import dataclasses
 import logging
+from typing import Any
 from typing import ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance import types
 from acme_appliance import views
 from acme_appliance.changes import claims
@@ -32,28 +40,31 @@ from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
+from acme_appliance.service import snapshots
 from acme_appliance.service.shares import bodies
-from acme_appliance.service.shares import operations as share_operations
 
 LOG = logging.getLogger(__name__)
 
 
-def rules_of(rows: Iterable[models.AccessRule]) -> exporters.Rules:
-    """A share's rules as the exporter wants them."""
+def rules_of(rows: Iterable[Any]) -> exporters.Rules:
+    """Rows of rules as the exporter wants them."""
     return {
         row.holder: exporters.Rule(tuple(row.clients), row.level)
         for row in rows
     }
 
 
-def exported_share(
-    context: Context, row: models.Share, rules: exporters.Rules
-) -> exporters.ExportedShare:
-    """A share as the exporter wants it, with these access rules."""
+def exported_directory(
+    context: Context,
+    reference: references.Reference,
+    row: Any,
+    rules: exporters.Rules,
+) -> exporters.ExportedDirectory:
+    """A share or snapshot as the exporter wants it, with these rules."""
     owner = row.file or dataclasses.asdict(context.settings.file_defaults)
-    return exporters.ExportedShare(
-        row.id,
-        context.pools.engine(row.pool).directory(row.id),
+    return exporters.ExportedDirectory(
+        reference,
+        context.pools.engine(row.pool).directory(reference),
         owner["uid"],
         owner["gid"],
         rules,
@@ -61,15 +72,35 @@ def exported_share(
 
 
 def rule_body(
-    context: Context, row: models.Share, holder: str, access: types.Body
+    context: Context,
+    reference: references.Reference,
+    row: Any,
+    holder: str,
+    access: types.Body,
 ) -> types.Body:
-    """A rule as clients see it: with all that an attachment needs."""
-    locations = bodies.export_locations(context, row)
-    return views.access_rule(row.id, holder, access, locations)
+    """A rule as clients see it: with all that an attachment needs. Who
+    reads a snapshot cannot know what its file was called then."""
+    locations = bodies.export_locations(context, reference, row.pool)
+    body = views.access_rule(reference, holder, access, locations)
+    if reference.kind == references.Kind.SNAPSHOT:
+        body["file"] = row.file
+    return body
 
 
-class ChangeAccess(share_operations.ShareOperation):
+class ChangeAccess(operation.Operation):
     """Arguments: pool, holder, rule (clients, level) or None."""
+
+    @property
+    def reference(self) -> references.Reference:
+        """What the rule is of: of earlier releases' jobs always a share."""
+        if self.intent.snapshot_id is None:
+            return references.share(self.intent.share_id)
+        return references.snapshot(self.intent.snapshot_id)
+
+    def row(self, session: orm.Session) -> Any:
+        return session.get_one(
+            lookup.TABLES[self.reference.kind], self.reference.id
+        )
 
     def check(self) -> None:
         """Exports are changed also where the pool cannot be used."""
@@ -83,50 +114,62 @@ class ChangeAccess(share_operations.ShareOperation):
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         self.end(self.row(session))
 
-    def export(self, share: exporters.ExportedShare) -> None:
+    def export(self, directory: exporters.ExportedDirectory) -> None:
         self.context.exports.exporter.apply(
-            share, self.context.exports.clients(share.id, share.rules)
+            directory, self.context.exports.clients(directory)
         )
 
     def narrow(self, without: str | None = None) -> None:
         """Export to those whom the database has, but for one holder.
 
-        A share that is not in its pool any more is exported to nobody.
+        What is not in its pool any more is exported to nobody.
         """
         with self.context.database.read() as session:
             row = self.row(session)
             rules = dict(rules_of(row.access_rules))
             if without is not None:
                 rules.pop(without, None)
-            share = exported_share(self.context, row, rules)
+            directory = exported_directory(
+                self.context, self.reference, row, rules
+            )
         try:
-            self.export(share)
+            self.export(directory)
         except exporters.ExporterError:
             if not self._is_gone():
                 raise
-            self.context.exports.exporter.withdraw(share.id)
+            self.context.exports.exporter.withdraw(self.reference)
 
     def _is_gone(self) -> bool:
-        """Whether the share is proven not to be there."""
-        share = engines.Reference(engines.Kind.SHARE, self.intent.share_id)
+        """Whether the share or snapshot is proven not to be there."""
         try:
             self.context.pools.check(self.pool)
-            return not self.engine.exists(share)
+            engine = self.context.pools.engine(self.pool)
+            return not engine.exists(self.reference)
         except engines.EngineError:
             return False
 
 
-def ensure_file_size(context: Context, row: models.Share) -> None:
+def make_ready(
+    context: Context, reference: references.Reference, row: Any
+) -> None:
+    """What must be so before clients come."""
+    engine = context.pools.engine(row.pool)
+    if reference.kind == references.Kind.SNAPSHOT:
+        engine.ensure_reachable(reference.kind)
+    elif row.file is not None:
+        _ensure_file_size(engine, row)
+
+
+def _ensure_file_size(engine: engines.Engine, row: models.Share) -> None:
     """Grow a volume file that a client has cut off.
 
     cinder-backup's restore opens the file with ``wb`` and writes only what
     is not zero; whoever attaches the volume next must find all of it.
     A file that is missing stops no grant: who has access can put it back.
     """
-    if row.file is None:
-        return
+    assert row.file is not None  # noqa: S101
     try:
-        context.pools.engine(row.pool).grow_file(
+        engine.grow_file(
             row.id,
             row.file["name"],
             row.size_bytes,
@@ -145,37 +188,45 @@ class PutAccess(ChangeAccess):
         rule = exporters.Rule(tuple(given["clients"]), given["level"])
         # Undone, exports are as the database has them, without the grant.
         return [
-            operation.Step("ensure file size", self._ensure_file_size),
+            operation.Step("make ready", self._make_ready),
             operation.Step(
                 "export", lambda: self._grant(holder, rule), self.narrow
             ),
         ]
 
-    def _ensure_file_size(self) -> None:
+    def _make_ready(self) -> None:
         with self.context.database.read() as session:
             row = self.row(session)
-        ensure_file_size(self.context, row)
+        make_ready(self.context, self.reference, row)
 
     def _grant(self, holder: str, rule: exporters.Rule) -> None:
         with self.context.database.read() as session:
             row = self.row(session)
             rules = {**rules_of(row.access_rules), holder: rule}
-            share = exported_share(self.context, row, rules)
-        self.export(share)
+            directory = exported_directory(
+                self.context, self.reference, row, rules
+            )
+        self.export(directory)
 
     def finish(self, session: orm.Session) -> types.Done:
+        reference = self.reference
         holder = self.intent.arguments["holder"]
         given = self.intent.arguments["rule"]
         row = self.row(session)
         access = {**views.rules(row.access_rules), holder: given}
-        rule = session.get(models.AccessRule, (row.id, holder))
+        key = {
+            "kind": reference.kind.value,
+            "object_id": reference.id,
+            "holder": holder,
+        }
+        rule = session.get(models.AccessRule, key)
         created = rule is None
         if rule is None:
-            rule = models.AccessRule(share_id=row.id, holder=holder)
+            rule = models.AccessRule(**key)
             session.add(rule)
         rule.clients = given["clients"]
         rule.level = given["level"]
-        self.context.exports.explain(row.id, given["clients"])
+        self.context.exports.explain(reference, given["clients"])
         self.end(row)
         self.context.events.add(
             session,
@@ -183,7 +234,7 @@ class PutAccess(ChangeAccess):
             self.intent,
             detail={"holder": holder, **given},
         )
-        body = rule_body(self.context, row, holder, access)
+        body = rule_body(self.context, reference, row, holder, access)
         return types.Done(body, created=created)
 
 
@@ -197,6 +248,7 @@ class DeleteAccess(ChangeAccess):
         return [operation.Step("export", lambda: self.narrow(holder))]
 
     def finish(self, session: orm.Session) -> types.Done:
+        reference = self.reference
         holder = self.intent.arguments["holder"]
         row = self.row(session)
         left = views.rules(
@@ -204,7 +256,8 @@ class DeleteAccess(ChangeAccess):
         )
         session.execute(
             sa.delete(models.AccessRule).where(
-                models.AccessRule.share_id == row.id,
+                models.AccessRule.kind == reference.kind.value,
+                models.AccessRule.object_id == reference.id,
                 models.AccessRule.holder == holder,
             )
         )
@@ -212,35 +265,39 @@ class DeleteAccess(ChangeAccess):
         self.context.events.add(
             session, "access.revoked", self.intent, detail={"holder": holder}
         )
-        return types.Done(views.access_left(row.id, left))
+        return types.Done(views.access_left(reference, left))
 
 
 class Access:
-    """The use cases of access rules; see :mod:`acme_appliance.service`."""
+    """The use cases of access rules; see :mod:`acme_appliance.service`.
 
-    def __init__(self, runner: Runner) -> None:
+    :param kind: of what they are: one of these for each kind.
+    """
+
+    def __init__(self, runner: Runner, kind: references.Kind) -> None:
         self.runner = runner
         self.context = runner.context
+        self.kind = kind
 
-    def get(
-        self, caller: types.Caller, share_id: str, holder: str
-    ) -> types.Body:
-        """``share.not_found``, ``access.not_found``."""
+    def get(self, caller: types.Caller, id_: str, holder: str) -> types.Body:
+        """``share.not_found``, ``snapshot.not_found``,
+        ``access.not_found``.
+        """
+        reference = references.Reference(self.kind, id_)
         with self.context.database.read() as session:
-            row = lookup.get_visible(session, caller, share_id)
-            rule = session.get(models.AccessRule, (share_id, holder))
-            if rule is None:
+            row = lookup.get_visible(session, caller, reference)
+            access = views.rules(row.access_rules)
+            if holder not in access:
                 raise problems.Problem(
                     "access.not_found",
-                    f"{holder} has no access rule on the share {share_id}.",
+                    f"{holder} has no access rule on the {reference}.",
                 )
-            access = views.rules(row.access_rules)
-            return rule_body(self.context, row, holder, access)
+            return rule_body(self.context, reference, row, holder, access)
 
     def put(
         self,
         caller: types.Caller,
-        share_id: str,
+        id_: str,
         holder: str,
         body: types.Body,
         *,
@@ -250,24 +307,23 @@ class Access:
         """Set one holder's rule; it holds when this returns.
 
         The same rule again changes nothing, but repairs the export.
-        ``share.not_found``, ``request.invalid`` for a bad client.
+        ``share.not_found``, ``snapshot.not_found``, ``request.invalid``
+        for a bad client, a snapshot's level, or a pool that exports none.
         """
         wanted = {
             "clients": self._canonical(body["clients"]),
             "level": body["level"],
         }
         return self.runner.run(
-            lambda: claims.exclusive(claims.share(share_id)),
-            lambda: self._decide_put(
-                caller, share_id, holder, wanted, if_match
-            ),
+            lambda: self._claims(id_),
+            lambda: self._decide_put(caller, id_, holder, wanted, if_match),
             wait_seconds,
         )
 
     def delete(
         self,
         caller: types.Caller,
-        share_id: str,
+        id_: str,
         holder: str,
         *,
         wait_seconds: float,
@@ -275,28 +331,36 @@ class Access:
     ) -> types.Done | types.Accepted:
         """Take one holder's rule away; success if there is none.
 
-        The body has the rules that are left; None without the share.
+        The body has the rules that are left; None without the share or
+        snapshot.
         """
         return self.runner.run(
-            lambda: claims.exclusive(claims.share(share_id)),
-            lambda: self._decide_delete(caller, share_id, holder, if_match),
+            lambda: self._claims(id_),
+            lambda: self._decide_delete(caller, id_, holder, if_match),
             wait_seconds,
         )
+
+    def _claims(self, id_: str) -> claims.Claims:
+        if self.kind == references.Kind.SNAPSHOT:
+            return snapshots.claimed(self.context, id_)
+        return claims.exclusive(claims.share(id_))
 
     def _decide_put(
         self,
         caller: types.Caller,
-        share_id: str,
+        id_: str,
         holder: str,
         wanted: types.Body,
         if_match: int | None,
     ) -> operation.Decision:
         grant = None
+        reference = references.Reference(self.kind, id_)
         with self.context.database.read() as session:
-            row = lookup.get_visible(session, caller, share_id)
-            fields.check_precondition(if_match, row.generation, "share")
+            row = lookup.get_visible(session, caller, reference)
+            fields.check_precondition(if_match, row.generation, self.kind)
             lookup.check_usable(row)
             pool = row.pool
+            self._check_exportable(pool, wanted)
             rules = {rule.holder: rule for rule in row.access_rules}
             rule = rules.get(holder)
             if rule is not None and wanted == {
@@ -304,9 +368,9 @@ class Access:
                 "level": rule.level,
             }:
                 access = views.rules(row.access_rules)
-                body = rule_body(self.context, row, holder, access)
-                share = exported_share(
-                    self.context, row, rules_of(row.access_rules)
+                body = rule_body(self.context, reference, row, holder, access)
+                directory = exported_directory(
+                    self.context, reference, row, rules_of(row.access_rules)
                 )
             else:
                 self._check_limit(rules.keys() | {holder})
@@ -321,9 +385,9 @@ class Access:
         def repair() -> types.Done:
             # Nothing changes, unless somebody removed the export, or cut the
             # file off, behind our back: asking again repairs that.
-            ensure_file_size(self.context, row)
+            make_ready(self.context, reference, row)
             self.context.exports.exporter.apply(
-                share, self.context.exports.clients(share.id, share.rules)
+                directory, self.context.exports.clients(directory)
             )
             return types.Done(body)
 
@@ -332,19 +396,20 @@ class Access:
     def _decide_delete(
         self,
         caller: types.Caller,
-        share_id: str,
+        id_: str,
         holder: str,
         if_match: int | None,
     ) -> operation.Decision:
+        reference = references.Reference(self.kind, id_)
         with self.context.database.read() as session:
-            row = lookup.find_visible(session, caller, share_id)
+            row = lookup.find_visible(session, caller, reference)
             if row is None:
                 return types.Done(None, absent=True)
-            fields.check_precondition(if_match, row.generation, "share")
+            fields.check_precondition(if_match, row.generation, self.kind)
             rules = {rule.holder: rule for rule in row.access_rules}
             if holder not in rules:
                 left = views.rules(row.access_rules)
-                return types.Done(views.access_left(row.id, left))
+                return types.Done(views.access_left(reference, left))
             intent = self._intent(caller, DeleteAccess, row, holder, None)
             return DeleteAccess(self.context, intent)
 
@@ -352,24 +417,41 @@ class Access:
         self,
         caller: types.Caller,
         kind: type[ChangeAccess],
-        row: models.Share,
+        row: Any,
         holder: str,
         rule: types.Body | None,
     ) -> types.Intent:
+        is_snapshot = self.kind == references.Kind.SNAPSHOT
         return operation.new_intent(
             caller,
             kind.kind,
-            row.id,
+            row.share_id if is_snapshot else row.id,
+            snapshot_id=row.id if is_snapshot else None,
             namespace=row.namespace,
             arguments={"pool": row.pool, "holder": holder, "rule": rule},
         )
+
+    def _check_exportable(self, pool: str, wanted: types.Body) -> None:
+        if self.kind == references.Kind.SHARE:
+            return
+        if wanted["level"] != exporters.LEVEL_READ_ONLY:
+            raise problems.Problem(
+                "request.invalid",
+                "A snapshot is exported with the level ro only.",
+                pointer="/level",
+            )
+        able = self.context.pools.features(pool)
+        if types.FEATURE_SNAPSHOT_EXPORT not in able:
+            raise problems.Problem(
+                "request.invalid", f"The pool {pool} exports no snapshots."
+            )
 
     def _check_limit(self, holders: Iterable[str]) -> None:
         limit = self.context.settings.limits.max_access_rules_per_share
         if len(set(holders)) > limit:
             raise problems.Problem(
                 "limit.access_rules",
-                f"A share has {limit} access rules at most.",
+                f"A {self.kind} has {limit} access rules at most.",
             )
 
     def _canonical(self, clients: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from prometheus_client import registry
 from acme_appliance import types
 from acme_appliance.changes import entries
 from acme_appliance.exporters import base as exporters
+from acme_appliance.references import Kind
 from acme_appliance.service.pools import PoolFigures
 from acme_appliance.service.system import System
 from acme_appliance.storage import watch
@@ -90,14 +91,15 @@ class Figures(registry.Collector):
         except (exporters.ExporterError, watch.NotAnswering) as error:
             LOG.warning("Exports cannot be read: %s", error)
             return
-        yield _gauge(
-            "acme_exported_shares",
-            "Shares that some client may mount",
-            len(exported),
-        )
+        for kind in Kind:
+            yield _gauge(
+                f"acme_exported_{kind}s",
+                f"The {kind}s that some client may mount",
+                sum(each.kind == kind for each in exported),
+            )
         yield _gauge(
             "acme_unexplained_exports",
-            "Shares with an export that no access rule explains",
+            "Shares and snapshots with an export that no rule explains",
             len(unexplained),
         )
 

@@ -10,49 +10,77 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Looking shares up, as far as a caller may see them."""
+"""Looking shares and snapshots up, as far as a caller may see them."""
+
+from collections.abc import Mapping
+from typing import Any
+from typing import Final
 
 from sqlalchemy import orm
 
 from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.db import models
+from acme_appliance.references import Kind
+from acme_appliance.references import Reference
 
+#: The model of each kind.
+TABLES: Final[Mapping[Kind, Any]] = {
+    Kind.SHARE: models.Share,
+    Kind.SNAPSHOT: models.Snapshot,
+}
+_NOT_FOUND: Final = {
+    Kind.SHARE: "share.not_found",
+    Kind.SNAPSHOT: "snapshot.not_found",
+}
+_WRONG_STATE: Final = {
+    Kind.SHARE: "share.wrong_state",
+    Kind.SNAPSHOT: "snapshot.wrong_state",
+}
 _USABLE = (types.State.AVAILABLE, types.State.DEGRADED)
 
 
-def not_found(share_id: str, pointer: str | None = None) -> problems.Problem:
+def not_found(
+    reference: Reference, pointer: str | None = None
+) -> problems.Problem:
     return problems.Problem(
-        "share.not_found", f"There is no share {share_id}.", pointer=pointer
+        _NOT_FOUND[reference.kind],
+        f"There is no {reference}.",
+        pointer=pointer,
     )
 
 
 def find_visible(
-    session: orm.Session, caller: types.Caller, share_id: str
-) -> models.Share | None:
-    """The share, if it is there and the caller may see it."""
-    row = session.get(models.Share, share_id)
+    session: orm.Session, caller: types.Caller, reference: Reference
+) -> Any | None:
+    """The row, if it is there and the caller may see it."""
+    row = session.get(TABLES[reference.kind], reference.id)
     return row if row is not None and caller.sees(row.namespace) else None
 
 
 def get_visible(
     session: orm.Session,
     caller: types.Caller,
-    share_id: str,
+    reference: Reference,
     pointer: str | None = None,
-) -> models.Share:
-    """:raises problems.Problem: ``share.not_found``."""
-    row = find_visible(session, caller, share_id)
+) -> Any:
+    """:raises problems.Problem: ``share.not_found``,
+    ``snapshot.not_found``.
+    """
+    row = find_visible(session, caller, reference)
     if row is None:
-        raise not_found(share_id, pointer)
+        raise not_found(reference, pointer)
     return row
 
 
-def check_usable(row: models.Share) -> None:
-    """:raises problems.Problem: ``share.wrong_state``."""
+def check_usable(row: models.Share | models.Snapshot) -> None:
+    """:raises problems.Problem: ``share.wrong_state``,
+    ``snapshot.wrong_state``.
+    """
     if row.state not in _USABLE:
+        kind = Kind.SHARE if isinstance(row, models.Share) else Kind.SNAPSHOT
         raise problems.Problem(
-            "share.wrong_state",
-            f"The share {row.id} is in state {row.state}: its data is not in"
+            _WRONG_STATE[kind],
+            f"The {kind} {row.id} is in state {row.state}: its data is not in"
             " the pool, or is only a part. It can only be deleted.",
         )

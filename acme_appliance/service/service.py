@@ -17,6 +17,7 @@ import functools
 import logging
 from typing import Final
 
+from acme_appliance import references
 from acme_appliance import types
 from acme_appliance.changes import background
 from acme_appliance.changes import context
@@ -96,7 +97,10 @@ class Service:
         self.retention = Retention(self.context)
         self.shares = Shares(self.runner)
         self.snapshots = snapshots.Snapshots(self.runner)
-        self.access = access.Access(self.runner)
+        self.access = access.Access(self.runner, references.Kind.SHARE)
+        self.snapshot_access = access.Access(
+            self.runner, references.Kind.SNAPSHOT
+        )
         self.jobs = Jobs(self.context, self.journal)
         self.events = Events(self.context)
         self.pools = PoolFigures(self.context)

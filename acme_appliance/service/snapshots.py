@@ -12,7 +12,9 @@
 
 """Snapshots: use cases, and the operations behind them."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import ClassVar
 
@@ -20,11 +22,13 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance import types
 from acme_appliance import views
 from acme_appliance.changes import claims
 from acme_appliance.changes import operation
 from acme_appliance.changes import states
+from acme_appliance.changes.context import Context
 from acme_appliance.changes.runner import Runner
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
@@ -32,6 +36,8 @@ from acme_appliance.service import descriptions
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
 from acme_appliance.service import pages
+from acme_appliance.service import rules
+from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import quotas
 
 _CREATABLE = frozenset({"share_id", "name", "labels"})
@@ -49,14 +55,9 @@ class SnapshotOperation(operation.Operation):
     def row(self, session: orm.Session) -> models.Snapshot:
         return session.get_one(models.Snapshot, self.snapshot_id)
 
-    def end(self, row: models.Snapshot) -> None:
-        """The job is over."""
-        row.job_id = None
-        self.context.touch(row)
-
     @property
     def reference(self) -> engines.Reference:
-        return engines.Reference(engines.Kind.SNAPSHOT, self.snapshot_id)
+        return references.snapshot(self.snapshot_id)
 
     def delete(self) -> None:
         self.context.pools.engine(self.pool).delete_snapshot(self.snapshot_id)
@@ -131,7 +132,8 @@ class CreateSnapshot(SnapshotOperation):
             self.intent,
             detail={"name": row.name},
         )
-        return types.Done(views.snapshot(row), created=True)
+        # Nobody could be given access to it so far.
+        return types.Done(_body(self.context, row, {}), created=True)
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         session.delete(self.row(session))
@@ -158,11 +160,16 @@ class DeleteSnapshot(SnapshotOperation):
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)
         states.move(row, types.State.DELETING)
-        row.job_id = self.intent.id
-        self.context.touch(row)
+        self.take(row)
 
     def steps(self) -> list[operation.Step]:
         return [
+            operation.Step(
+                "withdraw exports",
+                lambda: self.context.exports.withdraw_unexplained(
+                    self.reference
+                ),
+            ),
             operation.Step("delete snapshot", self.delete),
             operation.Step("delete metadata", self.delete_metadata),
         ]
@@ -175,6 +182,8 @@ class DeleteSnapshot(SnapshotOperation):
             self.intent,
             detail={"name": row.name},
         )
+        self.context.exports.unexplained.pop(self.reference, None)
+        rules.delete(session, self.reference)
         session.delete(row)
         return types.Done(None)
 
@@ -194,7 +203,9 @@ class Snapshots:
     def get(self, caller: types.Caller, snapshot_id: str) -> types.Body:
         """``snapshot.not_found``."""
         with self.context.database.read() as session:
-            return views.snapshot(_get_visible(session, caller, snapshot_id))
+            return _body(
+                self.context, _get_visible(session, caller, snapshot_id)
+            )
 
     def page(
         self,
@@ -210,8 +221,16 @@ class Snapshots:
             models.Snapshot.id,
             limit=limit,
             marker=marker,
-            show=pages.each(views.snapshot),
+            show=self._show,
         )
+
+    def _show(
+        self, reader: orm.Session | sa.Connection, found: Sequence[Any]
+    ) -> Iterator[types.Body]:
+        ids = [row.id for row in found]
+        access = rules.read(reader, references.Kind.SNAPSHOT, ids)
+        for row in found:
+            yield _body(self.context, row, access.get(row.id, {}))
 
     def put(
         self,
@@ -250,7 +269,10 @@ class Snapshots:
                 return self._same_snapshot(caller, row, body, if_match)
             fields.check_precondition(if_match, None, "snapshot")
             share = lookup.get_visible(
-                session, caller, body["share_id"], "/share_id"
+                session,
+                caller,
+                references.share(body["share_id"]),
+                "/share_id",
             )
             lookup.check_usable(share)
             intent = operation.new_intent(
@@ -270,7 +292,7 @@ class Snapshots:
             )
             pool = share.pool
         self.context.pools.check(pool)
-        reference = engines.Reference(engines.Kind.SNAPSHOT, snapshot_id)
+        reference = references.snapshot(snapshot_id)
         if self.context.pools.exists(pool, reference):
             raise problems.Problem(
                 "snapshot.exists_mismatch",
@@ -296,8 +318,8 @@ class Snapshots:
                 "snapshot.exists_mismatch",
                 f"The snapshot {row.id} was created by another request.",
             )
-        _check_available(row)
-        return types.Done(views.snapshot(row))
+        lookup.check_usable(row)
+        return types.Done(_body(self.context, row))
 
     def patch(
         self,
@@ -311,7 +333,7 @@ class Snapshots:
         """Merge-patch name and labels. ``snapshot.not_found``."""
         fields.check_fields(patch, _PATCHABLE)
         return self.runner.run(
-            lambda: self._claims(snapshot_id),
+            lambda: claimed(self.context, snapshot_id),
             lambda: self._decide_patch(caller, snapshot_id, patch, if_match),
             wait_seconds,
         )
@@ -326,13 +348,13 @@ class Snapshots:
         with self.context.database.read() as session:
             row = _get_visible(session, caller, snapshot_id)
             fields.check_precondition(if_match, row.generation, "snapshot")
-            _check_available(row)
+            lookup.check_usable(row)
             name = patch.get("name") or row.name
             labels = row.labels
             if "labels" in patch:
                 labels = fields.merge_labels(labels, patch["labels"])
             if (name, labels) == (row.name, row.labels):
-                return types.Done(views.snapshot(row))
+                return types.Done(_body(self.context, row))
             intent = operation.new_intent(
                 caller,
                 "snapshot.update",
@@ -357,12 +379,12 @@ class Snapshots:
             self.context.events.add(
                 session, "snapshot.updated", intent, job=False
             )
-            body = views.snapshot(row)
+            body = _body(self.context, row)
             metadata = descriptions.of_snapshot(row)
         descriptions.write_after_commit(
             self.context,
             body["pool"],
-            engines.Reference(engines.Kind.SNAPSHOT, body["id"]),
+            references.snapshot(body["id"]),
             metadata,
         )
         self.context.events.announce()
@@ -377,10 +399,10 @@ class Snapshots:
         if_match: int | None = None,
     ) -> types.Done | types.Accepted:
         """Delete a snapshot, whatever was cloned from it; success if it is
-        gone.
+        gone. ``snapshot.in_use``.
         """
         return self.runner.run(
-            lambda: self._claims(snapshot_id),
+            lambda: claimed(self.context, snapshot_id),
             lambda: self._decide_delete(caller, snapshot_id, if_match),
             wait_seconds,
         )
@@ -389,10 +411,13 @@ class Snapshots:
         self, caller: types.Caller, snapshot_id: str, if_match: int | None
     ) -> operation.Decision:
         with self.context.database.read() as session:
-            row = session.get(models.Snapshot, snapshot_id)
-            if row is None or not caller.sees(row.namespace):
+            reference = references.snapshot(snapshot_id)
+            row = lookup.find_visible(session, caller, reference)
+            if row is None:
                 return types.Done(None, absent=True)
             fields.check_precondition(if_match, row.generation, "snapshot")
+            holders = [rule.holder for rule in row.access_rules]
+            rules.check_unused(reference, holders)
             intent = operation.new_intent(
                 caller,
                 DeleteSnapshot.kind,
@@ -405,31 +430,35 @@ class Snapshots:
         self.context.pools.check(pool)
         return DeleteSnapshot(self.context, intent)
 
-    def _claims(self, snapshot_id: str) -> claims.Claims:
-        """The snapshot, and the share that it is of."""
-        wanted = [claims.snapshot(snapshot_id)]
-        with self.context.database.read() as session:
-            row = session.get(models.Snapshot, snapshot_id)
-        if row is not None:
-            wanted.append(claims.share(row.share_id))
-        return claims.exclusive(*wanted)
+
+def claimed(context: Context, snapshot_id: str) -> claims.Claims:
+    """What a change of a snapshot holds: it, and the share that it is of."""
+    wanted = [claims.snapshot(snapshot_id)]
+    with context.database.read() as session:
+        row = session.get(models.Snapshot, snapshot_id)
+    if row is not None:
+        wanted.append(claims.share(row.share_id))
+    return claims.exclusive(*wanted)
 
 
 def _get_visible(
     session: orm.Session, caller: types.Caller, snapshot_id: str
 ) -> models.Snapshot:
-    row = session.get(models.Snapshot, snapshot_id)
-    if row is None or not caller.sees(row.namespace):
-        raise problems.Problem(
-            "snapshot.not_found", f"There is no snapshot {snapshot_id}."
-        )
+    row: models.Snapshot = lookup.get_visible(
+        session, caller, references.snapshot(snapshot_id)
+    )
     return row
 
 
-def _check_available(row: models.Snapshot) -> None:
-    if row.state != types.State.AVAILABLE:
-        raise problems.Problem(
-            "snapshot.wrong_state",
-            f"The snapshot {row.id} is in state {row.state}: its data is not"
-            " in the pool, or is only a part. It can only be deleted.",
-        )
+def _body(
+    context: Context,
+    row: models.Snapshot,
+    access_rules: types.Body | None = None,
+) -> types.Body:
+    """:param access_rules: default: the row's, which must be loadable."""
+    if access_rules is None:
+        access_rules = views.rules(row.access_rules)
+    locations = bodies.export_locations(
+        context, references.snapshot(row.id), row.pool
+    )
+    return views.snapshot(row, access_rules, locations)

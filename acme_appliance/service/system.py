@@ -24,6 +24,7 @@ from acme_appliance.db import models
 from acme_appliance.db import probe
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
+from acme_appliance.references import Kind
 from acme_appliance.service.pools import PoolFigures
 from acme_appliance.service.pools import Sightings
 from acme_appliance.service.shares import owners
@@ -148,7 +149,7 @@ class System:
 
     def export_warnings(self) -> list[str]:
         """Whether there are exports that no access rule explains. Anybody
-        may ask, so it names no share and no client."""
+        may ask, so it names nothing and no client."""
         try:
             exports = self.context.exports.still_unexplained()
         except exporters.ExporterError as error:
@@ -158,7 +159,8 @@ class System:
             return []
         return [
             "No access rule explains why some clients have access (shares"
-            f" concerned: {len(exports)}); see: acme-appliance reconcile"
+            f" and snapshots concerned: {len(exports)}); see: acme-appliance"
+            " reconcile"
         ]
 
     def status(self) -> types.Body:
@@ -178,12 +180,16 @@ class System:
         except (exporters.ExporterError, watch.NotAnswering) as error:
             LOG.warning("Exports cannot be read: %s", error)
             exports = {}
+        by_kind: dict[str, types.Body] = {kind: {} for kind in Kind}
+        for reference, clients in exports.items():
+            by_kind[reference.kind][reference.id] = clients
         return {
             "system": self.describe(),
             "reasons": self.readiness(),
             "pools": self._pools.all(),
             "share_states": share_states,
-            "exports": exports,
+            "exports": by_kind[Kind.SHARE],
+            "snapshot_exports": by_kind[Kind.SNAPSHOT],
             "open_jobs": [
                 {
                     "id": job.id,

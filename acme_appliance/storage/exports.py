@@ -15,6 +15,7 @@
 from collections.abc import Iterable
 
 from acme_appliance.exporters import base as exporters
+from acme_appliance.references import Reference
 from acme_appliance.storage import watch
 
 
@@ -26,9 +27,9 @@ class Exports:
     ) -> None:
         self.exporter = exporter
         self.watch = watch.Watch("the NFS server", answer_seconds)
-        #: Share to clients that are exported although no access rule
-        #: explains it. Only an operator takes them away.
-        self.unexplained: dict[str, exporters.Clients] = {}
+        #: Clients that have access although no access rule explains it.
+        #: Only an operator takes them away.
+        self.unexplained: dict[Reference, exporters.Clients] = {}
 
     def check(self) -> list[str]:
         """Why shares cannot be served; empty: they can."""
@@ -38,27 +39,36 @@ class Exports:
             return [str(error)]
 
     def clients(
-        self, share_id: str, rules: exporters.Rules
+        self, directory: exporters.ExportedDirectory
     ) -> exporters.Clients:
-        """The clients of a share's rules, and those that no rule explains
+        """The clients of a directory's rules, and those that no rule explains
         but that may be in use."""
-        kept = self.unexplained.get(share_id, {})
+        kept = self.unexplained.get(directory.reference, {})
         return exporters.merge_clients(
             [
-                *((rule.clients, rule.level) for rule in rules.values()),
+                *(
+                    (rule.clients, rule.level)
+                    for rule in directory.rules.values()
+                ),
                 *(((client,), level) for client, level in kept.items()),
             ]
         )
 
-    def explain(self, share_id: str, clients: Iterable[str]) -> None:
+    def explain(self, reference: Reference, clients: Iterable[str]) -> None:
         """A rule explains these clients from now on: once it is revoked,
         they have to go."""
-        kept = self.unexplained.pop(share_id, {})
+        kept = self.unexplained.pop(reference, {})
         left = {c: level for c, level in kept.items() if c not in {*clients}}
         if left:
-            self.unexplained[share_id] = left
+            self.unexplained[reference] = left
 
-    def still_unexplained(self) -> dict[str, exporters.Clients]:
+    def withdraw_unexplained(self, reference: Reference) -> None:
+        """Before what has no access rule is deleted. The server is asked
+        only where there is something to withdraw."""
+        if reference in self.unexplained:
+            self.exporter.withdraw(reference)
+
+    def still_unexplained(self) -> dict[Reference, exporters.Clients]:
         """What of :attr:`unexplained` is exported now."""
         if not self.unexplained:
             return {}
@@ -68,9 +78,9 @@ class Exports:
             # Nobody knows; they are not forgotten for that.
             return dict(self.unexplained)
         return {
-            share_id: clients
-            for share_id, clients in sorted([*self.unexplained.items()])
-            if clients.items() & found.get(share_id, {}).items()
+            reference: clients
+            for reference, clients in [*self.unexplained.items()]
+            if clients.items() & found.get(reference, {}).items()
         }
 
     def stop(self) -> None:

@@ -94,6 +94,9 @@ class Pools(Mapping[str, engines.Engine]):
                 features.append(types.FEATURE_GROW_ONLINE)
         if able.hard_limit:
             features.append(types.FEATURE_HARD_LIMIT)
+        if self._volume_file and able.snapshot_export:
+            # Without a volume file nobody could say what to read in one.
+            features.append(types.FEATURE_SNAPSHOT_EXPORT)
         return features
 
     def has_volume_file(self, pool: str) -> bool:

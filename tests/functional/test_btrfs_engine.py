@@ -100,10 +100,13 @@ class TestBtrfsEngine(suite.EngineSuite, PoolCase):
     def test_share_is_a_subvolume_of_its_own(self):
         one, two = self.make_share(), self.make_share()
         devices = {
-            os.stat(self.engine.directory(id_)).st_dev for id_ in (one, two)
+            os.stat(self.engine.directory(suite.share(id_))).st_dev
+            for id_ in (one, two)
         }
         self.assertEqual(2, len(devices))
-        self.assertEqual(256, os.stat(self.engine.directory(one)).st_ino)
+        self.assertEqual(
+            256, os.stat(self.engine.directory(suite.share(one))).st_ino
+        )
 
     def test_snapshot_is_read_only_even_for_root(self):
         id_ = self.make_share()

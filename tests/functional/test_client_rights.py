@@ -23,6 +23,7 @@ import stat
 import struct
 import tempfile
 
+from acme_appliance import references
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.exporters.kernel import exporter as kernel
@@ -80,8 +81,11 @@ class RightsCase(nfs.NfsCase):
         id_ = suite.new_id()
         self.engine.create_share(id_, None)
         self.engine.ensure_file(id_, suite.volume(owner=OWNER))
-        return exporters.ExportedShare(
-            id_, self.engine.directory(id_), OWNER.uid, OWNER.gid
+        return exporters.ExportedDirectory(
+            references.share(id_),
+            self.engine.directory(references.share(id_)),
+            OWNER.uid,
+            OWNER.gid,
         )
 
     @contextlib.contextmanager
@@ -198,13 +202,13 @@ class TestAllSquashed(RightsCase):
 
     def check_usable(self, share):
         size = 2 * suite.SIZE
-        self.engine.grow_file(share.id, "volume", size, "sparse")
+        self.engine.grow_file(share.reference.id, "volume", size, "sparse")
         clone, kept = suite.new_id(), suite.new_id()
-        self.engine.create_snapshot(share.id, kept)
+        self.engine.create_snapshot(share.reference.id, kept)
         self.engine.clone_share(suite.snapshot(kept), clone)
         self.addCleanup(self.engine.delete_snapshot, kept)
         self.engine.adopt(clone, "volume", suite.volume("c", size))
-        found = os.stat(f"{self.engine.directory(clone)}/c")
+        found = os.stat(f"{self.engine.directory(references.share(clone))}/c")
         self.assertEqual(
             (0o660, size), (found.st_mode & 0o7777, found.st_size)
         )
@@ -212,11 +216,11 @@ class TestAllSquashed(RightsCase):
     def test_share_of_an_earlier_release_becomes_bound_while_attached(self):
         for version in VERSIONS:
             with self.exported(version) as (share, folder):
-                self.engine.set_directory(share.id, OWNER)
+                self.engine.set_directory(share.reference.id, OWNER)
                 (folder / "mine").write_bytes(b"x")
                 (folder / "mine").unlink()
                 with open(folder / "volume", "r+b", buffering=0) as file:
-                    self.engine.set_directory(share.id, None)
+                    self.engine.set_directory(share.reference.id, None)
                     file.write(BLOCK)
                     os.fsync(file.fileno())
                     file.seek(0)
@@ -227,7 +231,7 @@ class TestAllSquashed(RightsCase):
     def test_clients_make_files_where_there_is_no_volume_file(self):
         for version in VERSIONS:
             with self.exported(version) as (share, folder):
-                self.engine.set_directory(share.id, OWNER)
+                self.engine.set_directory(share.reference.id, OWNER)
                 self.write(folder / "theirs")
                 (folder / "theirs").rename(folder / "renamed")
                 self.assertTrue(os.path.exists(f"{share.directory}/renamed"))
@@ -240,7 +244,7 @@ class TestRootSquashed(RightsCase):
 
     def test_an_access_list_of_an_earlier_release_gives_nothing(self):
         share = self.make_share()
-        self.engine.set_directory(share.id, OWNER)
+        self.engine.set_directory(share.reference.id, OWNER)
         self.exporter.apply(share, {nfs.LOOPBACK: nfs.RW})
         with self.mounted(share, "3") as folder:
             with acting_as(OWNER):
@@ -248,7 +252,7 @@ class TestRootSquashed(RightsCase):
             with acting_as(STRANGER):
                 (folder / "mine").write_bytes(b"x")
                 (folder / "mine").unlink()
-            self.engine.set_directory(share.id, None)
+            self.engine.set_directory(share.reference.id, None)
             self.check_bound(share, folder, STRANGER)
 
     def test_owner_writes_and_nobody_changes_anything_else(self):
@@ -280,5 +284,5 @@ class TestNotSquashed(RightsCase):
                 self.assertRaises(
                     engines.FileChanged,
                     self.engine.grow_file,
-                    *(share.id, "volume", 2 * suite.SIZE, "sparse"),
+                    *(share.reference.id, "volume", 2 * suite.SIZE, "sparse"),
                 )

@@ -13,6 +13,7 @@
 """A client that was given one share, and makes up handles of another."""
 
 import ctypes
+import errno
 import os
 import pathlib
 import struct
@@ -47,16 +48,22 @@ def fid(path):
     return _FID.unpack_from(buffer, 8)
 
 
-class TestForgedHandles(exporter.NfsCase):
+class ForgedHandles(exporter.NfsCase):
+    """A client that may read ``self.own``, and not ``self.other``."""
+
     def setUp(self):
         super().setUp()
-        self.own, self.other = self.make_share(), self.make_share()
-        for share in (self.own, self.other):
-            self.volume(share).write_bytes(SECRET)
+        share, self.other = self.make_share(), self.make_share()
+        for each in (share, self.other):
+            self.volume(each).write_bytes(SECRET)
         os.sync()
-        self.exporter.apply(self.own, {exporter.LOOPBACK: exporter.RW})
+        self.own = self.exported(share)
         self.client = nfswire.Client(exporter.LOOPBACK)
         self.addCleanup(self.client.close)
+
+    def exported(self, share):
+        """Exports the share, or a snapshot of it, and returns which."""
+        raise NotImplementedError
 
     def volume(self, share):
         return pathlib.Path(share.directory, "volume")
@@ -84,16 +91,10 @@ class TestForgedHandles(exporter.NfsCase):
         inode, subvolume, generation = fid(share.directory)
         return struct.pack("<QIQ", inode, generation, subvolume)
 
-    def test_the_own_file_is_there(self):
-        handle = self.handle(self.own)
-        self.assertEqual(SECRET, self.client.read(handle, 64))
-        self.client.write(handle, b"written")
-        self.assertEqual(b"written", self.volume(self.own).read_bytes()[:7])
-
-    def test_the_others_is_not_to_be_found(self):
-        self.assertRaises(OSError, self.handle, self.other)
-
-    def test_the_others_by_handles_that_are_made_up(self):
+    def check_the_other_is_out_of_reach(self):
+        with self.assertRaises(OSError):
+            self.handle(self.other)
+        self.assertEqual(SECRET, self.client.read(self.handle(self.own), 64))
         for caches in ("warm", "cold"):
             for forged in self.forged():
                 with self.subTest(caches=caches, handle=forged.hex()):
@@ -104,3 +105,49 @@ class TestForgedHandles(exporter.NfsCase):
             os.sync()
             pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
         self.assertEqual(SECRET, self.volume(self.other).read_bytes())
+
+
+class TestForgedHandles(ForgedHandles):
+    def exported(self, share):
+        self.exporter.apply(share, {exporter.LOOPBACK: exporter.RW})
+        return share
+
+    def test_the_own_file_is_there(self):
+        handle = self.handle(self.own)
+        self.client.write(handle, b"written")
+        self.assertEqual(b"written", self.volume(self.own).read_bytes()[:7])
+
+    def test_another_share_by_handles_that_are_made_up(self):
+        self.check_the_other_is_out_of_reach()
+
+    def test_another_snapshot_by_handles_that_are_made_up(self):
+        self.other = self.make_snapshot(self.other)
+        self.check_the_other_is_out_of_reach()
+
+
+class TestForgedHandlesOfASnapshot(ForgedHandles):
+    """One that may read a snapshot, and no more than that."""
+
+    def exported(self, share):
+        self.origin = share
+        snapshot = self.make_snapshot(share)
+        self.exporter.apply(snapshot, {exporter.LOOPBACK: exporter.RO})
+        return snapshot
+
+    def test_the_own_file_cannot_be_written(self):
+        handle = self.handle(self.own)
+        with self.assertRaises(OSError) as caught:
+            self.client.write(handle, b"written")
+        self.assertEqual(errno.EROFS, caught.exception.errno)
+        self.assertEqual(SECRET, self.volume(self.own).read_bytes())
+
+    def test_the_share_that_it_is_of(self):
+        self.other = self.origin
+        self.check_the_other_is_out_of_reach()
+
+    def test_another_share(self):
+        self.check_the_other_is_out_of_reach()
+
+    def test_another_snapshot(self):
+        self.other = self.make_snapshot(self.other)
+        self.check_the_other_is_out_of_reach()

@@ -25,6 +25,7 @@ import unittest
 from unittest import mock
 import uuid
 
+from acme_appliance import references
 from acme_appliance.engines import base as engines
 from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.exporters import base
@@ -81,6 +82,8 @@ class NfsCase(unittest.TestCase):
         self.exporter.reconcile([], apply=True, remove=True)
         for id_ in self.engine.ids(engines.Kind.SHARE):
             self.engine.delete_share(id_)
+        for id_ in self.engine.ids(engines.Kind.SNAPSHOT):
+            self.engine.delete_snapshot(id_)
 
     def make_share(self):
         id_ = str(uuid.uuid4())
@@ -91,8 +94,17 @@ class NfsCase(unittest.TestCase):
                 "volume", 1 << 20, "sparse", engines.Owner(64061, 64062), 0o660
             ),
         )
-        return base.ExportedShare(
-            id_, self.engine.directory(id_), 64061, 64062
+        return self.directory(references.share(id_))
+
+    def make_snapshot(self, share):
+        """Of a share, and with its id."""
+        id_ = share.reference.id
+        self.engine.create_snapshot(id_, id_)
+        return self.directory(references.snapshot(id_))
+
+    def directory(self, reference):
+        return base.ExportedDirectory(
+            reference, self.engine.directory(reference), 64061, 64062
         )
 
 
@@ -104,7 +116,8 @@ class TestKernelExporter(NfsCase, suite.ExporterSuite):
         path = self.exporter.path(share.directory)
         subprocess.run(["exportfs", "-ua"], check=True)
         for client, level in clients.items():
-            self.table.grant([(path, client)], f"{level},fsid={share.id}")
+            options = f"{level},fsid={share.reference.id}"
+            self.table.grant([(path, client)], options)
 
     def test_path_is_below_the_root(self):
         share = self.make_share()
@@ -130,27 +143,27 @@ class TestKernelExporter(NfsCase, suite.ExporterSuite):
                 )
             )
         self.assertEqual(
-            {share.id: {suite.ONE: RW} for share in shares},
+            {share.reference: {suite.ONE: RW} for share in shares},
             self.exporter.exported(),
         )
         self.assertLess(self.table.count, len(shares) // 2)
 
     def test_one_that_fails_fails_alone(self):
         shares = [self.make_share() for _ in range(16)]
-        self.engine.delete_share(shares[5].id)
+        self.engine.delete_share(shares[5].reference.id)
 
         def apply(share):
             try:
                 self.exporter.apply(share, {suite.ONE: RW})
             except base.ExporterError:
-                return share.id
+                return share.reference
             return None
 
         with futures.ThreadPoolExecutor(len(shares)) as pool:
             failed = set(pool.map(apply, shares)) - {None}
-        self.assertEqual({shares[5].id}, failed)
+        self.assertEqual({shares[5].reference}, failed)
         for share in shares[:5] + shares[6:]:
-            self.assertIn(share.id, self.exporter.exported())
+            self.assertIn(share.reference, self.exporter.exported())
 
     def test_broken_file_of_somebody_else(self):
         other = pathlib.Path("/etc/exports.d/other.exports")
@@ -164,26 +177,26 @@ class TestKernelExporter(NfsCase, suite.ExporterSuite):
         """Few are repaired by their options, many by their files."""
         for count in (2, 20):
             shares = [self.make_share() for _ in range(count)]
-            self.engine.delete_share(shares[0].id)
+            self.engine.delete_share(shares[0].reference.id)
             wanted = [(share, {suite.ONE: RW}) for share in shares]
             found = self.exporter.reconcile(wanted, apply=True)
             self.assertEqual(count, len(found))
             exported = self.exporter.exported()
             for share in shares[1:]:
-                self.assertEqual({suite.ONE: RW}, exported[share.id])
+                self.assertEqual({suite.ONE: RW}, exported[share.reference])
             self.empty()
 
     def test_files_make_the_same_table(self):
         share = self.make_share()
         clients = {suite.ONE: RW, suite.NET: RO, suite.SIX: RO}
         self.exporter.apply(share, clients)
-        before = self.table.entries([share.id])
+        before = self.table.entries([share.reference.id])
         subprocess.run(["exportfs", "-r"], check=True)
         self.assertEqual(
             sorted(map(repr, before)),
-            sorted(map(repr, self.table.entries([share.id]))),
+            sorted(map(repr, self.table.entries([share.reference.id]))),
         )
-        self.assertEqual({share.id: clients}, self.exporter.exported())
+        self.assertEqual({share.reference: clients}, self.exporter.exported())
 
 
 class TestMounts(NfsCase):
@@ -208,7 +221,7 @@ class TestMounts(NfsCase):
                 str(self.mount_point),
             ]
         )
-        self.addCleanup(self.unmount)
+        self.addCleanup(self.unmount, self.mount_point)
 
     @contextlib.contextmanager
     def written(self):
@@ -221,9 +234,9 @@ class TestMounts(NfsCase):
             os.fsync(file.fileno())
             yield share, file
 
-    def unmount(self):
+    def unmount(self, mount_point):
         # Asking first is of no use: a revoked mount answers nothing.
-        commands.run(["umount", "-l", str(self.mount_point)])
+        commands.run(["umount", "-l", str(mount_point)])
 
     def test_granted_client_reads_and_writes_as_the_owner(self):
         share = self.make_share()
@@ -259,8 +272,62 @@ class TestMounts(NfsCase):
         self.exporter.apply(share, {LOOPBACK: RW})
         self.exporter.apply(other, {suite.ONE: RW})
         self.mount(share)
-        up = self.mount_point / ".." / other.id
+        up = self.mount_point / ".." / other.reference.id
         self.assertFalse(up.exists())
+
+    def written_snapshot(self):
+        """Of a share whose file says "then", and by now "now"."""
+        share = self.make_share()
+        volume = pathlib.Path(share.directory, "volume")
+        volume.write_bytes(b"then")
+        os.chown(volume, 64061, 64062)
+        os.chmod(volume, 0o660)
+        snapshot = self.make_snapshot(share)
+        volume.write_bytes(b"now")
+        return share, snapshot
+
+    def test_snapshot_is_read_and_not_written(self):
+        """By the owner of its file only, as whom all clients act."""
+        share, snapshot = self.written_snapshot()
+        self.exporter.apply(share, {suite.ONE: RW})
+        self.exporter.apply(snapshot, {LOOPBACK: RO})
+        self.mount(snapshot)
+        self.assertEqual(["volume"], os.listdir(self.mount_point))
+        volume = self.mount_point / "volume"
+        self.assertEqual(b"then", volume.read_bytes())
+        for write in (
+            lambda: open(volume, "r+b").close(),
+            lambda: (self.mount_point / "new").write_text("x"),
+            lambda: os.chmod(volume, 0o600),
+            volume.unlink,
+        ):
+            with self.assertRaisesRegex(OSError, "Read-only"):
+                write()
+
+    def test_snapshot_in_a_pool_of_an_earlier_release(self):
+        """Its folder was shut to clients."""
+        _, snapshot = self.written_snapshot()
+        folder = os.path.dirname(snapshot.directory)
+        os.chmod(folder, 0o700)
+        self.engine.ensure_reachable(snapshot.reference.kind)
+        self.assertEqual(0o711, os.stat(folder).st_mode & 0o7777)
+        self.exporter.apply(snapshot, {LOOPBACK: RO})
+        self.mount(snapshot)
+        self.assertEqual(b"then", (self.mount_point / "volume").read_bytes())
+
+    def test_share_and_snapshot_of_one_id_are_two_file_systems(self):
+        share, snapshot = self.written_snapshot()
+        self.exporter.apply(share, {LOOPBACK: RW})
+        self.exporter.apply(snapshot, {LOOPBACK: RO})
+        self.mount(share)
+        first = os.stat(self.mount_point).st_dev
+        self.assertEqual(b"now", (self.mount_point / "volume").read_bytes())
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.mount_point = pathlib.Path(folder.name)
+        self.mount(snapshot)
+        self.assertNotEqual(first, os.stat(self.mount_point).st_dev)
+        self.assertEqual(b"then", (self.mount_point / "volume").read_bytes())
 
     def test_revoked_client_has_an_error_and_no_hang(self):
         share = self.make_share()
@@ -277,8 +344,8 @@ class TestMounts(NfsCase):
         share = self.make_share()
         self.exporter.apply(share, {LOOPBACK: RW})
         self.mount(share)
-        self.exporter.withdraw(share.id)
-        self.engine.delete_share(share.id)
+        self.exporter.withdraw(share.reference)
+        self.engine.delete_share(share.reference.id)
         self.assertFalse(os.path.exists(share.directory))
 
     def test_open_file_survives_a_restart_of_everything_below(self):
@@ -299,7 +366,7 @@ class TestMounts(NfsCase):
     def test_open_file_survives_a_rename(self):
         """A volume's file is renamed by the appliance, as it is attached."""
         with self.written() as (share, file):
-            self.engine.rename_file(share.id, "volume", "renamed")
+            self.engine.rename_file(share.reference.id, "volume", "renamed")
             pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")
             file.write(b" and after")
             os.fsync(file.fileno())
@@ -313,7 +380,9 @@ class TestMounts(NfsCase):
         with open(self.mount_point / "volume", "r+b") as file:
             file.write(b"before")
             file.flush()
-            self.engine.grow_file(share.id, "volume", 2 << 20, "sparse")
+            self.engine.grow_file(
+                share.reference.id, "volume", 2 << 20, "sparse"
+            )
             os.fsync(file.fileno())
             file.seek(0, os.SEEK_END)
             self.assertEqual(2 << 20, file.tell())

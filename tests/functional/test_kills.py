@@ -36,7 +36,14 @@ TREE = pathlib.Path(__file__).parents[2]
 #: A change of the database alone.
 WITHOUT_STEPS = {"rename share"}
 #: Those which tell the NFS server something.
-WITH_NFS = {"delete", "grant", "grant more", "revoke"}
+WITH_NFS = {
+    "delete",
+    "grant",
+    "grant more",
+    "revoke",
+    "grant of a snapshot",
+    "revoke of a snapshot",
+}
 
 
 class KillCase(unittest.TestCase):

@@ -158,7 +158,7 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
     def mount(self, id_, stack):
         mount_point = self.folder / id_
         mount_point.mkdir()
-        path = self.exporter.path(self.engine.directory(id_))
+        path = self.exporter.path(self.engine.directory(worlds.share(id_)))
         options = "vers=4.2,soft,timeo=100,retrans=2,retry=0"
         commands.run(
             [

@@ -55,7 +55,9 @@ class RealCase(PoolCase, worlds.Calls):
         self.addCleanup(self.service.stop)
 
     def path(self, share_id, name="volume"):
-        return pathlib.Path(self.engine.directory(share_id), name)
+        return pathlib.Path(
+            self.engine.directory(worlds.share(share_id)), name
+        )
 
     def write(self, share_id, size_bytes):
         """Incompressible, and on the disk."""

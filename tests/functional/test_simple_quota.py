@@ -57,7 +57,9 @@ class QuotaCase(functional.PoolCase):
         return id_
 
     def path(self, share_id):
-        return os.path.join(self.engine.directory(share_id), "volume")
+        return os.path.join(
+            self.engine.directory(suite.share(share_id)), "volume"
+        )
 
     def write(self, share_id, offset, size_bytes):
         with open(self.path(share_id), "r+b", buffering=0) as file:

@@ -97,7 +97,10 @@ class RealWorld(worlds.Calls):
         """Everything there is, as JSON has it."""
         return {
             **self.listed(),
-            "exports": self.exporter.exported(),
+            "exports": {
+                str(each): clients
+                for each, clients in self.exporter.exported().items()
+            },
             "storage": {
                 f"{kind} {id_}": _content(
                     pathlib.Path(self.engine.root, f"{kind}s", id_)
@@ -177,6 +180,8 @@ def _warm_up():
             change(world)
             for holder in ("cmp-1", "cmp-2"):
                 world.delete_access(scenarios.SHARE, holder)
+            for holder in ("bak-1", "bak-2"):
+                world.delete_snapshot_access(scenarios.SNAPSHOT, holder)
             for id_ in (scenarios.CLONE, scenarios.SHARE):
                 world.delete_share(id_, "cascade")
             world.listed()

@@ -143,8 +143,9 @@ class Bench:
         """
         with contextlib.closing(sqlite3.connect(database)) as connection:
             connection.executemany(
-                "INSERT INTO access_rules (share_id, holder, clients, level)"
-                " VALUES (?, 'first', ?, 'rw')",
+                "INSERT INTO access_rules"
+                " (kind, object_id, holder, clients, level)"
+                " VALUES ('share', ?, 'first', ?, 'rw')",
                 [
                     (share, json.dumps(rule(number)["clients"]))
                     for number, share in enumerate(self.shares)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Access rules of shares."""
+"""Access rules of shares and of snapshots."""
 
 from acme_appliance.api.handlers import common
 from acme_appliance.api.requests import ApiRequest
@@ -34,4 +34,27 @@ def put_access(request: ApiRequest) -> ApiResponse:
 def delete_access(request: ApiRequest) -> ApiResponse:
     return common.change(
         request, request.service.access.delete, "share_id", "holder"
+    )
+
+
+def get_snapshot_access(request: ApiRequest) -> ApiResponse:
+    return ApiResponse(
+        request.service.snapshot_access.get(
+            request.caller, request.path["snapshot_id"], request.path["holder"]
+        )
+    )
+
+
+def put_snapshot_access(request: ApiRequest) -> ApiResponse:
+    return common.change(
+        request, request.service.snapshot_access.put, "snapshot_id", "holder"
+    )
+
+
+def delete_snapshot_access(request: ApiRequest) -> ApiResponse:
+    return common.change(
+        request,
+        request.service.snapshot_access.delete,
+        "snapshot_id",
+        "holder",
     )

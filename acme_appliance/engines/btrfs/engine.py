@@ -49,8 +49,8 @@ from acme_appliance.host import filesystem
 
 _FOLDERS = {base.Kind.SHARE: "shares", base.Kind.SNAPSHOT: "snapshots"}
 #: An NFSv4 client walks to its share through the folder, as nobody: it may
-#: pass, and not look around. Snapshots are not walked to.
-_MODES = {base.Kind.SHARE: 0o711, base.Kind.SNAPSHOT: 0o700}
+#: pass, and not look around.
+_FOLDER_MODE = 0o711
 _COMMIT = "commit"
 _PROBE = "probe"
 _TOUCH_SECONDS = 1.0
@@ -139,9 +139,17 @@ class BtrfsEngine(base.Engine):
         with _translated(name), self._folder(reference.kind) as folder:
             return _find(folder, name) is not None
 
-    def directory(self, share_id: str) -> str:
-        folder = _FOLDERS[base.Kind.SHARE]
-        return os.path.join(self.root, folder, base.check_id(share_id))
+    def directory(self, reference: base.Reference) -> str:
+        folder = _FOLDERS[reference.kind]
+        return os.path.join(self.root, folder, base.check_id(reference.id))
+
+    def ensure_reachable(self, kind: base.Kind) -> None:
+        with _translated(self.root), self._folder(kind) as folder:
+            if stat.S_IMODE(os.fstat(folder).st_mode) != _FOLDER_MODE:
+                os.fchmod(folder, _FOLDER_MODE)
+
+    def _path(self, share_id: str) -> str:
+        return self.directory(base.Reference(base.Kind.SHARE, share_id))
 
     def create_share(self, share_id: str, owner: base.Owner | None) -> None:
         base.check_id(share_id)
@@ -153,7 +161,7 @@ class BtrfsEngine(base.Engine):
                 _set_directory(share, owner)
 
     def set_directory(self, share_id: str, owner: base.Owner | None) -> None:
-        path = self.directory(share_id)
+        path = self._path(share_id)
         with _translated(share_id):
             # Asked of every share at each start: one call for most.
             found = os.stat(path, follow_symlinks=False)
@@ -318,9 +326,7 @@ class BtrfsEngine(base.Engine):
     def _stat(self, share_id: str, name: str) -> os.stat_result | None:
         # One call, as a start looks at every share. Only the last part of
         # the path is a client's to name, and that is not followed.
-        path = os.path.join(
-            self.directory(share_id), base.check_file_name(name)
-        )
+        path = os.path.join(self._path(share_id), base.check_file_name(name))
         with _translated(share_id):
             try:
                 found = os.stat(path, follow_symlinks=False)
@@ -338,12 +344,12 @@ def prepare(directory: str) -> None:
     with _translated(directory):
         if not filesystem.is_btrfs(directory):
             raise base.Unavailable(f"{directory} is not on btrfs")
-        for kind, folder in _FOLDERS.items():
+        for folder in _FOLDERS.values():
             path = os.path.join(directory, folder)
             with contextlib.suppress(FileExistsError):
-                os.mkdir(path, _MODES[kind])
+                os.mkdir(path, _FOLDER_MODE)
             with _opened(path) as fd:
-                os.fchmod(fd, _MODES[kind])
+                os.fchmod(fd, _FOLDER_MODE)
         with _opened(directory) as fd:
             with contextlib.suppress(FileExistsError):
                 btrfsutil.create_subvolume(fd, _COMMIT)

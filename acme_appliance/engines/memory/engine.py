@@ -219,8 +219,9 @@ class MemoryEngine(base.Engine):
         with self._changing():
             return reference.id in self._state[reference.kind]
 
-    def directory(self, share_id: str) -> str:
-        return f"{self.root}/shares/{base.check_id(share_id)}"
+    def directory(self, reference: base.Reference) -> str:
+        id_ = base.check_id(reference.id)
+        return f"{self.root}/{reference.kind}s/{id_}"
 
     def create_share(self, share_id: str, owner: base.Owner | None) -> None:
         base.check_id(share_id)

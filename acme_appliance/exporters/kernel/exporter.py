@@ -12,22 +12,25 @@
 
 """Exports by the kernel's NFS server.
 
-Every share has a file of its own in ``/etc/exports.d``, with which it is
-exported again after a restart of the machine; the running server is told of
-a change by ``exportfs``. That takes longer with every export that there is,
-so changes that are due at the same moment go together: one process for what
-is to be revoked, and one or two for what is to be granted, however many
-shares there are. Nothing here ever reloads all files: that would export what
-others have withdrawn by hand, and drop what they have exported by hand.
+Every share and every exported snapshot has a file of its own in
+``/etc/exports.d``, with which it is exported again after a restart of the
+machine; the running server is told of a change by ``exportfs``. That takes
+longer with every export that there is, so changes that are due at the same
+moment go together: one process for what is to be revoked, and one or two for
+what is to be granted, however many shares there are. Nothing here ever
+reloads all files: that would export what others have withdrawn by hand, and
+drop what they have exported by hand.
 
-Every share has an ``fsid`` of its own, its id, so that clients' handles stay
-good over restarts and belong to no other share. Paths are seen from
-``root``, which is nfs.conf's ``[exports] rootdir``.
+Every export has an ``fsid`` of its own, so that clients' handles stay good
+over restarts and belong to nothing else. A share's is its id; a snapshot's is
+made from its id, which may be a share's too (:func:`fsid`). Paths are seen
+from ``root``, which is nfs.conf's ``[exports] rootdir``.
 
 ``subtree_check`` is what keeps a client inside of its share. All shares of a
 pool are subvolumes of one file system, and a handle of btrfs names the
 subvolume: without the check the server opens whatever the handle names, and
-a client that makes one up reads and writes the shares of others. What the
+a client that makes one up reads and writes the shares of others. So it does
+where the client has only a snapshot, whose handles are alike. What the
 check is said to break, files renamed from one directory to another while
 they are open (exports(5)), cannot happen to the one file of a volume.
 """
@@ -44,6 +47,7 @@ import pathlib
 import re
 import shutil
 import threading
+import uuid
 
 from acme_appliance.exporters import base
 from acme_appliance.exporters.kernel import exportfiles
@@ -51,6 +55,8 @@ from acme_appliance.exporters.kernel import passes
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
 from acme_appliance.host import filesystem
+from acme_appliance.references import Kind
+from acme_appliance.references import Reference
 
 LOG = logging.getLogger(__name__)
 
@@ -68,6 +74,8 @@ _SQUASH = {
 }
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: Fixed for good: clients' handles of snapshots depend on it.
+_SNAPSHOTS = uuid.UUID("5b0e2c52-3f0b-5d0c-9c62-6f9e41a7d3b8")
 
 #: So many kinds of options have a process each; for more of them, one
 #: process reads the options from the files, which costs as much as two.
@@ -77,17 +85,17 @@ _MOST_KINDS = 2
 #: ``(path, client)``, as the table has them.
 _Key = tuple[str, str]
 _Found = dict[_Key, exportfs.Entry]
-_Rows = Mapping[str, tuple[base.ExportedShare, base.Clients]]
+_Rows = Mapping[Reference, tuple[base.ExportedDirectory, base.Clients]]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Target:
-    """How a share's exports are to be: ``(path, client)`` to options.
+    """How one directory's exports are to be: ``(path, client)`` to options.
 
-    ``directory`` None: the share may be gone, and has no clients.
+    ``directory`` None: it may be gone, and has no clients.
     """
 
-    share_id: str
+    reference: Reference
     directory: str | None = None
     wanted: Mapping[_Key, str] = dataclasses.field(default_factory=dict)
 
@@ -150,44 +158,46 @@ class KernelExporter(base.Exporter):
     def path(self, directory: str) -> str:
         return base.export_path(directory, self.root)
 
-    def apply(self, share: base.ExportedShare, clients: base.Clients) -> None:
+    def apply(
+        self, directory: base.ExportedDirectory, clients: base.Clients
+    ) -> None:
         with _translated():
-            self._write_file(share, clients)
-            self._passes.serve(self._target(share, clients))
+            self._write_file(directory, clients)
+            self._passes.serve(self._target(directory, clients))
 
-    def withdraw(self, share_id: str) -> None:
+    def withdraw(self, reference: Reference) -> None:
         with _translated():
-            self._files.remove(share_id)
-            self._passes.serve(_Target(share_id))
+            self._files.remove(reference)
+            self._passes.serve(_Target(reference))
 
-    def exported(self) -> dict[str, dict[str, str]]:
+    def exported(self) -> dict[Reference, dict[str, str]]:
         with _translated():
             return {
-                share_id: _levels(row)
-                for share_id, row in self._found().items()
+                reference: _levels(row)
+                for reference, row in self._found().items()
             }
 
-    def rules(self) -> dict[str, base.Rules]:
+    def rules(self) -> dict[Reference, base.Rules]:
         with _translated():
             found = self._found()
             files = self._not_as_wanted({}, self._files.texts())
         return {
-            share_id: base.with_recovered(
-                files[share_id].rules if share_id in files else {},
-                _everything(share_id, found, files),
+            reference: base.with_recovered(
+                files[reference].rules if reference in files else {},
+                _everything(reference, found, files),
             )
-            for share_id in found.keys() | files.keys()
+            for reference in found.keys() | files.keys()
         }
 
     def reconcile(
         self,
-        wanted: Iterable[tuple[base.ExportedShare, base.Clients]],
+        wanted: Iterable[tuple[base.ExportedDirectory, base.Clients]],
         *,
         apply: bool,
         remove: bool = False,
-        leave: Container[str] = frozenset(),
+        leave: Container[Reference] = frozenset(),
     ) -> list[base.Difference]:
-        rows = {share.id: (share, row) for share, row in wanted if row}
+        rows = {each.reference: (each, row) for each, row in wanted if row}
         with _translated():
             texts = self._files.texts()
             differences = self._differences(rows, texts)
@@ -198,20 +208,20 @@ class KernelExporter(base.Exporter):
     # -- all shares
 
     def _differences(
-        self, rows: _Rows, texts: Mapping[str, str]
+        self, rows: _Rows, texts: Mapping[Reference, str]
     ) -> list[base.Difference]:
         found, files = self._found(), self._not_as_wanted(rows, texts)
         differences = []
-        for share_id in sorted({*rows, *found, *files}):
-            clients = dict(rows[share_id][1]) if share_id in rows else {}
+        for reference in sorted({*rows, *found, *files}):
+            clients = dict(rows[reference][1]) if reference in rows else {}
             surplus = base.unexplained(
-                clients, _everything(share_id, found, files)
+                clients, _everything(reference, found, files)
             )
-            row = found.get(share_id, {})
-            if surplus or not _agree(row, self._target_of(rows, share_id)):
+            row = found.get(reference, {})
+            if surplus or not _agree(row, self._target_of(rows, reference)):
                 differences.append(
                     base.Difference(
-                        share_id, clients, {**surplus, **_levels(row)}
+                        reference, clients, {**surplus, **_levels(row)}
                     )
                 )
         return differences
@@ -219,52 +229,53 @@ class KernelExporter(base.Exporter):
     def _repair(
         self,
         rows: _Rows,
-        texts: Mapping[str, str],
+        texts: Mapping[Reference, str],
         differences: list[base.Difference],
         remove: bool,
-        leave: Container[str],
+        leave: Container[Reference],
     ) -> None:
         if remove:
-            for share_id in texts.keys() - rows.keys():
-                self._files.remove(share_id)
+            for reference in texts.keys() - rows.keys():
+                self._files.remove(reference)
         else:
             rows, differences = _only_adding(rows, differences)
         self._write_files(rows, texts)
         targets = [
-            self._target_of(rows, each.share_id)
+            self._target_of(rows, each.reference)
             for each in differences
-            if each.share_id not in leave
+            if each.reference not in leave
         ]
         errors = self._pass(targets)
         for target, error in zip(targets, errors, strict=True):
             if error is not None:
-                # One share that is not there keeps no other from its
-                # clients; it is reported as the difference that it is.
+                # One that is not there keeps no other from its clients;
+                # it is reported as the difference that it is.
                 LOG.error(
-                    "Share %s is not exported as it should be: %s",
-                    target.share_id,
+                    "The %s is not exported as it should be: %s",
+                    target.reference,
                     error,
                 )
 
-    def _target_of(self, rows: _Rows, share_id: str) -> _Target:
-        if share_id not in rows:
-            return _Target(share_id)
-        return self._target(*rows[share_id])
+    def _target_of(self, rows: _Rows, reference: Reference) -> _Target:
+        if reference not in rows:
+            return _Target(reference)
+        return self._target(*rows[reference])
 
     # -- the table
 
     def _pass(self, targets: list[_Target]) -> list[Exception | None]:
-        """Make the table so, for all of these shares; their files are
-        written."""
+        """Make the table so, for all of these; their files are written."""
         filesystem.sync_directory(self.exports_dir)
-        # Two calls for one share: the later one is what holds.
-        latest = {target.share_id: target for target in targets}
+        # Two calls for the same: the later one is what holds.
+        latest = {target.reference: target for target in targets}
         with self._adjusting:
             errors = self._adjust(latest)
-        return [errors.get(target.share_id) for target in targets]
+        return [errors.get(target.reference) for target in targets]
 
-    def _adjust(self, targets: Mapping[str, _Target]) -> dict[str, Exception]:
-        """As :meth:`_pass`; what failed, by share."""
+    def _adjust(
+        self, targets: Mapping[Reference, _Target]
+    ) -> dict[Reference, Exception]:
+        """As :meth:`_pass`; what failed, with its error."""
         found = self._found(targets)
         try:
             self._change(targets.values(), found)
@@ -281,13 +292,13 @@ class KernelExporter(base.Exporter):
         return {}
 
     def _change(
-        self, targets: Iterable[_Target], found: Mapping[str, _Found]
+        self, targets: Iterable[_Target], found: Mapping[Reference, _Found]
     ) -> None:
         """Runs nothing where the table is as it should be."""
         surplus: list[_Key] = []
         missing: dict[_Key, str] = {}
         for target in targets:
-            row = found.get(target.share_id, {})
+            row = found.get(target.reference, {})
             surplus += target.surplus(row)
             missing |= target.missing(row)
         self._revoke(surplus)
@@ -309,107 +320,143 @@ class KernelExporter(base.Exporter):
             self._table.grant(keys, options)
 
     def _adjust_singly(
-        self, targets: Mapping[str, _Target], before: Mapping[str, _Found]
-    ) -> dict[str, Exception]:
-        """After a failure that may be of only one share, or of none of
-        ours: each has its own answer.
+        self,
+        targets: Mapping[Reference, _Target],
+        before: Mapping[Reference, _Found],
+    ) -> dict[Reference, Exception]:
+        """After a failure that may be of only one, or of none of ours: each
+        has its own answer.
 
         exportfs does what it can, and says that it failed if anything did;
         it also keeps entries of directories that are not there.
         """
-        errors: dict[str, Exception] = {}
+        errors: dict[Reference, Exception] = {}
         found = self._found(targets)
-        for share_id, target in targets.items():
-            row = found.get(share_id, {})
+        for reference, target in targets.items():
+            row = found.get(reference, {})
             if _agree(row, target) and target.is_there():
                 continue
-            missing = target.missing(before.get(share_id, {}))
+            missing = target.missing(before.get(reference, {}))
             try:
                 self._revoke(target.surplus(row))
                 self._grant(missing | target.missing(row))
             except commands.CommandError as error:
-                errors[share_id] = error
+                errors[reference] = error
         return errors
 
     def _found(
-        self, share_ids: Iterable[str] | None = None
-    ) -> dict[str, _Found]:
-        """What is exported of ours: id to ``(path, client)`` to entry."""
-        found: dict[str, _Found] = {}
-        for entry in self._table.entries(share_ids):
-            share_id = os.path.basename(entry.path)
-            if _ID.fullmatch(share_id) and f"fsid={share_id}" in entry.options:
-                row = found.setdefault(share_id, {})
+        self, references: Iterable[Reference] | None = None
+    ) -> dict[Reference, _Found]:
+        """What is exported of ours: ``(path, client)`` to entry."""
+        names = None
+        if references is not None:
+            names = {each.id for each in references}
+        found: dict[Reference, _Found] = {}
+        for entry in self._table.entries(names):
+            reference = _reference(entry)
+            if reference is not None:
+                row = found.setdefault(reference, {})
                 row[entry.path, entry.client] = entry
         return found
 
     def _target(
-        self, share: base.ExportedShare, clients: base.Clients
+        self, directory: base.ExportedDirectory, clients: base.Clients
     ) -> _Target:
-        path = self.path(share.directory)
+        path = self.path(directory.directory)
         wanted = {
-            (path, client): self._options(share, level)
+            (path, client): self._options(directory, level)
             for client, level in clients.items()
         }
-        return _Target(share.id, share.directory, wanted)
+        return _Target(directory.reference, directory.directory, wanted)
 
-    def _options(self, share: base.ExportedShare, level: str) -> str:
-        squash = self._squash.format(uid=share.uid, gid=share.gid)
-        return f"{level},sync,subtree_check,fsid={share.id},sec=sys,{squash}"
+    def _options(self, directory: base.ExportedDirectory, level: str) -> str:
+        if directory.reference.kind == Kind.SNAPSHOT:
+            # Whatever a rule says: not every engine's snapshots refuse to
+            # be written by themselves.
+            level = base.LEVEL_READ_ONLY
+        id_ = fsid(directory.reference)
+        squash = self._squash.format(uid=directory.uid, gid=directory.gid)
+        return f"{level},sync,subtree_check,fsid={id_},sec=sys,{squash}"
 
     # -- the files
 
     def _not_as_wanted(
-        self, rows: _Rows, texts: Mapping[str, str]
-    ) -> dict[str, exportfiles.Content]:
+        self, rows: _Rows, texts: Mapping[Reference, str]
+    ) -> dict[Reference, exportfiles.Content]:
         """The files that do not say exactly what is wanted."""
         return {
-            share_id: exportfiles.parse(text)
-            for share_id, text in texts.items()
-            if share_id not in rows or text != self._text(*rows[share_id])
+            reference: exportfiles.parse(text)
+            for reference, text in texts.items()
+            if reference not in rows or text != self._text(*rows[reference])
         }
 
-    def _write_files(self, rows: _Rows, texts: Mapping[str, str]) -> None:
+    def _write_files(
+        self, rows: _Rows, texts: Mapping[Reference, str]
+    ) -> None:
         """Write what differs; one wait for the disk serves all."""
         changed = {
-            share.id: text
-            for share, clients in rows.values()
-            if (text := self._text(share, clients)) != texts.get(share.id)
+            reference: text
+            for reference, row in rows.items()
+            if (text := self._text(*row)) != texts.get(reference)
         }
-        for share_id, text in changed.items():
-            self._files.write(share_id, text, sync=False)
+        for reference, text in changed.items():
+            self._files.write(reference, text, sync=False)
         if changed:
             self._files.sync()
 
     def _write_file(
-        self, share: base.ExportedShare, clients: base.Clients
+        self, directory: base.ExportedDirectory, clients: base.Clients
     ) -> None:
         """The next pass has the folder on disk."""
         if clients:
-            self._files.write(share.id, self._text(share, clients))
+            text = self._text(directory, clients)
+            self._files.write(directory.reference, text)
         else:
-            self._files.remove(share.id)
+            self._files.remove(directory.reference)
 
-    def _text(self, share: base.ExportedShare, clients: base.Clients) -> str:
+    def _text(
+        self, directory: base.ExportedDirectory, clients: base.Clients
+    ) -> str:
         options = {
-            client: self._options(share, level)
+            client: self._options(directory, level)
             for client, level in clients.items()
         }
-        path = self.path(share.directory)
-        return exportfiles.render(path, options, share.rules)
+        path = self.path(directory.directory)
+        return exportfiles.render(path, options, directory.rules)
+
+
+def fsid(reference: Reference) -> str:
+    """A share's id; what is made from a snapshot's id, with the variant that
+    RFC 9562 reserves. No share is created with such an id: with the same
+    fsid, one tenant's share could pass for another's snapshot."""
+    if reference.kind == Kind.SHARE:
+        return reference.id
+    made = uuid.uuid5(_SNAPSHOTS, reference.id)
+    return str(uuid.UUID(int=made.int | 0xE << 60))
+
+
+def _reference(entry: exportfs.Entry) -> Reference | None:
+    """What an entry exports; None: nothing of ours."""
+    id_ = os.path.basename(entry.path)
+    if not _ID.fullmatch(id_):
+        return None
+    for kind in Kind:
+        if f"fsid={fsid(Reference(kind, id_))}" in entry.options:
+            return Reference(kind, id_)
+    return None
 
 
 def _only_adding(
     rows: _Rows, differences: list[base.Difference]
 ) -> tuple[_Rows, list[base.Difference]]:
     """The rows, with all in them that is exported beyond them; and the
-    differences of shares that have a row."""
-    known = [each for each in differences if each.share_id in rows]
+    differences of those that have a row."""
+    known = [each for each in differences if each.reference in rows]
     grown = dict(rows)
     for each in known:
-        share, clients = rows[each.share_id]
-        grown[each.share_id] = (
-            share,
+        directory, clients = rows[each.reference]
+        grown[each.reference] = (
+            directory,
             base.strongest(clients, each.unexplained),
         )
     return grown, known
@@ -420,13 +467,13 @@ def _levels(found: _Found) -> dict[str, str]:
 
 
 def _everything(
-    share_id: str,
-    found: Mapping[str, _Found],
-    files: Mapping[str, exportfiles.Content],
+    reference: Reference,
+    found: Mapping[Reference, _Found],
+    files: Mapping[Reference, exportfiles.Content],
 ) -> base.Clients:
     """What is exported, now or after the next restart of the machine."""
-    file = files[share_id].clients if share_id in files else {}
-    return base.strongest(_levels(found.get(share_id, {})), file)
+    file = files[reference].clients if reference in files else {}
+    return base.strongest(_levels(found.get(reference, {})), file)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,10 @@
 
 """The export files: what the machine exports again after a restart.
 
-Each share has a file of its own, ``acme-ID.exports``, in the format of
-exports(5). A comment in it has the access rules as JSON: exports(5) knows
-addresses only, and a lost database is rebuilt with the holders as well.
+Each share has a file of its own, ``acme-ID.exports``, and each snapshot
+``acme-snapshot-ID.exports``, in the format of exports(5). A comment in it has
+the access rules as JSON: exports(5) knows addresses only, and a lost database
+is rebuilt with the holders as well.
 """
 
 import dataclasses
@@ -26,10 +27,14 @@ import re
 
 from acme_appliance.exporters import base
 from acme_appliance.host import filesystem
+from acme_appliance.references import Kind
+from acme_appliance.references import Reference
 
 LOG = logging.getLogger(__name__)
 
-_FILE = re.compile(r"acme-([0-9a-f-]{36})\.exports")
+#: A share's has no kind in its name: so the first release named all.
+_PREFIXES = {Kind.SHARE: "acme-", Kind.SNAPSHOT: "acme-snapshot-"}
+_FILE = re.compile(r"(acme-(?:snapshot-)?)([0-9a-f-]{36})\.exports")
 _CLIENT = re.compile(r"([^\s()]+)\(([^()]*)\)")
 _HEADER = "# Written by acme-appliance, which replaces it. Do not edit.\n"
 _RULES = "# rules: "
@@ -50,38 +55,46 @@ class ExportFiles:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
 
-    def ids(self) -> set[str]:
-        """The shares that have a file."""
+    def references(self) -> set[Reference]:
+        """The shares and snapshots that have a file."""
+        kinds = {prefix: kind for kind, prefix in _PREFIXES.items()}
         matches = (_FILE.fullmatch(name) for name in os.listdir(self.folder))
-        return {match[1] for match in matches if match is not None}
+        return {
+            Reference(kinds[match[1]], match[2])
+            for match in matches
+            if match is not None
+        }
 
-    def texts(self) -> dict[str, str]:
-        """All files: share id to text."""
-        return {share_id: self._text(share_id) for share_id in self.ids()}
+    def texts(self) -> dict[Reference, str]:
+        """The text of each file."""
+        return {each: self._text(each) for each in self.references()}
 
-    def write(self, share_id: str, text: str, *, sync: bool = True) -> None:
+    def write(
+        self, reference: Reference, text: str, *, sync: bool = True
+    ) -> None:
         """Replace a file, if its text differs; on disk once the folder is.
 
         :param sync: False: on disk after :meth:`sync`.
         """
-        if self._text(share_id) != text:
-            filesystem.replace_file(self._path(share_id), text, sync=sync)
+        if self._text(reference) != text:
+            filesystem.replace_file(self._path(reference), text, sync=sync)
 
-    def remove(self, share_id: str) -> None:
+    def remove(self, reference: Reference) -> None:
         """Remove a file, unless it is gone; for good once the folder is on
         disk."""
-        self._path(share_id).unlink(missing_ok=True)
+        self._path(reference).unlink(missing_ok=True)
 
     def sync(self) -> None:
         """Have all files on disk."""
         filesystem.sync_filesystem(self.folder)
 
-    def _path(self, share_id: str) -> pathlib.Path:
-        return self.folder / f"acme-{share_id}.exports"
+    def _path(self, reference: Reference) -> pathlib.Path:
+        name = f"{_PREFIXES[reference.kind]}{reference.id}.exports"
+        return self.folder / name
 
-    def _text(self, share_id: str) -> str:
+    def _text(self, reference: Reference) -> str:
         try:
-            return self._path(share_id).read_text("utf-8")
+            return self._path(reference).read_text("utf-8")
         except FileNotFoundError:
             return ""
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 import threading
 
 from acme_appliance.exporters import base
+from acme_appliance.references import Reference
 
 
 class MemoryExporter(base.Exporter):
@@ -29,8 +30,8 @@ class MemoryExporter(base.Exporter):
         #: How often a real server would have been told something.
         self.change_count = 0
         self._lock = threading.Lock()
-        self._table: dict[str, dict[str, str]] = {}
-        self._rules: dict[str, base.Rules] = {}
+        self._table: dict[Reference, dict[str, str]] = {}
+        self._rules: dict[Reference, base.Rules] = {}
 
     def check(self) -> list[str]:
         return list(self.reasons)
@@ -38,66 +39,72 @@ class MemoryExporter(base.Exporter):
     def path(self, directory: str) -> str:
         return base.export_path(directory, self.root)
 
-    def apply(self, share: base.ExportedShare, clients: base.Clients) -> None:
-        self._set(share.id, clients, share.rules)
+    def apply(
+        self, directory: base.ExportedDirectory, clients: base.Clients
+    ) -> None:
+        self._set(directory.reference, clients, directory.rules)
 
-    def withdraw(self, share_id: str) -> None:
-        self._set(share_id, {}, {})
+    def withdraw(self, reference: Reference) -> None:
+        self._set(reference, {}, {})
 
-    def exported(self) -> dict[str, dict[str, str]]:
+    def exported(self) -> dict[Reference, dict[str, str]]:
         with self._lock:
-            return {id_: dict(row) for id_, row in self._table.items()}
+            return {each: dict(row) for each, row in self._table.items()}
 
-    def rules(self) -> dict[str, base.Rules]:
+    def rules(self) -> dict[Reference, base.Rules]:
         with self._lock:
             return {
-                id_: base.with_recovered(self._rules.get(id_, {}), row)
-                for id_, row in self._table.items()
+                each: base.with_recovered(self._rules.get(each, {}), row)
+                for each, row in self._table.items()
             }
 
     def reconcile(
         self,
-        wanted: Iterable[tuple[base.ExportedShare, base.Clients]],
+        wanted: Iterable[tuple[base.ExportedDirectory, base.Clients]],
         *,
         apply: bool,
         remove: bool = False,
-        leave: Container[str] = frozenset(),
+        leave: Container[Reference] = frozenset(),
     ) -> list[base.Difference]:
-        target = {share.id: (share, dict(row)) for share, row in wanted if row}
+        target = {
+            directory.reference: (directory, dict(row))
+            for directory, row in wanted
+            if row
+        }
         found = self.exported()
         differences = [
             base.Difference(
-                id_,
-                target[id_][1] if id_ in target else {},
-                found.get(id_, {}),
+                reference,
+                target[reference][1] if reference in target else {},
+                found.get(reference, {}),
             )
-            for id_ in sorted(target.keys() | found.keys())
+            for reference in sorted(target.keys() | found.keys())
         ]
         differences = [
             each for each in differences if each.wanted != each.found
         ]
         if apply:
             for each in differences:
-                if each.share_id in leave:
+                if each.reference in leave:
                     continue
                 kept = {} if remove else each.unexplained
-                rules = target[each.share_id][0].rules if each.wanted else {}
+                rules = target[each.reference][0].rules if each.wanted else {}
                 self._set(
-                    each.share_id, base.strongest(each.wanted, kept), rules
+                    each.reference, base.strongest(each.wanted, kept), rules
                 )
         return differences
 
     def _set(
-        self, share_id: str, clients: base.Clients, rules: base.Rules
+        self, reference: Reference, clients: base.Clients, rules: base.Rules
     ) -> None:
         if self.reasons:
             raise base.ExporterError(self.reasons[0])
         with self._lock:
-            self._rules[share_id] = dict(rules)
-            if self._table.get(share_id, {}) == dict(clients):
+            self._rules[reference] = dict(rules)
+            if self._table.get(reference, {}) == dict(clients):
                 return
             self.change_count += 1
             if clients:
-                self._table[share_id] = dict(clients)
+                self._table[reference] = dict(clients)
             else:
-                self._table.pop(share_id, None)
+                self._table.pop(reference, None)

@@ -22,21 +22,40 @@ is wrong. Exports without a rule go when an operator says so
 
 from collections.abc import Sequence
 from concurrent import futures
+import dataclasses
 import functools
 from typing import Any
 
 import sqlalchemy as sa
 
+from acme_appliance import references
 from acme_appliance import types
+from acme_appliance import views
 from acme_appliance.changes import openjobs
 from acme_appliance.changes.runner import Runner
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
+from acme_appliance.service import lookup
 from acme_appliance.service.reconcile import comparison
 from acme_appliance.service.reconcile.reports import Report
 from acme_appliance.storage import workers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """An export as the access rules want it."""
+
+    pool: str
+    #: The share itself, or the one that a snapshot is of.
+    share_id: str
+    directory: exporters.ExportedDirectory
+    clients: exporters.Clients
+
+    @property
+    def export(self) -> tuple[exporters.ExportedDirectory, exporters.Clients]:
+        return self.directory, self.clients
 
 
 class Recovery:
@@ -154,11 +173,13 @@ class Recovery:
     def _reconcile_exports(self, report: Report, *, remove: bool) -> None:
         wanted = self._wanted_exports()
         differences = self.context.exports.exporter.reconcile(
-            [(share, clients) for _, share, clients in wanted],
+            [each.export for each in wanted],
             apply=report.applied,
             remove=remove,
             leave={
-                share.id for pool, share, _ in wanted if pool in self._left
+                each.directory.reference
+                for each in wanted
+                if each.pool in self._left
             },
         )
         self._note_unexplained(differences)
@@ -166,29 +187,33 @@ class Recovery:
             _plain(each) for each in differences if each.is_lacking
         ]
         report.unexplained_exports = [
-            {"share_id": share_id, "clients": dict(clients)}
-            for share_id, clients in self.context.exports.unexplained.items()
+            {**views.named(reference), "clients": dict(clients)}
+            for reference, clients in self.context.exports.unexplained.items()
         ]
 
     def _export_again(self, pool: str) -> None:
         """Add the exports of a pool that the start has left alone."""
-        shares = {s.id for p, s, _ in self._wanted_exports() if p == pool}
+        shares = {
+            each.share_id
+            for each in self._wanted_exports()
+            if each.pool == pool
+        }
         if not shares:
             return
         with self.runner.holding(*shares):
             # The rules may be others by now.
             self.context.exports.exporter.reconcile(
                 [
-                    (share, clients)
-                    for _, share, clients in self._wanted_exports()
-                    if share.id in shares
+                    each.export
+                    for each in self._wanted_exports()
+                    if each.share_id in shares
                 ],
                 apply=True,
             )
 
     def compare_exports(self) -> None:
         """Find the exports that no access rule explains; change nothing."""
-        wanted = [(share, c) for _, share, c in self._wanted_exports()]
+        wanted = [each.export for each in self._wanted_exports()]
         self._note_unexplained(
             self.context.exports.exporter.reconcile(wanted, apply=False)
         )
@@ -199,50 +224,66 @@ class Recovery:
         """Remember what changes of access rules must leave alone."""
         jobs = self._clients_of_open_jobs()
         self.context.exports.unexplained = {
-            each.share_id: each.unexplained
+            each.reference: each.unexplained
             for each in differences
             if each.unexplained
         }
-        for share_id, clients in jobs.items():
-            self.context.exports.explain(share_id, clients)
+        for reference, clients in jobs.items():
+            self.context.exports.explain(reference, clients)
 
-    def _clients_of_open_jobs(self) -> dict[str, list[str]]:
+    def _clients_of_open_jobs(self) -> dict[references.Reference, list[str]]:
         """Clients that an unfinished grant may have let in."""
         return {
-            job.share_id: operation.intent.arguments["rule"]["clients"]
-            for job, operation in self.journal.entries.readable()
-            if job.kind == access.PutAccess.kind
+            operation.reference: operation.intent.arguments["rule"]["clients"]
+            for _, operation in self.journal.entries.readable()
+            if isinstance(operation, access.PutAccess)
         }
 
-    def _wanted_exports(
-        self,
-    ) -> list[tuple[str, exporters.ExportedShare, exporters.Clients]]:
-        """With their pools. Plain rows: there may be very many."""
-        share, rule = models.Share, models.AccessRule
+    def _wanted_exports(self) -> list[_Wanted]:
+        return [
+            each
+            for kind in references.Kind
+            for each in self._wanted_exports_of(kind)
+        ]
+
+    def _wanted_exports_of(self, kind: references.Kind) -> list[_Wanted]:
+        """Plain rows: there may be very many."""
+        table, rule = lookup.TABLES[kind], models.AccessRule
+        is_share = kind == references.Kind.SHARE
         statement = sa.select(
-            share.id,
-            share.pool,
-            share.file,
+            table.id,
+            (table.id if is_share else table.share_id).label("share_id"),
+            table.pool,
+            table.file,
             rule.holder,
             rule.clients,
             rule.level,
-        ).join(rule, rule.share_id == share.id)
+        ).join(
+            rule, sa.and_(rule.object_id == table.id, rule.kind == kind.value)
+        )
         rows: dict[str, list[Any]] = {}
         with self.context.database.read() as session:
             for row in session.execute(statement):
                 if row.pool in self.context.pools:
                     rows.setdefault(row.id, []).append(row)
-        wanted = []
-        for first, *more in rows.values():
-            rules = access.rules_of([first, *more])
-            exported = access.exported_share(self.context, first, rules)
-            wanted.append((first.pool, exported, exporters.clients_of(rules)))
-        return wanted
+        return [self._wanted_export(kind, each) for each in rows.values()]
+
+    def _wanted_export(
+        self, kind: references.Kind, rows: list[Any]
+    ) -> _Wanted:
+        """:param rows: one for each rule of the same."""
+        first, rules = rows[0], access.rules_of(rows)
+        directory = access.exported_directory(
+            self.context, references.Reference(kind, first.id), first, rules
+        )
+        return _Wanted(
+            first.pool, first.share_id, directory, exporters.clients_of(rules)
+        )
 
 
 def _plain(difference: exporters.Difference) -> types.Body:
     return {
-        "share_id": difference.share_id,
+        **views.named(difference.reference),
         "wanted": dict(difference.wanted),
         "found": dict(difference.found),
     }

@@ -33,13 +33,13 @@ class Report:
     #: In the pool, not in the database.
     unknown_shares: list[str] = dataclasses.field(default_factory=list)
     unknown_snapshots: list[str] = dataclasses.field(default_factory=list)
-    #: ``{share_id, wanted, found}``: something was missing or had other
-    #: options; repaired if ``applied``.
+    #: ``{share_id or snapshot_id, wanted, found}``: something was missing or
+    #: had other options; repaired if ``applied``.
     export_differences: list[types.Body] = dataclasses.field(
         default_factory=list
     )
-    #: ``{share_id, clients}``: clients that have access, now or after a
-    #: restart of the machine, and that no access rule explains.
+    #: ``{share_id or snapshot_id, clients}``: clients that have access, now
+    #: or after a restart of the machine, and that no access rule explains.
     unexplained_exports: list[types.Body] = dataclasses.field(
         default_factory=list
     )

@@ -36,13 +36,16 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance import types
+from acme_appliance import views
 from acme_appliance.changes import jobrows
 from acme_appliance.changes.context import Context
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import descriptions
+from acme_appliance.service import rules as access_rules
 from acme_appliance.service.shares import operations as share_operations
 from acme_appliance.storage import identity
 from acme_appliance.storage.identity import Relation
@@ -80,7 +83,7 @@ class Report:
     updated_snapshots: list[str] = _list()
     removed_shares: list[str] = _list()
     removed_snapshots: list[str] = _list()
-    #: ``{share_id, granted, revoked}``: holders.
+    #: ``{share_id or snapshot_id, granted, revoked}``: holders.
     changed_rules: list[types.Body] = _list()
     closed_jobs: list[str] = _list()
     #: Data without metadata, and why it was not adopted.
@@ -202,7 +205,7 @@ class _Pool:
         session: orm.Session,
         report: Report,
         pool: str,
-        rules: Mapping[str, exporters.Rules],
+        rules: Mapping[references.Reference, exporters.Rules],
         adopt_into: str | None,
     ) -> None:
         self.context = context
@@ -212,7 +215,8 @@ class _Pool:
         self.engine = context.pools[pool]
         self.rules = rules
         self.adopt_into = adopt_into
-        self._new_ids: set[str] = set()
+        #: Of shares and snapshots that have had no row.
+        self._new: set[references.Reference] = set()
         relation = Relation(report.pools[pool])
         self.is_older = relation == Relation.OLDER
         self.is_lost = relation == Relation.LOST
@@ -228,8 +232,14 @@ class _Pool:
         self._restore_snapshots(snapshots, shares)
         if self.is_older:
             self._remove_deleted(shares, snapshots)
-        for share in shares.values():
-            self._restore_rules(share)
+        for kind, rows in (
+            (engines.Kind.SHARE, shares),
+            (engines.Kind.SNAPSHOT, snapshots),
+        ):
+            known = access_rules.rows(self.session, kind)
+            for id_, row in rows.items():
+                reference = references.Reference(kind, id_)
+                self._restore_rules(reference, row, known.get(id_, {}))
         self.report.namespaces += [each.namespace for each in shares.values()]
 
     def _find_system_id(self) -> None:
@@ -245,8 +255,7 @@ class _Pool:
         statement = sa.select(table).where(table.pool == self.pool)
         if table is models.Share:
             statement = statement.options(
-                orm.selectinload(models.Share.access_rules),
-                orm.selectinload(models.Share.label_rows),
+                orm.selectinload(models.Share.label_rows)
             )
         return {row.id: row for row in self.session.scalars(statement)}
 
@@ -286,6 +295,7 @@ class _Pool:
                     **values, pool=self.pool, state=types.State.AVAILABLE
                 )
                 self._renew(rows[id_])
+                self._new.add(references.snapshot(id_))
                 self.session.add(rows[id_])
                 self.report.added_snapshots.append(self._name(id_))
             elif self._replace(rows[id_], values, kind):
@@ -317,11 +327,10 @@ class _Pool:
             pool=self.pool,
             state=types.State.AVAILABLE,
             label_rows=[],
-            access_rules=[],
         )
         share_operations.set_labels(row, values["labels"])
         self._renew(row)
-        self._new_ids.add(row.id)
+        self._new.add(references.share(row.id))
         self.session.add(row)
         return row
 
@@ -423,9 +432,12 @@ class _Pool:
         ):
             held = self.engine.ids(kind)
             described = self.engine.metadata.ids(kind)
+            known = access_rules.rows(self.session, kind)
             for id_, row in list(rows.items()):
                 needed = {each.share_id for each in snapshots.values()}
                 if id_ not in held | described | needed:
+                    for rule in known.get(id_, {}).values():
+                        self.session.delete(rule)
                     self.session.delete(rows.pop(id_))
                     removed.append(self._name(id_))
                 else:
@@ -441,34 +453,42 @@ class _Pool:
 
     # -- access
 
-    def _restore_rules(self, share: models.Share) -> None:
+    def _restore_rules(
+        self,
+        reference: references.Reference,
+        row: Any,
+        known: dict[str, models.AccessRule],
+    ) -> None:
         """The rules that stand with the exports are the newest ones."""
-        is_new = share.id in self._new_ids
+        is_new = reference in self._new
         if not (self.is_lost or self.is_older or is_new):
             return
-        wanted = dict(self.rules.get(share.id, {}))
+        wanted = dict(self.rules.get(reference, {}))
         found = {
             rule.holder: exporters.Rule(tuple(rule.clients), rule.level)
-            for rule in share.access_rules
+            for rule in known.values()
         }
         if wanted == found:
             return
         self.report.changed_rules.append(
             {
-                "share_id": share.id,
+                **views.named(reference),
                 "granted": sorted(
                     h for h in wanted if wanted[h] != found.get(h)
                 ),
                 "revoked": sorted(found.keys() - wanted.keys()),
             }
         )
-        kept = {rule.holder: rule for rule in share.access_rules}
         for holder in found.keys() - wanted.keys():
-            share.access_rules.remove(kept[holder])
+            self.session.delete(known[holder])
         for holder, rule in wanted.items():
-            if holder not in kept:
-                kept[holder] = models.AccessRule(holder=holder)
-                share.access_rules.append(kept[holder])
-            kept[holder].clients = list(rule.clients)
-            kept[holder].level = rule.level
-        self._renew(share)
+            if holder not in known:
+                known[holder] = models.AccessRule(
+                    kind=reference.kind.value,
+                    object_id=reference.id,
+                    holder=holder,
+                )
+                self.session.add(known[holder])
+            known[holder].clients = list(rule.clients)
+            known[holder].level = rule.level
+        self._renew(row)

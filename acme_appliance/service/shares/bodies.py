@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 from typing import Any
 
+from acme_appliance import references
 from acme_appliance import types
 from acme_appliance import views
 from acme_appliance.changes.context import Context
@@ -32,15 +33,23 @@ def of(
     """
     if access_rules is None:
         access_rules = views.rules(row.access_rules)
-    return views.share(row, access_rules, export_locations(context, row))
+    locations = export_locations(context, references.share(row.id), row.pool)
+    return views.share(row, access_rules, locations)
 
 
-def export_locations(context: Context, row: Any) -> list[types.Body]:
-    """Where to mount a share; empty if its pool is configured no more."""
-    engine = context.pools.get(row.pool)
+def export_locations(
+    context: Context, reference: references.Reference, pool: str
+) -> list[types.Body]:
+    """Where to mount a share or snapshot; empty if its pool is configured no
+    more, or exports no snapshots."""
+    engine = context.pools.get(pool)
     if engine is None:
         return []
-    path = context.exports.exporter.path(engine.directory(row.id))
+    if reference.kind == references.Kind.SNAPSHOT and (
+        types.FEATURE_SNAPSHOT_EXPORT not in context.pools.features(pool)
+    ):
+        return []
+    path = context.exports.exporter.path(engine.directory(reference))
     return [
         {
             "address": portal.address,

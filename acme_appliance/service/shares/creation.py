@@ -68,6 +68,7 @@ class Creation:
         if row is not None:
             return self._same_share(caller, share_id, body, if_match)
         fields.check_precondition(if_match, None, "share")
+        _check_id(share_id)
         arguments = self._create_arguments(caller, body)
         pool = arguments["pool"]
         self.context.pools.check(pool)
@@ -201,25 +202,24 @@ class Creation:
     def _source(
         self, session: orm.Session, caller: types.Caller, source: types.Body
     ) -> models.Share | models.Snapshot:
-        if source["type"] == engines.Kind.SHARE:
-            share = lookup.get_visible(
-                session, caller, source["id"], "/source/id"
-            )
-            lookup.check_usable(share)
-            return share
-        snapshot = session.get(models.Snapshot, source["id"])
-        if snapshot is None or not caller.sees(snapshot.namespace):
-            raise problems.Problem(
-                "snapshot.not_found",
-                f"There is no snapshot {source['id']}.",
-                pointer="/source/id",
-            )
-        if snapshot.state != types.State.AVAILABLE:
-            raise problems.Problem(
-                "snapshot.wrong_state",
-                f"The snapshot {snapshot.id} is in state {snapshot.state}.",
-            )
-        return snapshot
+        kind = engines.Kind(source["type"])
+        reference = engines.Reference(kind, source["id"])
+        row: models.Share | models.Snapshot = lookup.get_visible(
+            session, caller, reference, "/source/id"
+        )
+        lookup.check_usable(row)
+        return row
+
+
+def _check_id(share_id: str) -> None:
+    """The variant that RFC 9562 reserves is that of exported snapshots, see
+    ``exporters.kernel.exporter.fsid``."""
+    if share_id[19] in "ef":
+        raise problems.Problem(
+            "request.invalid",
+            "An id of this variant (RFC 9562, section 4.1) is not for shares.",
+            pointer="/path/share_id",
+        )
 
 
 def no_file(detail: str) -> problems.Problem:

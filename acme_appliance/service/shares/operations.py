@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance import types
 from acme_appliance.changes import operation
 from acme_appliance.changes import states
@@ -28,6 +29,7 @@ from acme_appliance.db import models
 from acme_appliance.db import rows
 from acme_appliance.engines import base as engines
 from acme_appliance.service import descriptions
+from acme_appliance.service import rules
 from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import quotas
 from acme_appliance.storage import watch
@@ -96,17 +98,7 @@ class ShareOperation(operation.Operation):
 
     @property
     def reference(self) -> engines.Reference:
-        return engines.Reference(engines.Kind.SHARE, self.intent.share_id)
-
-    def take(self, row: models.Share) -> None:
-        """The job is at work on the share."""
-        row.job_id = self.intent.id
-        self.context.touch(row)
-
-    def end(self, row: models.Share) -> None:
-        """The job is over."""
-        row.job_id = None
-        self.context.touch(row)
+        return references.share(self.intent.share_id)
 
 
 class CreateShare(ShareOperation):
@@ -363,8 +355,7 @@ class UpdateShare(ShareOperation):
         try:
             undo()
         except engines.NotFound:
-            share = engines.Reference(engines.Kind.SHARE, self.intent.share_id)
-            if self.engine.exists(share):
+            if self.engine.exists(self.reference):
                 raise
             self._is_gone = True
 
@@ -427,10 +418,7 @@ class DeleteShare(ShareOperation):
     def steps(self) -> list[operation.Step]:
         share_id, engine = self.intent.share_id, self.engine
         return [
-            operation.Step(
-                "withdraw exports",
-                lambda: self.context.exports.exporter.withdraw(share_id),
-            ),
+            operation.Step("withdraw exports", self._withdraw),
             *(
                 self._delete_snapshot(snapshot_id)
                 for snapshot_id in self.intent.arguments["snapshots"]
@@ -441,6 +429,15 @@ class DeleteShare(ShareOperation):
             operation.Step("delete metadata", self._delete_all_metadata),
         ]
 
+    def _withdraw(self) -> None:
+        self.context.exports.exporter.withdraw(self.reference)
+        for snapshot in self._snapshots():
+            self.context.exports.withdraw_unexplained(snapshot)
+
+    def _snapshots(self) -> list[engines.Reference]:
+        ids = sorted(self.intent.arguments["snapshots"])
+        return [references.snapshot(id_) for id_ in ids]
+
     def _delete_snapshot(self, snapshot_id: str) -> operation.Step:
         return operation.Step(
             f"delete snapshot {snapshot_id}",
@@ -448,22 +445,25 @@ class DeleteShare(ShareOperation):
         )
 
     def _delete_all_metadata(self) -> None:
-        for snapshot_id in self.intent.arguments["snapshots"]:
-            self.engine.metadata.delete(
-                engines.Reference(engines.Kind.SNAPSHOT, snapshot_id)
-            )
+        for snapshot in self._snapshots():
+            self.engine.metadata.delete(snapshot)
         self.delete_metadata()
 
     def finish(self, session: orm.Session) -> types.Done:
-        ids = sorted(self.intent.arguments["snapshots"])
-        self.context.exports.unexplained.pop(self.intent.share_id, None)
+        gone = [self.reference, *self._snapshots()]
+        for each in gone:
+            self.context.exports.unexplained.pop(each, None)
+        rules.delete(session, *gone)
         self._delete_snapshot_rows(session)
         row = rows.delete(session, models.Share, self.intent.share_id)
         self.context.events.add(
             session,
             "share.deleted",
             self.intent,
-            detail={"name": row.name, "snapshots": ids},
+            detail={
+                "name": row.name,
+                "snapshots": [each.id for each in self._snapshots()],
+            },
         )
         return types.Done(None)
 

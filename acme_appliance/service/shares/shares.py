@@ -16,36 +16,28 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import itertools
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance import types
-from acme_appliance import views
 from acme_appliance.changes import claims
 from acme_appliance.changes import operation
 from acme_appliance.changes.runner import Runner
 from acme_appliance.db import models
 from acme_appliance.db.rows import find
-from acme_appliance.db.rows import table
 from acme_appliance.engines import base as engines
 from acme_appliance.service import descriptions
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
 from acme_appliance.service import pages
+from acme_appliance.service import rules
 from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import creation
 from acme_appliance.service.shares import operations
-
-_RULE = table(models.AccessRule).c
-_RULES = (
-    sa.select(_RULE.share_id, _RULE.holder, _RULE.clients, _RULE.level)
-    .where(_RULE.share_id.in_(sa.bindparam("share_ids", expanding=True)))
-    .order_by(_RULE.share_id, _RULE.holder)
-)
 
 
 class Shares:
@@ -63,7 +55,7 @@ class Shares:
         with self.context.database.read_rows() as connection:
             row = find(connection, models.Share, share_id)
             if row is None or not caller.sees(row.namespace):
-                raise lookup.not_found(share_id)
+                raise lookup.not_found(references.share(share_id))
             (body,) = self._show(connection, [row])
         return bodies.measured(self.context, body)
 
@@ -92,9 +84,10 @@ class Shares:
     def _show(
         self, reader: orm.Session | sa.Connection, shares: Sequence[Any]
     ) -> Iterator[types.Body]:
-        rules = _rules_of(reader, [row.id for row in shares])
+        ids = [row.id for row in shares]
+        found = rules.read(reader, references.Kind.SHARE, ids)
         for row in shares:
-            yield bodies.of(self.context, row, rules.get(row.id, {}))
+            yield bodies.of(self.context, row, found.get(row.id, {}))
 
     # -- changing
 
@@ -156,7 +149,9 @@ class Shares:
         if_match: int | None,
     ) -> operation.Decision:
         with self.context.database.read() as session:
-            row = lookup.get_visible(session, caller, share_id)
+            row = lookup.get_visible(
+                session, caller, references.share(share_id)
+            )
             fields.check_precondition(if_match, row.generation, "share")
             lookup.check_usable(row)
             wanted = self._patched(row, patch)
@@ -278,22 +273,23 @@ class Shares:
         if_match: int | None,
     ) -> operation.Decision:
         with self.context.database.read() as session:
-            row = lookup.find_visible(session, caller, share_id)
+            row = lookup.find_visible(
+                session, caller, references.share(share_id)
+            )
             if row is None:
                 return types.Done(None, absent=True)
             fields.check_precondition(if_match, row.generation, "share")
-            if row.access_rules:
-                holders = ", ".join(rule.holder for rule in row.access_rules)
-                raise problems.Problem(
-                    "share.in_use",
-                    f"The share {share_id} is exported for {holders}.",
-                )
+            holders = [rule.holder for rule in row.access_rules]
+            rules.check_unused(references.share(share_id), holders)
             snapshots = self._snapshots_of(session, share_id)
             if snapshots and not cascade:
                 raise problems.Problem(
                     "share.has_snapshots",
                     f"The share {share_id} has {len(snapshots)} snapshots.",
                 )
+            used = rules.read(session, references.Kind.SNAPSHOT, snapshots)
+            for id_, found in used.items():
+                rules.check_unused(references.snapshot(id_), found)
             intent = operation.new_intent(
                 caller,
                 operations.DeleteShare.kind,
@@ -341,16 +337,6 @@ def page_statement(
         # Groups are not there yet: no share is in one.
         statement = statement.where(sa.false())
     return _with_labels(statement, labels)
-
-
-def _rules_of(
-    reader: orm.Session | sa.Connection, share_ids: list[str]
-) -> dict[str, types.Body]:
-    """Access rules by share, as rows: objects would take many times the
-    memory, and there may be very many."""
-    found = reader.execute(_RULES, {"share_ids": share_ids})
-    by_share = itertools.groupby(found, key=lambda row: row.share_id)
-    return {share_id: views.rules(rows) for share_id, rows in by_share}
 
 
 def _with_labels(

@@ -16,6 +16,7 @@ A test class derives from :class:`EngineSuite` and from ``TestCase`` and says
 how to make an engine, and how an NFS client would act on a share.
 """
 
+import os
 import threading
 import uuid
 
@@ -126,7 +127,7 @@ class EngineSuite:
                     lambda id_: self.engine.create_share(id_, OWNER),
                     self.engine.delete_share,
                     self.engine.delete_snapshot,
-                    self.engine.directory,
+                    lambda id_: self.engine.directory(share(id_)),
                     lambda id_: self.engine.exists(share(id_)),
                     lambda id_: self.engine.set_directory(id_, None),
                     lambda id_: self.engine.create_snapshot(id_, new_id()),
@@ -281,6 +282,27 @@ class EngineSuite:
         self.engine.sync()
         self.assertEqual(used, self.engine.used_bytes(id_, "volume"))
 
+    # -- exports
+
+    def test_directories_that_are_exported(self):
+        """The same id is two directories; nothing need be there."""
+        id_ = new_id()
+        paths = {
+            kind: self.engine.directory(base.Reference(kind, id_))
+            for kind in base.Kind
+        }
+        self.assertEqual(2, len({*paths.values()}))
+        for path in paths.values():
+            self.assertTrue(os.path.isabs(path))
+            self.assertEqual(id_, os.path.basename(path))
+        for kind in base.Kind:
+            self.engine.ensure_reachable(kind)
+            self.assertRaises(
+                ValueError,
+                self.engine.directory,
+                base.Reference(kind, "../x"),
+            )
+
     # -- what clients do to the file
 
     def test_removed_file_is_noticed(self):
@@ -293,7 +315,7 @@ class EngineSuite:
         victim = self.make_share()
         id_ = self.make_share()
         self.client.remove(share(id_), "volume")
-        target = f"{self.engine.directory(victim)}/volume"
+        target = f"{self.engine.directory(share(victim))}/volume"
         self.client.plant_symlink(share(id_), "volume", target)
         self.check_file_changed(id_)
         self.assertEqual(
@@ -305,7 +327,7 @@ class EngineSuite:
         id_ = new_id()
         self.engine.create_share(id_, OWNER)
         other = self.make_share()
-        target = f"{self.engine.directory(other)}/made-through-link"
+        target = f"{self.engine.directory(share(other))}/made-through-link"
         self.client.plant_symlink(share(id_), "volume", target)
         self.assertRaises(
             base.FileChanged, self.engine.ensure_file, id_, volume()

@@ -19,6 +19,7 @@ says how to make an exporter, and again after a restart.
 import dataclasses
 import uuid
 
+from acme_appliance import references
 from acme_appliance.exporters import base
 
 RW, RO = "rw", "ro"
@@ -44,9 +45,17 @@ class ExporterSuite:
         raise NotImplementedError
 
     def make_share(self):
-        id_ = str(uuid.uuid4())
-        return base.ExportedShare(
-            id_, f"{self.exporter.root}/shares/{id_}", 64061, 64062
+        return self.directory(references.share(str(uuid.uuid4())))
+
+    def make_snapshot(self, share):
+        """With the id of a share."""
+        return self.directory(references.snapshot(share.reference.id))
+
+    def directory(self, reference):
+        """What exporters must know of it."""
+        folder = f"{self.exporter.root}/{reference.kind}s"
+        return base.ExportedDirectory(
+            reference, f"{folder}/{reference.id}", 64061, 64062
         )
 
     # -- one share
@@ -57,7 +66,8 @@ class ExporterSuite:
     def test_path_is_below_the_root(self):
         share = self.make_share()
         self.assertEqual(
-            f"/shares/{share.id}", self.exporter.path(share.directory)
+            f"/shares/{share.reference.id}",
+            self.exporter.path(share.directory),
         )
         for outside in (self.exporter.root, "/elsewhere/x"):
             self.assertRaises(ValueError, self.exporter.path, outside)
@@ -73,7 +83,9 @@ class ExporterSuite:
         ):
             with self.subTest(clients):
                 self.exporter.apply(share, clients)
-                self.assertEqual({share.id: clients}, self.exporter.exported())
+                self.assertEqual(
+                    {share.reference: clients}, self.exporter.exported()
+                )
 
     def test_no_clients_is_no_export(self):
         share = self.make_share()
@@ -96,17 +108,17 @@ class ExporterSuite:
         one, two = self.make_share(), self.make_share()
         self.exporter.apply(one, {ONE: RW})
         self.exporter.apply(two, {ONE: RO, TWO: RW})
-        self.exporter.withdraw(one.id)
+        self.exporter.withdraw(one.reference)
         self.assertEqual(
-            {two.id: {ONE: RO, TWO: RW}}, self.exporter.exported()
+            {two.reference: {ONE: RO, TWO: RW}}, self.exporter.exported()
         )
 
     def test_withdraw_of_what_is_not_exported(self):
         share = self.make_share()
-        self.exporter.withdraw(share.id)
+        self.exporter.withdraw(share.reference)
         self.exporter.apply(share, {ONE: RW})
         for _ in range(2):
-            self.exporter.withdraw(share.id)
+            self.exporter.withdraw(share.reference)
             self.assertEqual({}, self.exporter.exported())
 
     def test_apply_repairs(self):
@@ -115,15 +127,69 @@ class ExporterSuite:
         self.tamper(share, {NET: RW, TWO: RO})
         self.exporter.apply(share, {ONE: RW, TWO: RO})
         self.assertEqual(
-            {share.id: {ONE: RW, TWO: RO}}, self.exporter.exported()
+            {share.reference: {ONE: RW, TWO: RO}}, self.exporter.exported()
         )
 
     def test_restart_finds_what_was_exported(self):
         share = self.make_share()
         self.exporter.apply(share, {ONE: RW, SIX: RO})
         self.assertEqual(
-            {share.id: {ONE: RW, SIX: RO}}, self.restarted().exported()
+            {share.reference: {ONE: RW, SIX: RO}}, self.restarted().exported()
         )
+
+    # -- snapshots
+
+    def test_share_and_snapshot_of_one_id_are_apart(self):
+        """Each is exported, found after a restart, and withdrawn alone."""
+        share = self.make_share()
+        snapshot = self.make_snapshot(share)
+        self.assertEqual(share.reference.id, snapshot.reference.id)
+        self.assertNotEqual(
+            *(self.exporter.path(each.directory) for each in (share, snapshot))
+        )
+        self.exporter.apply(share, {ONE: RW})
+        self.exporter.apply(snapshot, {TWO: RO, NET: RO})
+        both = {
+            share.reference: {ONE: RW},
+            snapshot.reference: {TWO: RO, NET: RO},
+        }
+        self.assertEqual(both, self.restarted().exported())
+        self.exporter.apply(share, {})
+        del both[share.reference]
+        self.assertEqual(both, self.exporter.exported())
+        self.exporter.apply(share, {ONE: RW})
+        self.exporter.withdraw(snapshot.reference)
+        self.assertEqual(
+            {share.reference: {ONE: RW}}, self.restarted().exported()
+        )
+
+    def test_reconcile_of_share_and_snapshot_of_one_id(self):
+        share = self.make_share()
+        snapshot = self.make_snapshot(share)
+        wanted = [(share, {ONE: RW}), (snapshot, {TWO: RO})]
+        found = self.exporter.reconcile(wanted, apply=True)
+        self.assertEqual(
+            {share.reference: {ONE: RW}, snapshot.reference: {TWO: RO}},
+            {each.reference: dict(each.wanted) for each in found},
+        )
+        self.assertEqual([], self.restarted().reconcile(wanted, apply=False))
+        found = self.exporter.reconcile(wanted[:1], apply=True)
+        self.assertEqual(
+            {snapshot.reference: {TWO: RO}},
+            {each.reference: dict(each.unexplained) for each in found},
+        )
+        self.exporter.reconcile(wanted[:1], apply=True, remove=True)
+        self.assertEqual(
+            {share.reference: {ONE: RW}}, self.exporter.exported()
+        )
+
+    def test_rules_of_a_snapshot_are_kept_with_its_export(self):
+        rules = {"bak-1": base.Rule((ONE, TWO), RO)}
+        snapshot = dataclasses.replace(
+            self.make_snapshot(self.make_share()), rules=rules
+        )
+        self.exporter.apply(snapshot, base.clients_of(rules))
+        self.assertEqual({snapshot.reference: rules}, self.restarted().rules())
 
     # -- all of them
 
@@ -145,9 +211,9 @@ class ExporterSuite:
         self.exporter.apply(wrong, {ONE: RO, TWO: RO})
         wanted = [(missing, {ONE: RW}), (wrong, {ONE: RW}), (silent, {})]
         expected = {
-            missing.id: ({ONE: RW}, {}),
-            surplus.id: ({}, {ONE: RW}),
-            wrong.id: ({ONE: RW}, {ONE: RO, TWO: RO}),
+            missing.reference: ({ONE: RW}, {}),
+            surplus.reference: ({}, {ONE: RW}),
+            wrong.reference: ({ONE: RW}, {ONE: RO, TWO: RO}),
         }
         before = self.exporter.exported()
         for apply in (False, True):
@@ -156,12 +222,12 @@ class ExporterSuite:
             )
             self.assertEqual(
                 expected,
-                {each.share_id: (each.wanted, each.found) for each in found},
+                {each.reference: (each.wanted, each.found) for each in found},
             )
             if not apply:
                 self.assertEqual(before, self.exporter.exported())
         self.assertEqual(
-            {missing.id: {ONE: RW}, wrong.id: {ONE: RW}},
+            {missing.reference: {ONE: RW}, wrong.reference: {ONE: RW}},
             self.exporter.exported(),
         )
         self.assertEqual([], self.exporter.reconcile(wanted, apply=True))
@@ -171,14 +237,19 @@ class ExporterSuite:
         one, other = self.make_share(), self.make_share()
         self.exporter.apply(one, {TWO: RW})
         wanted = [(one, {ONE: RW}), (other, {ONE: RW})]
-        found = self.exporter.reconcile(wanted, apply=True, leave={one.id})
-        self.assertEqual({one.id, other.id}, {d.share_id for d in found})
+        found = self.exporter.reconcile(
+            wanted, apply=True, leave={one.reference}
+        )
         self.assertEqual(
-            {one.id: {TWO: RW}, other.id: {ONE: RW}}, self.exporter.exported()
+            {one.reference, other.reference}, {d.reference for d in found}
+        )
+        self.assertEqual(
+            {one.reference: {TWO: RW}, other.reference: {ONE: RW}},
+            self.exporter.exported(),
         )
         self.exporter.reconcile(wanted, apply=True)
         self.assertEqual(
-            {one.id: {ONE: RW, TWO: RW}, other.id: {ONE: RW}},
+            {one.reference: {ONE: RW, TWO: RW}, other.reference: {ONE: RW}},
             self.exporter.exported(),
         )
 
@@ -189,7 +260,7 @@ class ExporterSuite:
         found = self.exporter.reconcile(wanted, apply=True, remove=True)
         self.assertEqual(31, len(found))
         self.assertEqual(
-            {share.id: clients for share, clients in wanted},
+            {share.reference: clients for share, clients in wanted},
             self.exporter.exported(),
         )
         self.assertEqual([], self.restarted().reconcile(wanted, apply=False))
@@ -202,21 +273,21 @@ class ExporterSuite:
         self.exporter.apply(stronger, {ONE: RW})
         wanted = [(known, {ONE: RW, TWO: RW}), (stronger, {ONE: RO})]
         expected = {
-            known.id: {NET: RW},
-            unknown.id: {ONE: RW},
-            stronger.id: {ONE: RW},
+            known.reference: {NET: RW},
+            unknown.reference: {ONE: RW},
+            stronger.reference: {ONE: RW},
         }
         for _ in range(2):
             found = self.exporter.reconcile(wanted, apply=True)
             self.assertEqual(
                 expected,
-                {each.share_id: dict(each.unexplained) for each in found},
+                {each.reference: dict(each.unexplained) for each in found},
             )
             self.assertEqual(
                 {
-                    known.id: {ONE: RW, TWO: RW, NET: RW},
-                    unknown.id: {ONE: RW},
-                    stronger.id: {ONE: RW},
+                    known.reference: {ONE: RW, TWO: RW, NET: RW},
+                    unknown.reference: {ONE: RW},
+                    stronger.reference: {ONE: RW},
                 },
                 self.restarted().exported(),
             )
@@ -232,13 +303,13 @@ class ExporterSuite:
         }
         share = dataclasses.replace(share, rules=rules)
         self.exporter.apply(share, base.clients_of(rules))
-        self.assertEqual({share.id: rules}, self.restarted().rules())
+        self.assertEqual({share.reference: rules}, self.restarted().rules())
         del rules["cmp-2"]
         self.exporter.reconcile(
             [(share, base.clients_of(rules))], apply=True, remove=True
         )
-        self.assertEqual({share.id: rules}, self.restarted().rules())
-        self.exporter.withdraw(share.id)
+        self.assertEqual({share.reference: rules}, self.restarted().rules())
+        self.exporter.withdraw(share.reference)
         self.assertEqual({}, self.restarted().rules())
 
     def test_clients_without_a_rule_have_a_holder(self):
@@ -251,4 +322,4 @@ class ExporterSuite:
             f"recovered:{SIX}": base.Rule((SIX,), RO),
             "recovered:198.51.100.0-24": base.Rule((NET,), RW),
         }
-        self.assertEqual({share.id: expected}, self.restarted().rules())
+        self.assertEqual({share.reference: expected}, self.restarted().rules())

@@ -50,6 +50,13 @@ def _granted(world):
     world.put_access(SHARE, "cmp-2", ("192.0.2.52",), "ro")
 
 
+def _snapshot_granted(world):
+    _snapshot(world)
+    world.put_access(SHARE, "cmp-1")
+    world.put_snapshot_access(SNAPSHOT, "bak-1")
+    world.put_snapshot_access(SNAPSHOT, "bak-2", ("192.0.2.62",))
+
+
 SCENARIOS = {
     "create": (
         _nothing,
@@ -116,4 +123,14 @@ SCENARIOS = {
         ),
     ),
     "revoke": (_granted, lambda world: world.delete_access(SHARE, "cmp-1")),
+    "grant of a snapshot": (
+        _snapshot_granted,
+        lambda world: world.put_snapshot_access(
+            SNAPSHOT, "bak-2", ("192.0.2.62", "192.0.2.63")
+        ),
+    ),
+    "revoke of a snapshot": (
+        _snapshot_granted,
+        lambda world: world.delete_snapshot_access(SNAPSHOT, "bak-1"),
+    ),
 }

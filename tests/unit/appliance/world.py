@@ -198,6 +198,33 @@ class Calls:
             )
         )
 
+    def put_snapshot_access(
+        self,
+        snapshot_id,
+        holder="cinder:bak-1",
+        clients=("192.0.2.61",),
+        level="ro",
+        caller=CALLER,
+    ):
+        return self._done(
+            self.service.snapshot_access.put(
+                caller,
+                snapshot_id,
+                holder,
+                {"clients": list(clients), "level": level},
+                wait_seconds=WAIT,
+            )
+        )
+
+    def delete_snapshot_access(
+        self, snapshot_id, holder="cinder:bak-1", caller=CALLER
+    ):
+        return self._done(
+            self.service.snapshot_access.delete(
+                caller, snapshot_id, holder, wait_seconds=WAIT
+            )
+        )
+
     def events(self):
         found = self.service.events.read(ADMIN, 0, 0, 1000)["events"]
         return [event["type"] for event in found]

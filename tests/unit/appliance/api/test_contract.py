@@ -45,6 +45,7 @@ RELEASED = {
     "share.in_use": (409, False),
     "share.shrink_refused": (409, False),
     "share.wrong_state": (409, False),
+    "snapshot.in_use": (409, False),
     "snapshot.wrong_state": (409, False),
     "share.degraded": (409, False),
     "job.not_cancellable": (409, False),
@@ -69,7 +70,6 @@ RELEASED = {
 # What the contract has for other appliances, and this one never answers.
 OF_OTHERS = {
     "name.taken",
-    "snapshot.in_use",
     "job.in_progress",
     "idempotency.key_reused",
     "precondition.required",

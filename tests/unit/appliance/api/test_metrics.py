@@ -57,6 +57,19 @@ class MetricsTest(base.ApiCase):
         ):
             self.assertEqual(before[name, pool] + more, after[name, pool])
 
+    def test_exports_of_shares_and_of_snapshots(self):
+        before = self.samples()
+        share_id = self.make_share()["id"]
+        snapshot_id = self.make_snapshot(share_id)["id"]
+        body = {"clients": ["192.0.2.61"], "level": "ro"}
+        self.expect(201, "PUT", f"/v1/snapshots/{snapshot_id}/access/a", body)
+        after = self.samples()
+        for name, more in (
+            ("acme_exported_shares", 0),
+            ("acme_exported_snapshots", 1),
+        ):
+            self.assertEqual(before[name,] + more, after[name,])
+
     def test_requests_and_changes_are_counted_by_their_kind(self):
         def count(samples, *name):
             return samples.get(name, 0)

@@ -18,6 +18,7 @@ import uuid
 import ddt
 import yaml
 
+from acme_appliance import references
 from acme_appliance.api import contract
 from tests.unit.appliance.api import base
 
@@ -227,7 +228,7 @@ class AccessTest(base.ApiCase):
         seen = self.expect(200, "GET", f"/v1/shares/{share['id']}").json()
         self.assertEqual({"cmp-1": body}, seen["access"])
         self.assertEqual(
-            {share["id"]: {"192.0.2.51": "rw"}},
+            {references.share(share["id"]): {"192.0.2.51": "rw"}},
             self.appliance.exporter.exported(),
         )
         self.refused("share.in_use", "DELETE", f"/v1/shares/{share['id']}")
@@ -235,6 +236,35 @@ class AccessTest(base.ApiCase):
             left = self.expect(200, "DELETE", path).json()
             self.assertEqual({"share_id": share["id"], "access": {}}, left)
         self.assertEqual({}, self.appliance.exporter.exported())
+
+    def test_a_rule_of_a_snapshot_from_grant_to_revoke(self):
+        snapshot = self.make_snapshot(self.make_share()["id"])
+        of_snapshot = f"/v1/snapshots/{snapshot['id']}"
+        path = f"{of_snapshot}/access/cinder:bak-1"
+        self.refused("access.not_found", "GET", path)
+        body = {"clients": ["192.0.2.61"], "level": "ro"}
+        problem = self.refused(
+            "request.invalid", "PUT", path, {**body, "level": "rw"}
+        )
+        self.assertEqual("/level", problem["errors"][0]["pointer"])
+        self.assertIn("ro", problem["errors"][0]["detail"])
+        rule = self.expect(201, "PUT", path, body).json()
+        self.assertIn(
+            f"/snapshots/{snapshot['id']}", rule["export_locations"][0]["path"]
+        )
+        self.assertEqual(rule, self.expect(200, "PUT", path, body).json())
+        self.assertEqual(rule, self.expect(200, "GET", path).json())
+        seen = self.expect(200, "GET", of_snapshot).json()
+        self.assertEqual({"cinder:bak-1": body}, seen["access"])
+        self.refused("snapshot.in_use", "DELETE", of_snapshot)
+        for _ in range(2):
+            left = self.expect(200, "DELETE", path).json()
+            self.assertEqual(
+                {"snapshot_id": snapshot["id"], "access": {}}, left
+            )
+        self.assertEqual({}, self.appliance.exporter.exported())
+        self.expect(204, "DELETE", of_snapshot)
+        self.expect(204, "DELETE", path)
 
     def test_bad_clients_are_pointed_at(self):
         path = f"/v1/shares/{self.make_share()['id']}/access/cmp-1"

@@ -18,6 +18,7 @@ import ddt
 import sqlalchemy as sa
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from tests.unit.appliance import scenarios
@@ -241,7 +242,12 @@ class TestFailures(unittest.TestCase):
         self.world.put_access(id_, "cmp-3", ("192.0.2.53",))
         self.assertEqual([], self.world.state()["open_jobs"])
         self.assertEqual(
-            {id_: {"192.0.2.51": "rw", "192.0.2.53": "rw"}},
+            {
+                references.share(id_): {
+                    "192.0.2.51": "rw",
+                    "192.0.2.53": "rw",
+                }
+            },
             exporter.exported(),
         )
         body = self.world.service.shares.get(worlds.CALLER, id_)
@@ -365,19 +371,20 @@ class TestFailures(unittest.TestCase):
                 "export_differences"
             ],
         ):
-            world.exporter.withdraw(id_)
+            world.exporter.withdraw(references.share(id_))
             found = world.service.reconciliation.run(False)[
                 "export_differences"
             ]
             self.assertEqual([id_], [d["share_id"] for d in found])
             self.assertEqual(found, repair())
             self.assertEqual(
-                {id_: {"192.0.2.51": "rw"}}, world.exporter.exported()
+                {references.share(id_): {"192.0.2.51": "rw"}},
+                world.exporter.exported(),
             )
         # And by a client that asks for the same rule again.
-        world.exporter.withdraw(id_)
+        world.exporter.withdraw(references.share(id_))
         self.assertFalse(world.put_access(id_).created)
-        self.assertIn(id_, world.exporter.exported())
+        self.assertIn(references.share(id_), world.exporter.exported())
 
     def test_changes_before_the_start_are_refused(self):
         world = worlds.World(self, start=False)

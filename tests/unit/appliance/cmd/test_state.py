@@ -112,6 +112,7 @@ class StatusTest(Case):
             "pools": [],
             "share_states": {"available": 60, "error": 1},
             "exports": {id_: {"192.0.2.1": "rw"} for id_ in ids},
+            "snapshot_exports": {"kept": {"192.0.2.9": "ro"}},
             "open_jobs": [
                 {
                     "id": ids[0],
@@ -130,7 +131,8 @@ class StatusTest(Case):
             out = self.ok("status")
         self.assertIn("60 available, 1 error", out)
         self.assertIn("192.0.2.1 (rw)", out)
-        self.assertIn("10 more exported shares", out)
+        self.assertRegex(out, r"snapshot kept .*192\.0\.2\.9 \(ro\)")
+        self.assertIn("11 more exports", out)
         self.assertIn("being undone", out)
         self.assertIn("The disk is gone.", out)
 

@@ -102,6 +102,36 @@ class MigrationTest(unittest.TestCase):
             found,
         )
 
+    def test_rules_of_shares_stay(self):
+        self.upgrade_to("0006")
+        with sqlite3.connect(self.file) as old:
+            old.executemany(
+                "INSERT INTO access_rules (share_id, holder, clients, level)"
+                " VALUES (?, ?, ?, ?)",
+                [
+                    ("share-1", "cmp-1", '["192.0.2.1"]', "rw"),
+                    ("share-1", "cmp-2", '["192.0.2.2", "::1"]', "ro"),
+                    ("share-2", "cmp-1", '["192.0.2.1"]', "rw"),
+                ],
+            )
+        self.database.upgrade()
+        with self.database.read() as reader:
+            found = {
+                (row.kind, row.object_id, row.holder): (row.clients, row.level)
+                for row in reader.scalars(sa.select(models.AccessRule))
+            }
+        self.assertEqual(
+            {
+                ("share", "share-1", "cmp-1"): (["192.0.2.1"], "rw"),
+                ("share", "share-1", "cmp-2"): (["192.0.2.2", "::1"], "ro"),
+                ("share", "share-2", "cmp-1"): (["192.0.2.1"], "rw"),
+            },
+            found,
+        )
+        with self.database.engine.connect() as connection:
+            tables = sa.inspect(connection).get_table_names()
+        self.assertNotIn("access_rules_of_shares", tables)
+
     def upgrade_to(self, revision):
         command.upgrade(self.database._alembic(), revision)
 

@@ -24,6 +24,7 @@ import uuid
 
 import ddt
 
+from acme_appliance import references
 from acme_appliance.exporters import base
 from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.exporters.kernel import exportfiles
@@ -33,6 +34,8 @@ from acme_appliance.host import exportfs
 from tests.unit.appliance import exporter_suite as suite
 
 RW, RO = suite.RW, suite.RO
+#: Of the id in the test; for good.
+FSID_OF_SNAPSHOT = "9f1bc9f1-890d-57ab-e227-b8813f0af64a"
 
 
 @ddt.ddt
@@ -229,9 +232,9 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         return len(self.table.calls)
 
     def tamper(self, share, clients):
-        path = f"/shares/{share.id}"
+        path = f"/shares/{share.reference.id}"
         self.table.rows = {
-            (path, client): [level, f"fsid={share.id}"]
+            (path, client): [level, f"fsid={share.reference.id}"]
             for client, level in clients.items()
         }
 
@@ -239,12 +242,12 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         share = self.make_share()
         self.exporter.apply(share, {suite.ONE: RW, suite.SIX: RO})
         common = (
-            f"sync,subtree_check,fsid={share.id},sec=sys,"
+            f"sync,subtree_check,fsid={share.reference.id},sec=sys,"
             "all_squash,anonuid=64061,anongid=64062"
         )
-        file = self.folder / f"acme-{share.id}.exports"
+        file = self.folder / f"acme-{share.reference.id}.exports"
         self.assertEqual(
-            f'"/shares/{share.id}" {suite.ONE}(rw,{common})'
+            f'"/shares/{share.reference.id}" {suite.ONE}(rw,{common})'
             f" {suite.SIX}(ro,{common})",
             file.read_text().splitlines()[-1],
         )
@@ -287,7 +290,9 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         wanted = [(self.make_share(), {suite.ONE: RW}) for _ in range(5)]
         self.exporter.reconcile(wanted, apply=True)
         self.assertEqual(5, len(self.table.calls))
-        self.assertEqual(self.exporter.exported().keys(), self.table_ids())
+        self.assertEqual(
+            {each.id for each in self.exporter.exported()}, self.table_ids()
+        )
 
     def table_ids(self):
         return {os.path.basename(path) for path, _ in self.table.rows}
@@ -302,8 +307,8 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         self.assertEqual({("/srv/other", "*")}, self.table.rows.keys())
         self.assertEqual([other], list(self.folder.iterdir()))
 
-    def said_by_file(self, share_id):
-        file = self.folder / f"acme-{share_id}.exports"
+    def said_by_file(self, reference):
+        file = self.folder / f"acme-{reference.id}.exports"
         return exportfiles.parse(file.read_text()).clients
 
     def test_what_only_a_file_says_stays_and_is_reported(self):
@@ -315,31 +320,58 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         wanted = [(known, {suite.TWO: RW})]
         found = self.exporter.reconcile(wanted, apply=True)
         self.assertEqual(
-            {known.id: {suite.ONE: RW}, unknown.id: {suite.ONE: RW}},
-            {each.share_id: dict(each.unexplained) for each in found},
+            {
+                known.reference: {suite.ONE: RW},
+                unknown.reference: {suite.ONE: RW},
+            },
+            {each.reference: dict(each.unexplained) for each in found},
         )
         self.assertEqual(
             {
-                known.id: {suite.ONE, suite.TWO},
-                unknown.id: {suite.ONE},
+                known.reference: {suite.ONE, suite.TWO},
+                unknown.reference: {suite.ONE},
             },
             {
                 id_: set(self.said_by_file(id_))
-                for id_ in (known.id, unknown.id)
+                for id_ in (known.reference, unknown.reference)
             },
         )
 
+    def test_fsid_of_a_snapshot(self):
+        """It stays, for clients that have it mounted; no share has it."""
+        id_ = "11111111-1111-4111-8111-111111111111"
+        self.assertEqual(id_, kernel.fsid(references.share(id_)))
+        self.assertEqual(
+            FSID_OF_SNAPSHOT, kernel.fsid(references.snapshot(id_))
+        )
+        for _ in range(100):
+            made = kernel.fsid(references.snapshot(str(uuid.uuid4())))
+            self.assertIn(made[19], "ef", made)
+
+    def test_a_snapshot_is_read_only_whatever_is_asked(self):
+        snapshot = self.make_snapshot(self.make_share())
+        self.exporter.apply(snapshot, {suite.ONE: RW})
+        path = f"/snapshots/{snapshot.reference.id}"
+        self.assertEqual({(path, suite.ONE)}, self.table.rows.keys())
+        self.assertEqual("ro", self.table.rows[path, suite.ONE][0])
+        self.assertEqual(
+            [f"acme-snapshot-{snapshot.reference.id}.exports"],
+            [file.name for file in self.folder.iterdir()],
+        )
+        self.assertEqual(self.table.filed(), self.table.rows)
+
     def test_files_of_the_first_release(self):
         share = self.make_share()
-        file = self.folder / f"acme-{share.id}.exports"
+        id_ = share.reference.id
+        file = self.folder / f"acme-{id_}.exports"
         file.write_text(
             "# By acme-appliance, which writes it anew.\n"
-            f'"/shares/{share.id}" {suite.ONE}(rw,fsid={share.id})'
-            f" {suite.SIX}(ro,fsid={share.id})\n"
+            f'"/shares/{id_}" {suite.ONE}(rw,fsid={id_})'
+            f" {suite.SIX}(ro,fsid={id_})\n"
         )
         self.assertEqual(
             {
-                share.id: {
+                share.reference: {
                     f"recovered:{suite.ONE}": base.Rule((suite.ONE,), RW),
                     f"recovered:{suite.SIX}": base.Rule((suite.SIX,), RO),
                 }
@@ -351,14 +383,14 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
         """The clients of the same file are still good."""
         share = self.make_share()
         self.exporter.apply(share, {suite.ONE: RW})
-        file = self.folder / f"acme-{share.id}.exports"
+        file = self.folder / f"acme-{share.reference.id}.exports"
         for broken in ("[", "[]", '{"a": 1}', '{"a": {"level": "rw"}}'):
             lines = file.read_text().splitlines()
             lines[1] = f"# rules: {broken}"
             file.write_text("\n".join(lines))
             self.assertEqual(
                 {f"recovered:{suite.ONE}"},
-                set(self.exporter.rules()[share.id]),
+                set(self.exporter.rules()[share.reference]),
             )
 
     def test_stale_file_goes_with_reconcile(self):
@@ -371,12 +403,14 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
     def test_changed_options_are_repaired(self):
         share = self.make_share()
         self.exporter.apply(share, {suite.ONE: RW})
-        self.table.rows[f"/shares/{share.id}", suite.ONE].remove("all_squash")
+        self.table.rows[f"/shares/{share.reference.id}", suite.ONE].remove(
+            "all_squash"
+        )
         found = self.exporter.reconcile([(share, {suite.ONE: RW})], apply=True)
-        self.assertEqual([share.id], [each.share_id for each in found])
+        self.assertEqual([share.reference], [each.reference for each in found])
         self.assertIn(
             "all_squash",
-            self.table.rows[f"/shares/{share.id}", suite.ONE],
+            self.table.rows[f"/shares/{share.reference.id}", suite.ONE],
         )
 
     def test_squash(self):
@@ -393,7 +427,7 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
                 table=self.table,
             )
             exporter.apply(share, {suite.ONE: RW})
-            row = self.table.rows[f"/shares/{share.id}", suite.ONE]
+            row = self.table.rows[f"/shares/{share.reference.id}", suite.ONE]
             self.assertTrue(",".join(row).endswith(expected))
         self.assertRaises(
             ValueError, kernel.KernelExporter, "/pool", squash="some"
@@ -433,7 +467,9 @@ class TestBurst(unittest.TestCase):
         id_ = str(uuid.uuid4())
         directory = self.root / id_
         directory.mkdir(parents=True)
-        return base.ExportedShare(id_, str(directory), 64061, 64062)
+        return base.ExportedDirectory(
+            references.share(id_), str(directory), 64061, 64062
+        )
 
     def grant_all(self, shares):
         """Grant all at once; the errors, by share."""
@@ -454,7 +490,9 @@ class TestBurst(unittest.TestCase):
         with futures.ThreadPoolExecutor(len(shares) + 1) as pool:
             first = pool.submit(apply, self.blocker)
             self.assertTrue(begun.wait(60))
-            calls = {share.id: pool.submit(apply, share) for share in shares}
+            calls = {
+                share.reference: pool.submit(apply, share) for share in shares
+            }
             self.wait_for_files(shares)
             go.set()
             self.assertIsNone(first.result(60))
@@ -474,7 +512,10 @@ class TestBurst(unittest.TestCase):
         shares = [self.make_share() for _ in range(self.COUNT)]
         self.assertEqual({}, self.grant_all(shares))
         self.assertEqual(
-            {share.id: {suite.ONE: RW} for share in [self.blocker, *shares]},
+            {
+                share.reference: {suite.ONE: RW}
+                for share in [self.blocker, *shares]
+            },
             self.exporter.exported(),
         )
         self.assertEqual(self.table.filed(), self.table.rows)
@@ -486,17 +527,17 @@ class TestBurst(unittest.TestCase):
         bad = shares[7]
         os.rmdir(bad.directory)
         self.table.bad_paths.add(self.exporter.path(bad.directory))
-        self.assertEqual({bad.id}, self.grant_all(shares).keys())
+        self.assertEqual({bad.reference}, self.grant_all(shares).keys())
         for share in shares:
             if share is not bad:
-                self.assertIn(share.id, self.exporter.exported())
+                self.assertIn(share.reference, self.exporter.exported())
 
     def test_failure_of_somebody_elses_file(self):
         self.table.bad_file = True
         shares = [self.make_share() for _ in range(self.COUNT)]
         self.assertEqual({}, self.grant_all(shares))
         self.assertEqual(
-            {share.id for share in [self.blocker, *shares]},
+            {share.reference for share in [self.blocker, *shares]},
             self.exporter.exported().keys(),
         )
         self.assertLess(len(self.table.calls), self.COUNT // 4)
@@ -530,8 +571,10 @@ class TestBurst(unittest.TestCase):
         share, other = self.make_share(), self.make_share()
         self.exporter.apply(share, {suite.ONE: RW, suite.TWO: RW})
         self.exporter.apply(share, {suite.TWO: RO})
-        self.exporter.withdraw(other.id)
-        self.assertEqual({share.id: {suite.TWO: RO}}, self.exporter.exported())
+        self.exporter.withdraw(other.reference)
+        self.assertEqual(
+            {share.reference: {suite.TWO: RO}}, self.exporter.exported()
+        )
 
 
 class TestExportTable(unittest.TestCase):

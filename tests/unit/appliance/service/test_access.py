@@ -14,6 +14,7 @@
 
 import ddt
 
+from acme_appliance import references
 from acme_appliance.service import Limits
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
@@ -33,7 +34,7 @@ class TestAccess(case.ServiceCase):
         self.world.put_share(ID)
 
     def exported(self):
-        return self.world.exporter.exported().get(ID, {})
+        return self.world.exporter.exported().get(references.share(ID), {})
 
     def test_grant_tells_where_to_mount(self):
         done = self.world.put_access(ID, "cmp-1", (TWO, ONE))

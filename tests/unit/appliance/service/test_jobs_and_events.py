@@ -396,7 +396,11 @@ class TestPools(case.ServiceCase):
                 "provisioned_bytes": 0,
                 "share_count": 0,
                 "snapshot_count": 0,
-                "features": ["share.volume_file", "share.grow_online"],
+                "features": [
+                    "share.volume_file",
+                    "share.grow_online",
+                    "snapshot.export",
+                ],
             },
             self.world.service.pools.get("silver"),
         )

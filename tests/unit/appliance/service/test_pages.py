@@ -42,7 +42,8 @@ class LargePagesTest(case.ServiceCase):
                     sa.insert(models.AccessRule),
                     [
                         {
-                            "share_id": id_,
+                            "kind": "share",
+                            "object_id": id_,
                             "holder": f"host-{number}",
                             "clients": clients,
                             "level": "rw",

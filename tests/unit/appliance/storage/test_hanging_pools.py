@@ -17,6 +17,7 @@ import threading
 import time
 from unittest import mock
 
+from acme_appliance import references
 from acme_appliance.engines.memory import engine as memory
 from acme_appliance.service.reconcile import comparison
 from acme_appliance.storage import watch
@@ -298,7 +299,7 @@ class TestHangingStart(case.ServiceCase):
 
     def test_where_it_says_who_it_is(self):
         """Its exports are added when it is back."""
-        self.world.exporter.withdraw(self.silver)
+        self.world.exporter.withdraw(references.share(self.silver))
         silver = self.world.engines[SILVER]
         self.hang_at(silver.metadata, "read_identity")
         report = self.start()
@@ -309,7 +310,11 @@ class TestHangingStart(case.ServiceCase):
             "engine.unavailable", lambda: self.world.put_share(pool=SILVER)
         )
         self.disk.set()
-        self.wait_for(lambda: self.silver in self.world.exporter.exported())
+        self.wait_for(
+            lambda: (
+                references.share(self.silver) in self.world.exporter.exported()
+            )
+        )
 
     def test_comparison_of_an_operator(self):
         silver = self.world.engines[SILVER]

@@ -23,6 +23,7 @@ import time
 import ddt
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance import types
 from tests.unit.appliance import case
 from tests.unit.appliance import world as worlds
@@ -52,7 +53,8 @@ class HangCase(case.ServiceCase):
         method = getattr(thing, name)
 
         def hanging(subject, *arguments):
-            if self.share_id in (subject, getattr(subject, "id", None)):
+            reference = getattr(subject, "reference", subject)
+            if self.share_id == getattr(reference, "id", reference):
                 self.reached.set()
                 self.assertTrue(self.go.wait(LONG), "nobody ended it")
             return method(subject, *arguments)
@@ -94,7 +96,7 @@ class TestHangs(HangCase):
         self.world.put_access(self.share_id)
         before = self.share(self.share_id)["generation"]
         if which == "exporter":
-            self.world.exporter.withdraw(self.share_id)
+            self.world.exporter.withdraw(references.share(self.share_id))
             self.hang(self.world.exporter, "apply")
         else:
             self.hang(self.world.engine, "grow_file")
@@ -106,7 +108,9 @@ class TestHangs(HangCase):
         done = self.grant(worlds.WAIT)
         self.assertFalse(done.created)
         self.assertEqual(before, self.share(self.share_id)["generation"])
-        self.assertIn(self.share_id, self.world.exporter.exported())
+        self.assertIn(
+            references.share(self.share_id), self.world.exporter.exported()
+        )
 
     def test_grant_that_is_repeated_and_fails(self):
         self.world.put_access(self.share_id)

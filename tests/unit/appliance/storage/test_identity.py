@@ -16,6 +16,7 @@ import time
 import unittest
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.engines.memory.engine import MemoryEngine
@@ -137,7 +138,9 @@ class TestRefusals(IdentityCase):
                 self.assertEqual(identity.Relation.OLDER, self.relation())
                 self.restore(newer)
                 if change is revoke:
-                    self.world.exporter.withdraw(self.share_id)
+                    self.world.exporter.withdraw(
+                        references.share(self.share_id)
+                    )
                 self.world.restart()
 
     def test_the_newest_event_is_in_the_pool_soon(self):

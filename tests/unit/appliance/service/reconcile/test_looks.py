@@ -15,6 +15,7 @@
 import hashlib
 import pathlib
 
+from acme_appliance import references
 from acme_appliance.db import session as db
 from acme_appliance.service import Service
 from tests.unit.appliance import case
@@ -62,7 +63,7 @@ class TestLooks(case.ServiceCase):
         self.assertEqual(before, self.content())
 
     def test_reconcile_finds_differences(self):
-        self.world.exporter.withdraw(self.share_id)
+        self.world.exporter.withdraw(references.share(self.share_id))
         report = self.looker.reconciliation.run(False)
         self.assertEqual(1, len(report["export_differences"]))
 

@@ -16,6 +16,7 @@ import dataclasses
 
 import ddt
 
+from acme_appliance import references
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
@@ -67,6 +68,7 @@ class TestLostDatabase(RestorationCase):
         self.world.put_access(
             self.share_id, "cmp-2", ("192.0.2.52", "2001:db8::/64"), "ro"
         )
+        self.world.put_snapshot_access(self.kept)
         self.other = self.make_share(caller=worlds.OTHER)
 
     def check_all_is_back(self, expected):
@@ -92,7 +94,12 @@ class TestLostDatabase(RestorationCase):
                     "share_id": self.share_id,
                     "granted": ["cmp-1", "cmp-2"],
                     "revoked": [],
-                }
+                },
+                {
+                    "snapshot_id": self.kept,
+                    "granted": ["cinder:bak-1"],
+                    "revoked": [],
+                },
             ],
             report["changed_rules"],
         )
@@ -227,12 +234,16 @@ class TestLostDatabase(RestorationCase):
     def test_exports_of_unknown_shares_stay(self):
         unknown = worlds.new_id()
         self.world.exporter.apply(
-            exporters.ExportedShare(unknown, "/memory/x", 0, 0),
+            exporters.ExportedDirectory(
+                references.share(unknown), "/memory/x", 0, 0
+            ),
             {"192.0.2.9": "rw"},
         )
         self.lose_database()
         self.restored()
-        self.assertIn(unknown, self.world.exporter.exported())
+        self.assertIn(
+            references.share(unknown), self.world.exporter.exported()
+        )
 
     def test_rules_without_holders(self):
         """As the export files of the first release have them."""
@@ -250,7 +261,8 @@ class TestLostDatabase(RestorationCase):
         )
         self.world.delete_access(self.share_id, "recovered:192.0.2.51")
         self.assertNotIn(
-            "192.0.2.51", self.world.exporter.exported()[self.share_id]
+            "192.0.2.51",
+            self.world.exporter.exported()[references.share(self.share_id)],
         )
 
 

@@ -12,6 +12,7 @@
 
 """Exports that no access rule explains are kept until an operator acts."""
 
+from acme_appliance import references
 from acme_appliance.db import models
 from acme_appliance.exporters import base as exporters
 from tests.unit.appliance import case
@@ -29,13 +30,16 @@ class TestUnexplainedExports(case.ServiceCase):
 
     def let_in(self, share_id, client=STRANGER):
         """Export a share behind the service's back."""
-        share = exporters.ExportedShare(share_id, "/memory/x", 0, 0)
-        clients = self.world.exporter.exported().get(share_id, {})
+        share = exporters.ExportedDirectory(
+            references.share(share_id), "/memory/x", 0, 0
+        )
+        clients = self.world.exporter.exported().get(share.reference, {})
         self.world.exporter.apply(share, {**clients, client: "rw"})
 
     def clients(self, share_id=None):
         exported = self.world.exporter.exported()
-        return set(exported.get(share_id or self.share_id, {}))
+        reference = references.share(share_id or self.share_id)
+        return set(exported.get(reference, {}))
 
     def test_a_start_keeps_and_reports_them(self):
         unknown = worlds.new_id()
@@ -66,7 +70,9 @@ class TestUnexplainedExports(case.ServiceCase):
         self.assertEqual({ONE, STRANGER}, self.clients())
         report = self.world.service.reconciliation.run(True)
         self.assertEqual(2, len(report["unexplained_exports"]))
-        self.assertEqual({self.share_id: {ONE: "rw"}}, self.exported())
+        self.assertEqual(
+            {references.share(self.share_id): {ONE: "rw"}}, self.exported()
+        )
         self.assertEqual([], self.world.service.system.export_warnings())
 
     def exported(self):
@@ -110,7 +116,7 @@ class TestUnexplainedExports(case.ServiceCase):
         unknown = worlds.new_id()
         self.let_in(unknown)
         self.world.restart()
-        self.world.exporter.withdraw(unknown)
+        self.world.exporter.withdraw(references.share(unknown))
         self.assertEqual([], self.world.service.system.export_warnings())
 
     def crash(self, request, step):
