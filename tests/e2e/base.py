@@ -45,6 +45,9 @@ class E2ETestCase(unittest.TestCase):
     #: Lines for Cinder's [DEFAULT].
     cinder_options = ""
 
+    #: Besides gold.
+    more_pools: tuple[str, ...] = ()
+
     machine: ClassVar[stack.Stack]
     view: ClassVar[appliance.View]
     cinder: ClassVar[Any]
@@ -68,6 +71,7 @@ class E2ETestCase(unittest.TestCase):
             backend_options=cls.backend_options,
             cinder_options=cls.cinder_options,
             api_url=cls.api_url(),
+            more_pools=cls.more_pools,
         )
         cls.addClassCleanup(shutil.rmtree, cls._folder)
         cls.addClassCleanup(cls.machine.stop)

@@ -85,6 +85,7 @@ class Appliance:
         )
         self._log = logs / "appliance-setup.log"
         self._reason = ""
+        self._pools: list[pathlib.Path] = []
 
     @property
     def command_line(self) -> str:
@@ -115,23 +116,29 @@ class Appliance:
             )
         return done.stdout
 
-    def init(self, pool_bytes: int) -> None:
-        """Make the configuration and a btrfs pool in a loop file."""
+    def init(self, pool_bytes: int, more_pools: tuple[str, ...] = ()) -> None:
+        """Make the configuration and btrfs pools in loop files."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        for name in (self.pool.name, *more_pools):
+            self._init_pool(name, pool_bytes)
+        with self._config.open("a") as config:
+            config.write(self._options)
+
+    def _init_pool(self, name: str, pool_bytes: int) -> None:
+        path = self.pool.parent / name
+        self._pools.append(path)
         self._run(
             "init",
-            *("--image", str(self._folder / "gold.img")),
+            *("--image", str(self._folder / f"{name}.img")),
             *("--size", str(pool_bytes)),
-            *("--pool", self.pool.name),
-            *("--path", str(self.pool)),
+            *("--pool", name),
+            *("--path", str(path)),
             *("--nfs-root", str(self.pool.parent)),
             *("--portal", self._address),
             *("--listen", "127.0.0.1"),
             *("--state-path", str(self._folder / "state")),
             *("--output", str(self._config)),
         )
-        with self._config.open("a") as config:
-            config.write(self._options)
 
     def token(self, name: str, scope: str) -> str:
         """A new token, as an operator makes one."""
@@ -163,9 +170,11 @@ class Appliance:
         return reply.ok
 
     def unmount(self) -> None:
-        """Take the pool off this machine."""
+        """Take the pools off this machine."""
         subprocess.run(["exportfs", "-f"], check=False)
-        subprocess.run(["umount", str(self.pool)], check=True, timeout=60)
+        for pool in self._pools:
+            if pool.is_mount():
+                subprocess.run(["umount", str(pool)], check=True, timeout=60)
 
 
 class View:

@@ -95,6 +95,7 @@ class Stack:
         cinder_options: str = "",
         backend_options: str = "",
         api_url: str | None = None,
+        more_pools: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.logs = logs
@@ -116,6 +117,7 @@ class Stack:
             address=address,
             options=appliance_options,
         )
+        self._more_pools = more_pools
         self._api_url = api_url or self.appliance.url
         self.cinder_process = processes.Process(
             "cinder",
@@ -147,7 +149,7 @@ class Stack:
 
         :raises NotReady: naming what did not come up and its log
         """
-        self.appliance.init(POOL_BYTES)
+        self.appliance.init(POOL_BYTES, self._more_pools)
         token = self.appliance.token("cinder-demo", "driver:cinder-demo")
         self._write_conf(token)
         self.images_process.start()
@@ -312,5 +314,4 @@ class Stack:
             self.appliance.process,
         ):
             process.stop()
-        if self.appliance.pool.is_mount():
-            self.appliance.unmount()
+        self.appliance.unmount()
