@@ -255,7 +255,8 @@ class DriverTestCase(unittest.TestCase):
         self.assertEqual([], self.driver._mounts.leftovers())
 
     def exported(self, volume: objects.Volume) -> dict[str, str]:
-        return self.appliance.exporter.exported().get(volume.name_id, {})
+        reference = engines.Reference(engines.Kind.SHARE, volume.name_id)
+        return self.appliance.exporter.exported().get(reference, {})
 
 
 class WithoutVolumeFile:

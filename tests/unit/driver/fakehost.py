@@ -84,8 +84,8 @@ class FakeHost:
     # -- also what os-brick's connector does behind the driver's back
 
     def mount(self, export: str, path: str) -> None:
-        share_id = export.rpartition("/")[2]
-        clients = self._appliance.exporter.exported().get(share_id, {})
+        reference = _reference(export)
+        clients = self._appliance.exporter.exported().get(reference, {})
         if SOURCE not in clients:
             raise processutils.ProcessExecutionError(
                 exit_code=32,
@@ -93,9 +93,9 @@ class FakeHost:
                 f"{export}",
                 cmd="mount",
             )
-        folder = self._folder(share_id)
-        if share_id not in self._shares():
-            self._read(share_id, folder)
+        folder = self._folder(reference)
+        if reference not in self._references():
+            self._read(reference, folder)
         os.rmdir(path)
         os.symlink(folder, path)
         self._mounted[path] = export
@@ -106,49 +106,56 @@ class FakeHost:
             raise processutils.ProcessExecutionError(
                 exit_code=32, stderr=f"umount: {path}: not mounted."
             )
-        share_id = export.rpartition("/")[2]
+        reference = _reference(export)
         os.unlink(path)
         os.mkdir(path)
-        if share_id not in self._shares():
-            folder = self._folder(share_id)
-            if self._engine(share_id) is not None:
-                self._write(share_id, folder)
+        if reference not in self._references():
+            folder = self._folder(reference)
+            if self._engine(reference) is not None:
+                self._write(reference, folder)
             shutil.rmtree(folder)
 
     def _is_stale(self, path: str) -> bool:
-        share_id = self._mounted.get(path, "").rpartition("/")[2]
-        return bool(share_id) and self._engine(share_id) is None
+        export = self._mounted.get(path)
+        return export is not None and self._engine(_reference(export)) is None
 
-    def _shares(self) -> set[str]:
-        return {export.rpartition("/")[2] for export in self._mounted.values()}
+    def _references(self) -> set[engines.Reference]:
+        return {_reference(export) for export in self._mounted.values()}
 
-    def _folder(self, share_id: str) -> pathlib.Path:
-        return self._files / share_id
+    def _folder(self, reference: engines.Reference) -> pathlib.Path:
+        return self._files / f"{reference.kind}-{reference.id}"
 
-    def _engine(self, share_id: str) -> memory.MemoryEngine | None:
-        reference = engines.Reference(engines.Kind.SHARE, share_id)
+    def _engine(
+        self, reference: engines.Reference
+    ) -> memory.MemoryEngine | None:
         for engine in self._appliance.engines.values():
             if engine.exists(reference):
                 return engine
         return None
 
-    def _entries(self, share_id: str) -> dict[str, memory.Entry]:
-        engine = self._engine(share_id)
+    def _entries(
+        self, reference: engines.Reference
+    ) -> dict[str, memory.Entry]:
+        engine = self._engine(reference)
         if engine is None:
-            raise LookupError(share_id)
-        return engine.entries(engines.Reference(engines.Kind.SHARE, share_id))
+            raise LookupError(str(reference))
+        return engine.entries(reference)
 
-    def _read(self, share_id: str, folder: pathlib.Path) -> None:
+    def _read(
+        self, reference: engines.Reference, folder: pathlib.Path
+    ) -> None:
         folder.mkdir()
-        for name, entry in self._entries(share_id).items():
+        for name, entry in self._entries(reference).items():
             with open(folder / name, "wb") as file:
                 for number, block in entry.blocks.items():
                     os.pwrite(file.fileno(), block, number * _BLOCK)
                 os.ftruncate(file.fileno(), entry.size_bytes)
                 os.fchmod(file.fileno(), entry.mode)
 
-    def _write(self, share_id: str, folder: pathlib.Path) -> None:
-        entries = self._entries(share_id)
+    def _write(
+        self, reference: engines.Reference, folder: pathlib.Path
+    ) -> None:
+        entries = self._entries(reference)
         before = dict(entries)
         entries.clear()
         for path in folder.iterdir():
@@ -161,6 +168,17 @@ class FakeHost:
                 mode=status.st_mode & 0o7777,
                 blocks=dict(_blocks(path)),
             )
+
+
+def _reference(export: str) -> engines.Reference:
+    """What an export's path, ``.../shares/ID``, is of."""
+    folder, _, id_ = export.rpartition("/")
+    kind = folder.rpartition("/")[2].removesuffix("s")
+    try:
+        return engines.Reference(engines.Kind(kind), id_)
+    except ValueError:
+        # Of another server.
+        return engines.Reference(engines.Kind.SHARE, id_)
 
 
 def _blocks(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
