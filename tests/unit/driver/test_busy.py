@@ -18,7 +18,7 @@ import threading
 from cinder import exception
 import ddt
 
-from acme_appliance.engines import memory
+from acme_appliance.engines.memory import engine as memory
 from tests.unit.driver import base
 from tests.unit.driver import chains
 from tests.unit.driver import cinderworld
