@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The REST API: strict schemas in front of the service, and nothing more."""
+"""The REST API: strict schemas in front of the service."""

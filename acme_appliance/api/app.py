@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The WSGI application: what is valid and authorised reaches a handler."""
+"""The WSGI application: passes valid, authorised requests to handlers."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ _HTTP_ERRORS: Final = {
 
 
 class Api:
-    """What all requests share."""
+    """State that all requests share."""
 
     def __init__(
         self,
@@ -84,8 +84,8 @@ class Api:
         path: dict[str, str],
     ) -> ApiResponse:
         credential = self._authorise(operation, req)
-        request = self._call(operation, req, path, credential)
-        with self._room(operation, request):
+        request = self._parse(operation, req, path, credential)
+        with self._limited(operation, request):
             return handler(request)
 
     def _authorise(
@@ -96,7 +96,7 @@ class Api:
         check = self.authenticator.bearer
         if operation.basic:
             check = self.authenticator.basic
-        # A 401, of the handler too, says by what to log in.
+        # Every 401, also from the handler, names the scheme to use.
         req.context.challenge = "Basic" if operation.basic else "Bearer"
         credential = check(req.auth, req.remote_addr)
         req.context.actor = credential.name
@@ -109,7 +109,7 @@ class Api:
             )
         return credential
 
-    def _call(
+    def _parse(
         self,
         operation: contract.Operation,
         req: falcon.Request,
@@ -142,7 +142,7 @@ class Api:
         )
 
     def _wait_seconds(self, prefer: str | None) -> int:
-        """RFC 7240: what is not understood is ignored, never an error."""
+        """Unknown preferences are ignored (RFC 7240)."""
         if prefer and (match := _PREFER_WAIT.search(prefer)):
             return min(int(match[1]), self.settings.max_wait_seconds)
         if prefer and _PREFER_ASYNC.search(prefer):
@@ -150,16 +150,17 @@ class Api:
         return self.settings.default_wait_seconds
 
     @contextlib.contextmanager
-    def _room(
+    def _limited(
         self, operation: contract.Operation, request: ApiRequest
     ) -> Iterator[None]:
-        """Keep threads free for reads, whatever waits for whatever."""
+        """Limit concurrent changes and long polls, so that threads stay free
+        for reads."""
         if any(p.name == "Prefer" for p in operation.parameters):
             if not self._changes.acquire(blocking=False):
                 raise problems.Problem(
                     "rate.limited",
-                    f"{self.settings.changes} changes are being made at this"
-                    " moment, which is the most at a time.",
+                    f"{self.settings.changes} changes are in progress, which"
+                    " is the maximum.",
                 )
             try:
                 yield
@@ -192,11 +193,11 @@ def create_app(
     authenticator: auth.Authenticator | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> "falcon.App[falcon.Request, falcon.Response]":
-    """The whole API over one service; needs no server to be called.
+    """The whole API of one service, callable without a server.
 
-    :param authenticator: default: one of its own.
-    :param is_stopping: asked now and then by long polls, which end early
-        when it says so.
+    :param authenticator: default: a new one.
+    :param is_stopping: polled by long polls, which end early if it returns
+        True.
     """
     app = falcon.App(
         middleware=[middleware.RequestLog(service.context.metrics)]
@@ -216,7 +217,7 @@ def create_app(
 
 
 class _Resource:
-    """Falcon's idea of a resource: ``on_METHOD`` for each method."""
+    """A Falcon resource: ``on_METHOD`` for each method."""
 
 
 def _resources(api: Api) -> dict[str, _Resource]:
@@ -231,11 +232,11 @@ def _resources(api: Api) -> dict[str, _Resource]:
         allowed = methods.setdefault(route.path, [])
         allowed.append(route.method)
         if route.method == "GET":
-            # Falcon and the server leave the body out.
+            # Falcon and the server omit the body.
             setattr(resource, "on_head", responder)  # noqa: B010
             allowed.append("HEAD")
     for path, resource in resources.items():
-        # Or Falcon would answer OPTIONS by itself, to anybody.
+        # Otherwise Falcon answers OPTIONS, without authentication.
         refuse = _refuse_method(methods[path])
         for method in set(falcon.HTTP_METHODS) - set(methods[path]):
             setattr(resource, f"on_{method.lower()}", refuse)
@@ -309,7 +310,7 @@ def _on_database_error(
     error: Exception,
     params: dict[str, Any],
 ) -> None:
-    """In a read or a log-in; the service tells of those in a change."""
+    """For reads and log-ins; the service handles those in changes."""
     _on_problem(req, resp, failures.to_problem(error), params)
 
 
@@ -347,8 +348,8 @@ def _on_unexpected(
     )
     problem = problems.Problem(
         "internal",
-        "Something unexpected happened; the appliance's log has it under"
-        f" {req.context.request_id}. Whether the change was made is not"
-        " known: read it by its id.",
+        "Something unexpected happened; see the appliance's log for"
+        f" {req.context.request_id}. It is unknown whether the change was"
+        " made: read the resource by its id.",
     )
     _on_problem(req, resp, problem, params)

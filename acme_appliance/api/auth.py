@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who is asking: bearer tokens, Basic for logging in, and guessing limits."""
+"""Authentication: bearer tokens, Basic for logging in, failure limits."""
 
 import base64
 import binascii
@@ -32,17 +32,17 @@ from acme_appliance.service import tokens
 
 LOG = logging.getLogger(__name__)
 
-#: Addresses and good tokens that are remembered; the oldest is forgotten.
+#: Maximum number of cached addresses, and of cached valid tokens.
 _REMEMBERED: Final = 10_000
-#: For how long a token that was looked up is not looked up again. One that
-#: is revoked here ends at once; by another process, this much later.
+#: How long to trust a looked-up token without another look-up. A revocation
+#: by this process takes effect at once; by another, this much later.
 _TRUST_SECONDS: Final = 1.0
 
 
 class FailureLimit:
-    """Failed log-ins of each address in a sliding window of time.
+    """Counts failed log-ins per address in a sliding time window.
 
-    :param clock: seconds that never go backwards.
+    :param clock: monotonic, in seconds.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class FailureLimit:
         ] = collections.OrderedDict()
 
     def wait_seconds(self, address: str) -> int:
-        """How long until this address may try again; 0: now."""
+        """Seconds until this address may try again."""
         with self._lock:
             times = self._failures.get(addresses.network(address))
             if not times:
@@ -74,10 +74,9 @@ class FailureLimit:
             return int(times[0] + self._window - now) + 1
 
     def record(self, address: str) -> int:
-        """Count a failure; returns how many there are in the window."""
+        """Count a failure; return the number of failures in the window."""
         key = addresses.network(address)
         with self._lock:
-            # No more times than the limit are kept for an address.
             times = self._failures.setdefault(
                 key, collections.deque(maxlen=self._allowed)
             )
@@ -90,7 +89,7 @@ class FailureLimit:
 
 @dataclasses.dataclass(frozen=True)
 class _Known:
-    """A token that was good when the store had seen ``revocations``."""
+    """A token that was valid when the store had seen ``revocations``."""
 
     credential: tokens.Credential
     revocations: int
@@ -100,11 +99,11 @@ class _Known:
 class Authenticator:
     """Turns an Authorization header into a credential.
 
-    Behind a proxy all clients are one address, and a wrong token of one must
-    not lock the others out. So a token is looked up whatever failed before:
-    256 bits cannot be guessed, and a wrong one costs one read by an index;
-    what does not look like one costs none. Past the limit those that fail
-    are told to wait, and do not fill the log.
+    Clients behind a proxy share one address, and a wrong token of one must
+    not lock the others out. So every token is looked up, whatever failed
+    before: 256 bits cannot be guessed, and a wrong token costs one indexed
+    read, a malformed one none. Above the limit, failed attempts get
+    ``rate.limited`` and are not logged.
     """
 
     def __init__(
@@ -128,12 +127,12 @@ class Authenticator:
         if secret is None:
             raise problems.Problem(
                 "auth.invalid",
-                "This needs a token: send Authorization: Bearer TOKEN.",
+                "A token is required: send Authorization: Bearer TOKEN.",
             )
         return self._check(secret, address)
 
     def basic(self, header: str | None, address: str) -> tokens.Credential:
-        """A long token shown as the password of its name.
+        """Check a long-lived token that is sent as a password.
 
         :raises Problem: auth.invalid, auth.expired, rate.limited.
         """
@@ -147,26 +146,26 @@ class Authenticator:
         name, secret = _name_and_secret(encoded)
         credential = self._check(secret, address)
         if credential.name != name or credential.kind != "long":
-            self._fail(address, "This name and token do not belong together.")
+            self._fail(address, "The token does not match the name.")
         return credential
 
     def was_valid(self, header: str | None) -> bool:
         """Whether the header's token was valid when it was last looked up.
 
-        Says whom to serve first, and nothing about what is allowed. Reads
-        no database.
+        A hint for scheduling, not an authorisation. Does not read the
+        database.
         """
         return _digest(_secret_of(header)) in self._good
 
     def is_valid(self, header: str | None) -> bool:
-        """As :meth:`was_valid`, after a look-up; counts no failure."""
+        """Like :meth:`was_valid`, with a look-up; counts no failure."""
         secret = _secret_of(header)
         if not tokens.TOKEN_PATTERN.fullmatch(secret):
             return False
         try:
             self._look_up(secret)
         except (problems.Problem, exc.SQLAlchemyError) as error:
-            # The request itself looks it up once more, and tells.
+            # The request looks it up again and reports the error.
             LOG.debug("A token could not be verified: %s", error)
             return False
         return True
@@ -186,7 +185,7 @@ class Authenticator:
         known = self._good.get(digest)
         if known is not None and self._is_fresh(known):
             return known.credential
-        # Before the look-up: what is revoked meanwhile must not be missed.
+        # Before the look-up, so that no revocation is missed.
         revocations, now = self._store.revocations, self._clock()
         try:
             credential = self._store.authenticate_hash(digest)
@@ -208,11 +207,13 @@ class Authenticator:
         if wait:
             raise problems.Problem(
                 "rate.limited",
-                "Too many log-ins have failed from this address.",
+                "Too many failed log-ins from this address.",
                 retry_after_seconds=wait,
             )
         count = self._failures.record(address)
-        LOG.warning("Log-in failed from %s (%d lately)", address, count)
+        LOG.warning(
+            "Log-in failed from %s (recent failures: %d)", address, count
+        )
         raise problems.Problem("auth.invalid", detail)
 
     def _remember(self, digest: str, known: "_Known") -> None:
@@ -232,7 +233,7 @@ def _digest(secret: str) -> str:
 
 
 def _secret_of(header: str | None) -> str:
-    """The token of a header, by either scheme; empty: there is none."""
+    """The token in a header of either scheme, or an empty string."""
     encoded = _split(header, "basic")
     if encoded is not None:
         return _name_and_secret(encoded)[1]
@@ -240,7 +241,7 @@ def _secret_of(header: str | None) -> str:
 
 
 def _name_and_secret(encoded: str) -> tuple[str, str]:
-    """Of HTTP Basic (RFC 7617); empty where it is none."""
+    """Decode HTTP Basic (RFC 7617); empty strings if it is invalid."""
     try:
         pair = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, ValueError):
@@ -250,6 +251,6 @@ def _name_and_secret(encoded: str) -> tuple[str, str]:
 
 
 def _split(header: str | None, wanted: str) -> str | None:
-    """What follows the scheme; None: no header, or another scheme."""
+    """The text after the scheme; None: no header, or another scheme."""
     scheme, _, rest = (header or "").partition(" ")
     return rest.strip() if scheme.lower() == wanted else None

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Request bodies: bounded, of a known media type, strict JSON, valid."""
+"""Read and validate request bodies."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from acme_appliance.api import validation
 def read(
     operation: contract.Operation, req: falcon.Request, max_bytes: int
 ) -> Any:
-    """The body that the contract allows; None where there is none.
+    """The body, checked against the contract; None if there is none.
 
     :raises Problem: too large, of another media type, not JSON, invalid.
     """
@@ -39,7 +39,7 @@ def read(
         wanted = " or ".join(operation.body.validators)
         raise problems.Problem(
             "request.media_type",
-            f"The body must be {wanted}, and Content-Type say so; it is"
+            f"Content-Type must be {wanted}; it is"
             f" {media_type[:100] or 'not given'}.",
             pointer="/header/Content-Type",
         )
@@ -54,7 +54,7 @@ def _read_bytes(req: falcon.Request, max_bytes: int) -> bytes:
         return b""
     if length is not None and length > max_bytes:
         raise _too_large(max_bytes)
-    # The server hands whole bodies over; without a length, up to their end.
+    # The server provides the complete body; without a length, read to its end.
     wanted = max_bytes + 1 if length is None else length
     data: bytes = req.env["wsgi.input"].read(wanted)
     if len(data) > max_bytes:
@@ -62,7 +62,7 @@ def _read_bytes(req: falcon.Request, max_bytes: int) -> bytes:
     if length is not None and len(data) < length:
         raise problems.Problem(
             "request.bad_json",
-            f"The body did not arrive in full: {len(data)} of {length} bytes.",
+            f"The body is incomplete: {len(data)} of {length} bytes.",
         )
     return data
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Every request has an id, and every change and error a line in the log."""
+"""Request ids, and a log line for every change and error."""
 
 import logging
 import re
@@ -30,9 +30,9 @@ _SECRET: Final = re.compile(r"acme_[A-Za-z0-9_-]{43}")
 
 
 class RequestLog:
-    """Takes or makes the request id, times the request and logs it.
+    """Sets the request id, and times and logs the request.
 
-    :param metrics: what the times are told, too.
+    :param metrics: also records the times.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -66,7 +66,7 @@ class RequestLog:
             "[%s] %s %s by %s from %s: %d in %.1f ms",
             req.context.request_id,
             req.method[:16],
-            # %r of it: a path may hold control characters.
+            # A path may contain control characters.
             repr(req.path[:512]),
             req.context.actor,
             req.remote_addr,
@@ -76,7 +76,7 @@ class RequestLog:
 
 
 class MaskSecrets(logging.Filter):
-    """The last defence: no token gets into a log, whoever logs it."""
+    """Masks tokens in all log messages, as a last defence."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message: Any = record.getMessage()

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a handler is given and what it gives back."""
+"""Input and output of handlers."""
 
 from collections.abc import Callable
 import dataclasses
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ApiSettings:
-    """How much of the process one kind of request may take.
+    """Limits of the API.
 
-    ``changes`` and ``long_polls`` are threads: together they must leave
-    some for reads, which never wait.
+    ``changes`` and ``long_polls`` are numbers of threads; together they must
+    leave some for reads, which never wait.
     """
 
     max_body_bytes: int = 65_536
@@ -49,9 +49,9 @@ class ApiSettings:
 class ApiRequest:
     """One valid, authorised request.
 
-    ``path``, ``query`` and ``body`` hold what the contract allows and
-    nothing else. ``credential`` is None where none is needed. ``url`` is
-    the path as it came.
+    ``path``, ``query`` and ``body`` contain only what the contract allows.
+    ``credential`` is None if the operation needs none. ``url`` is the path
+    as the client sent it.
     """
 
     service: "Service"
@@ -65,15 +65,15 @@ class ApiRequest:
     body: Any
     #: The generation of an ETag.
     if_match: int | None
-    #: How long a change may be waited for.
+    #: How long to wait for a change.
     wait_seconds: int
-    #: Whether the server is going down: nobody is to wait then.
+    #: Whether the server is stopping; end all waits then.
     is_stopping: Callable[[], bool]
 
 
 @dataclasses.dataclass
 class ApiResponse:
-    """``body``: bytes go out as they are, anything else as JSON."""
+    """``body``: bytes are sent unchanged, anything else as JSON."""
 
     body: Any = None
     status: int = 200

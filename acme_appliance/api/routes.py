@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The one table of what is served; ``openapi.yaml`` says the rest of each."""
+"""The table of routes; ``openapi.yaml`` specifies each."""
 
 from collections.abc import Callable
 import dataclasses

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Requests against the contract: what is wrong, where, in which words."""
+"""Validate requests against the contract, and describe errors."""
 
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from jsonschema import protocols
 from acme_appliance import problems
 from acme_appliance.api import contract
 
-#: So many faults of one request are reported.
+#: Maximum number of errors to report for a request.
 _MAX_ERRORS: Final = 20
 _MAX_DEPTH: Final = 16
 _MAX_QUERY_FIELDS: Final = 64
@@ -43,9 +43,9 @@ _NOUNS: Final = {
 
 
 def parse_json(data: bytes) -> Any:
-    """Strict JSON: no NaN, no double keys, no deep nests, real UTF-8.
+    """Parse strict JSON: no NaN, no duplicate keys, limited depth, UTF-8.
 
-    :raises Problem: ``request.bad_json``, for whatever bytes.
+    :raises Problem: ``request.bad_json``; no other exception.
     """
     try:
         value = json.loads(
@@ -55,8 +55,8 @@ def parse_json(data: bytes) -> Any:
         )
         _check_depth(value)
         if b"\\u" in data:
-            # An escape can spell half a surrogate pair, which no database
-            # and no reply can hold.
+            # An escape can encode half a surrogate pair, which neither the
+            # database nor a reply can store.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         reason = (
@@ -97,7 +97,7 @@ def _check_depth(value: Any) -> None:
 
 
 def check_body(validator: protocols.Validator, body: Any) -> None:
-    """:raises Problem: with one entry in ``errors`` for each fault."""
+    """:raises Problem: with one entry in ``errors`` per error."""
     _check(validator, body, "")
 
 
@@ -112,7 +112,7 @@ def check_path(
 def check_headers(
     operation: contract.Operation, values: Mapping[str, str]
 ) -> None:
-    """:param values: the request's headers, by the names of the contract."""
+    """:param values: the request's headers, by their names in the contract."""
     for parameter in operation.parameters_in("header"):
         name = parameter.name
         if name in values:
@@ -124,8 +124,8 @@ def parse_query(
 ) -> dict[str, Any]:
     """The query's parameters, typed and with their defaults.
 
-    An exploded object comes out under its own name, as a dict. Parameters
-    that were not given and have no default are left out.
+    An exploded object is a dict under its own name. Absent parameters
+    without a default are omitted.
     """
     given = _split_query(query_string)
     values: dict[str, Any] = {}
@@ -174,7 +174,7 @@ def _split_query(query_string: str) -> dict[str, str]:
 
 
 def _take(parameter: contract.Parameter, given: dict[str, str]) -> Any:
-    """This parameter's value, removed from what is given; None: absent."""
+    """Remove and return the parameter's value; None: absent."""
     if parameter.exploded:
         prefix = parameter.name.removesuffix("s") + "."
         names = [name for name in given if name.startswith(prefix)]
@@ -196,7 +196,7 @@ def _refuse_unknown_parameters(
         {
             "pointer": _pointer("/query", [name]),
             "code": "request.unknown_field",
-            "detail": "There is no such parameter here.",
+            "detail": "Unknown parameter.",
         }
         for name in given
     ]
@@ -213,7 +213,7 @@ def _refuse_unknown_parameters(
 def _check(validator: protocols.Validator, value: Any, where: str) -> None:
     if validator.is_valid(value):
         return
-    # What is missing or wrong says more than a heap of unknown members.
+    # Report missing and wrong members before unknown ones.
     faults = sorted(
         validator.iter_errors(value),
         key=lambda error: error.validator == "additionalProperties",
@@ -241,10 +241,10 @@ def _describe(error: Any, where: str) -> Iterable[dict[str, str]]:
     path = list(error.absolute_path)
     if "propertyNames" in error.absolute_schema_path:
         path.append(error.instance)
-    code, detail = "request.invalid", _words(error)
+    code, detail = "request.invalid", _message(error)
     names: list[str | None] = [None]
     if error.validator == "additionalProperties":
-        code, detail = "request.unknown_field", "There is no such field."
+        code, detail = "request.unknown_field", "Unknown field."
         names = list(_unknown_members(error))
     elif error.validator == "required":
         detail = "This is required."
@@ -262,7 +262,7 @@ def _unknown_members(error: Any) -> Iterable[str]:
     return (name for name in error.instance if name not in known)
 
 
-def _words(error: Any) -> str:
+def _message(error: Any) -> str:
     wanted = error.validator_value
     match error.validator:
         case "type":
@@ -281,7 +281,7 @@ def _words(error: Any) -> str:
         case "pattern":
             return f"Must match {wanted}"
         case "anyOf":
-            return " Or: ".join(_words(each) for each in error.context or ())
+            return " Or: ".join(_message(each) for each in error.context or ())
     return _shorten(error.message)
 
 

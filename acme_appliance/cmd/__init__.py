@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The command ``acme-appliance``; one module for each subcommand."""
+"""The command ``acme-appliance``, one module per subcommand."""

@@ -10,29 +10,29 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the subcommands have in common: exit codes, errors, output."""
+"""Exit codes, errors and formatting for subcommands."""
 
 import enum
 
 
 class Exit(enum.IntEnum):
-    """What the command ends with; a table is in admin/appliance.rst."""
+    """Exit codes; documented in admin/appliance.rst."""
 
     OK = 0
-    #: Something did not work; the message says what and what to do.
+    #: The message says what failed and what to do.
     FAILED = 1
     #: The command line is wrong.
     USAGE = 2
     #: The configuration is wrong or missing.
     CONFIGURATION = 3
-    #: ``reconcile`` found differences that are still there.
+    #: ``reconcile`` or ``recover`` left differences.
     DIFFERENCES = 4
-    #: The database is not that of the pools: see ``recover``.
+    #: The database does not match the pools: see ``recover``.
     WRONG_DATABASE = 5
 
 
 class CommandError(Exception):
-    """It cannot be done; the text names the thing and the way out."""
+    """The command failed; the text says why and what to do."""
 
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class CommandError(Exception):
 
 
 def human_bytes(size: int) -> str:
-    """Three digits and a binary unit: ``1.50 TiB``."""
+    """Format with three digits and a binary unit: ``1.50 TiB``."""
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if value < 1024 or unit == "PiB":
@@ -52,9 +52,9 @@ def human_bytes(size: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``20G``, ``512M``, ``1.5TiB`` or a plain number.
+    """Parse ``20G``, ``512M``, ``1.5TiB`` or a number of bytes.
 
-    Units are binary. :raises ValueError: it is none of these.
+    Units are binary. :raises ValueError: ``text`` is not a size.
     """
     digits = text.strip().rstrip("BbIi")
     factor = 1

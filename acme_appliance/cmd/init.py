@@ -37,15 +37,15 @@ from acme_appliance.engines.plugin import Pool
 from acme_appliance.engines.plugin import PoolError
 
 _STATE_PATH: Final = "/var/lib/acme-appliance"
-#: ReadWritePaths= of the unit, as far as pools and state may be there.
+#: Directories for pools and state that the unit's ReadWritePaths= allows.
 _UNIT_WRITES: Final = (_STATE_PATH, "/srv")
 
 _DESCRIPTION: Final = (
-    "Make a pool for shares and write a configuration that works. The pool"
-    " is on a block device, which is formatted, in an image file, which is"
-    " made, or in a directory on a file system of the engine's kind. Nothing"
-    " that holds data is formatted without --force. May be run again: what is"
-    " done already stays."
+    "Create a pool for shares and write a working configuration. The pool is"
+    " on a block device, which is formatted, in an image file, which is"
+    " created, or in a directory on a file system that the engine supports."
+    " Nothing that holds data is formatted without --force. The command can"
+    " be run again: it keeps what is already done."
 )
 _EXAMPLES: Final = """\
 examples:
@@ -58,7 +58,7 @@ examples:
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "init",
-        help="make a pool and write the configuration",
+        help="create a pool and write the configuration",
         description=textwrap.fill(_DESCRIPTION, 78),
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -68,21 +68,21 @@ def add_parser(subparsers: Any) -> None:
         "--device", metavar="DEV", help="block device to format"
     )
     where.add_argument(
-        "--image", metavar="FILE", help="image file, made with --size"
+        "--image", metavar="FILE", help="image file, created with --size"
     )
     where.add_argument(
         "--directory",
         metavar="DIR",
-        help="directory on a file system of the engine's kind",
+        help="directory on a file system that the engine supports",
     )
     parser.add_argument(
         "--engine",
         choices=[n for n, each in plugins.engines().items() if each.on_disk],
         default=engine_plugin.DEFAULT,
-        help="what keeps the pool's shares (default: %(default)s)",
+        help="engine that stores the pool's shares (default: %(default)s)",
     )
     parser.add_argument(
-        "--size", metavar="SIZE", help="of a new image: 500M, 20G, 1T"
+        "--size", metavar="SIZE", help="size of a new image: 500M, 20G, 1T"
     )
     parser.add_argument(
         "--pool",
@@ -93,16 +93,16 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--path",
         metavar="DIR",
-        help="where a device or image is mounted (default:"
+        help="mount point of a device or image (default:"
         " STATE_PATH/pools/NAME)",
     )
     parser.add_argument(
         "--portal",
         action="append",
         metavar="IP",
-        help="address of this machine by which clients mount; may be given"
-        " several times, the preferred one first (default: the address of"
-        " the default route)",
+        help="address of this machine that clients mount from; can be"
+        " repeated, the preferred one first (default: the address of the"
+        " default route)",
     )
     parser.add_argument(
         "--listen",
@@ -112,7 +112,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--port",
-        # Neither may be called as an option of the configuration is.
+        # Must not have the name of a configuration option.
         dest="api_port",
         type=int,
         default=8443,
@@ -124,7 +124,8 @@ def add_parser(subparsers: Any) -> None:
         dest="state_directory",
         default=_STATE_PATH,
         metavar="DIR",
-        help=f"for database and certificate (default: {_STATE_PATH})",
+        help="directory for database and certificate (default:"
+        f" {_STATE_PATH})",
     )
     parser.add_argument(
         "--output",
@@ -135,26 +136,26 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--nfs-root",
         metavar="DIR",
-        help="directory that NFS clients see as / (default: the pool); /"
-        " leaves /etc/nfs.conf.d alone",
+        help="directory that NFS clients see as / (default: the pool); with"
+        " /, init does not change /etc/nfs.conf.d",
     )
     parser.add_argument(
         "--nfs-conf",
         default=nfsconf.DEFAULT_FILE,
         metavar="FILE",
-        help=f"where that is told to the NFS server (default:"
+        help="configuration of the NFS server to write (default:"
         f" {nfsconf.DEFAULT_FILE})",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="format a device or image that holds data, which is then lost",
+        help="format a device or image even if it holds data, which is lost",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Wanted:
-    """The command line, checked and with its defaults."""
+    """The validated command line, with defaults."""
 
     plan: Plan
     engine: str
@@ -209,16 +210,16 @@ def _check(command: Any) -> _Wanted:
     size = None
     if command.size is not None:
         if command.image is None:
-            raise CommandError("--size goes with --image", Exit.USAGE)
+            raise CommandError("--size needs --image", Exit.USAGE)
         try:
             size = parse_size(command.size)
         except ValueError as error:
             raise CommandError(
-                f"--size {command.size} is not a size: 500M, 20G or 1T are",
+                f"--size {command.size} is not a size, such as 500M or 20G",
                 Exit.USAGE,
             ) from error
     if not 1 <= command.api_port <= 65535:
-        raise CommandError("--port is from 1 to 65535", Exit.USAGE)
+        raise CommandError("--port must be from 1 to 65535", Exit.USAGE)
     output = pathlib.Path(os.path.abspath(command.output))
     return _Wanted(
         plan=Plan(
@@ -241,10 +242,11 @@ def _check(command: Any) -> _Wanted:
 
 
 def _nfs_root(given: str | None, output: pathlib.Path) -> str | None:
-    """What clients see as ``/``: as it is, wherever there is something.
+    """The directory that clients see as ``/``, kept if already configured.
 
-    Every path that is mounted hangs on it.
-    :raises CommandError: it would be changed.
+    The path of every mounted share depends on it.
+
+    :raises CommandError: the option would change it.
     """
     root = given and os.path.abspath(given)
     if not output.exists():
@@ -255,21 +257,21 @@ def _nfs_root(given: str | None, output: pathlib.Path) -> str | None:
     present = options.export_root(found)
     if root not in (None, present):
         raise CommandError(
-            f"--nfs-root {root}: clients see {present} as / already, by"
-            f" {output}. To change it moves every mounted share: leave the"
-            " option away",
+            f"--nfs-root {root}: clients already see {present} as /, see"
+            f" {output}. A change would move every mounted share: omit the"
+            " option",
             Exit.CONFIGURATION,
         )
     return present
 
 
 def _load(output: pathlib.Path) -> cfg.ConfigOpts:
-    """:raises CommandError: it cannot be read."""
+    """:raises CommandError: the file cannot be read."""
     try:
         return options.load(["--config-file", str(output)])
     except options.ConfigurationError as error:
         raise CommandError(
-            f"{output} cannot be read: {error}. Mend or move it",
+            f"{output} cannot be read: {error}. Fix or move it",
             Exit.CONFIGURATION,
         ) from error
 
@@ -292,15 +294,15 @@ def _own_portal() -> list[str]:
         if not ipaddress.ip_address(address).is_loopback:
             return [address]
     raise CommandError(
-        "no address of this machine was found by which clients could mount:"
+        "found no address of this machine that clients could mount from:"
         " give one with --portal"
     )
 
 
 def _configuration(wanted: _Wanted) -> str | None:
-    """The configuration's new text; None: it says all this already.
+    """The configuration's new text; None: it needs no change.
 
-    :raises CommandError: there is one that says something else.
+    :raises CommandError: the existing configuration conflicts.
     """
     if not wanted.output.exists():
         return _text(wanted)
@@ -311,9 +313,9 @@ def _configuration(wanted: _Wanted) -> str | None:
         if (there.engine, there.path) == (wanted.engine, wanted.path):
             return None
         raise CommandError(
-            f"{wanted.output} has a pool {wanted.pool} in {there.path}"
-            f" already, of engine {there.engine}: choose another --pool, or"
-            " --engine, --path and --directory as there",
+            f"{wanted.output} already has a pool {wanted.pool} in"
+            f" {there.path}, of engine {there.engine}: choose another --pool,"
+            " or the same --engine, --path and --directory",
             Exit.CONFIGURATION,
         )
     return _with_pool(wanted, pools)
@@ -327,19 +329,19 @@ def _with_pool(wanted: _Wanted, pools: dict[str, Pool]) -> str:
     if line is None or (explicit is None and root != "/"):
         raise CommandError(
             f"{wanted.output} has the pools {', '.join(pools) or '(none)'},"
-            " and a further one would change the paths by which their shares"
-            " are mounted. While nothing is mounted, set [nfs] root to a"
-            " directory above all pools, the same as rootdir in"
+            " and another pool would change the mount paths of their shares."
+            " While nothing is mounted, set [nfs] root to a directory above"
+            " all pools, the same as rootdir in"
             f" {wanted.nfs_conf}, restart the NFS server, and repeat",
             Exit.CONFIGURATION,
         )
     if root in {pool.path for pool in pools.values()}:
         raise CommandError(
-            f"{root}, which is [nfs] root in {wanted.output}, is a pool by"
-            " itself, and a further pool must not be inside of it. While"
-            " nothing is mounted, set [nfs] root to a directory above all"
-            f" pools, the same as rootdir in {wanted.nfs_conf}, restart the"
-            " NFS server, and repeat",
+            f"{root}, which is [nfs] root in {wanted.output}, is itself a"
+            " pool, and another pool must not be inside of it. While nothing"
+            " is mounted, set [nfs] root to a directory above all pools, the"
+            f" same as rootdir in {wanted.nfs_conf}, restart the NFS server,"
+            " and repeat",
             Exit.CONFIGURATION,
         )
     if not f"{wanted.path}/".startswith(f"{root.rstrip('/')}/"):
@@ -362,13 +364,13 @@ def _write(wanted: _Wanted, merged: str | None) -> list[str]:
     os.makedirs(wanted.state_path, mode=0o750, exist_ok=True)
     os.chown(wanted.state_path, uid, gid)
     if merged is None:
-        done.append(f"{wanted.output} is as it should be")
+        done.append(f"{wanted.output} is up to date")
     else:
         os.makedirs(wanted.output.parent, mode=0o755, exist_ok=True)
         filesystem.write_durably(wanted.output, merged, 0o640, gid)
         done.append(f"wrote {wanted.output}")
     if nfsconf.ensure_exports_directory():
-        done.append(f"made {nfsconf.EXPORTS_DIR}")
+        done.append(f"created {nfsconf.EXPORTS_DIR}")
     if nfsconf.write(wanted.nfs_conf, wanted.nfs_root):
         done.append(f"wrote {wanted.nfs_conf}")
     return done
@@ -376,7 +378,7 @@ def _write(wanted: _Wanted, merged: str | None) -> list[str]:
 
 def _text(wanted: _Wanted) -> str:
     return f"""\
-# The configuration of the NFS share appliance, made by acme-appliance init.
+# Configuration of the NFS share appliance, written by acme-appliance init.
 # All options: acme-appliance.conf.sample.
 
 [DEFAULT]
@@ -388,16 +390,16 @@ state_path = {wanted.state_path}
 listen_addresses = {",".join(wanted.listen)}
 port = {wanted.port}
 
-# Each is configured in a group [pool:NAME]. Shares that name no pool go to
-# the first.
+# Each is configured in a group [pool:NAME]. The first is the default for new
+# shares.
 enabled_pools = {wanted.pool}
 
 [nfs]
-# Addresses of this machine by which clients mount, the preferred one first.
+# Addresses of this machine that clients mount from, the preferred one first.
 portals = {",".join(wanted.portals)}
 
-# What clients see as /. The same is told to the NFS server as rootdir in
-# {wanted.nfs_conf}; never change it while shares are mounted.
+# The directory that clients see as /, the same as rootdir in
+# {wanted.nfs_conf}. Never change it while shares are mounted.
 root = {wanted.nfs_root}
 
 {_pool_text(wanted)}"""
@@ -412,7 +414,7 @@ path = {wanted.path}
     source = wanted.plan.source
     if source:
         text += f"""
-# acme-appliance mount mounts this at path, unless something is mounted there.
+# acme-appliance mount mounts this at path if nothing is mounted there.
 device = {_stable_name(source)}
 """
     own = plugins.engines()[wanted.engine].new_pool_options(wanted.plan)
@@ -420,7 +422,7 @@ device = {_stable_name(source)}
 
 
 def _stable_name(source: str) -> str:
-    """/dev/vdb may be another disk after the next boot."""
+    """A name that stays the same after a reboot, unlike /dev/vdb."""
     if not source.startswith("/dev/"):
         return source
     links = pathlib.Path("/dev/disk/by-id")
@@ -436,7 +438,7 @@ def _stable_name(source: str) -> str:
 
 
 def _write_paths(wanted: _Wanted) -> list[str]:
-    """Where the service writes, beyond what its unit lets it write to."""
+    """Directories that the service writes but its unit does not allow."""
     return [
         path
         for path in dict.fromkeys((wanted.state_path, wanted.path))

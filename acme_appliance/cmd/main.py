@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``acme-appliance``: parse, dispatch, and end with a meaning."""
+"""``acme-appliance``: parse the command line and run the subcommand."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ from acme_appliance.cmd.common import Exit
 
 LOG = logging.getLogger(__name__)
 
-#: In the order of --help. Only the one that runs is imported past its
-#: arguments: some import a lot.
+#: In the order of --help. Each module imports its dependencies in ``run``,
+#: because some are slow to import.
 _SUBCOMMANDS: Final = (
     "init",
     "mount",
@@ -43,13 +43,12 @@ _SUBCOMMANDS: Final = (
 
 _DESCRIPTION: Final = (
     "An NFS share appliance: a REST API over btrfs and the kernel's NFS"
-    " server. Options of the program itself, such as --config-file, come"
-    " before the command."
+    " server. Global options, such as --config-file, come before the command."
 )
 _EPILOG: Final = (
-    "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 wrong"
-    " configuration, 4 reconcile left differences, 5 the database is not that"
-    " of the pools (see recover)."
+    "Exit codes: 0 success, 1 failure, 2 wrong command line, 3 wrong"
+    " configuration, 4 reconcile or recover left differences, 5 the database"
+    " does not match the pools (see recover)."
     " First steps: acme-appliance init --help"
 )
 
@@ -64,13 +63,13 @@ def _command_option() -> cfg.SubCommandOpt:
     return cfg.SubCommandOpt(
         "command",
         title="commands",
-        description="COMMAND --help says more of each",
+        description="see COMMAND --help",
         handler=_add_parsers,
     )
 
 
 def load(arguments: Sequence[str]) -> cfg.ConfigOpts:
-    """The configuration and the command, with logging registered.
+    """Load the configuration and the command, with logging options.
 
     :raises CommandError: the configuration cannot be read.
     """
@@ -94,7 +93,7 @@ def load(arguments: Sequence[str]) -> cfg.ConfigOpts:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """What :func:`main` does, returning the exit code."""
+    """Run a command; return the exit code."""
     try:
         conf = load(arguments)
         command: Callable[[cfg.ConfigOpts], int] = importlib.import_module(
@@ -107,8 +106,8 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("acme_appliance"):
             raise
-        # The driver's own installation brings the command, but not what
-        # the appliance needs.
+        # An installation of only the driver has the command, but not the
+        # appliance's dependencies.
         print(
             f"acme-appliance: the Python module {error.name} is missing:"
             " pip install 'acme-cinder[appliance]'",
@@ -116,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
         )
         return int(Exit.CONFIGURATION)
     except BrokenPipeError:
-        # The reader, for instance head, has seen enough.
+        # The reader, for instance head, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.OK)
     except KeyboardInterrupt:

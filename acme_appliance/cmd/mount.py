@@ -25,7 +25,7 @@ from acme_appliance.engines.plugin import PoolError
 
 _DESCRIPTION = (
     "Mount the pools that have a device and are not mounted. systemd runs it"
-    " as root before the service, which has no right to mount."
+    " as root before the service, which is not allowed to mount."
 )
 
 
@@ -45,7 +45,7 @@ def run(conf: cfg.ConfigOpts) -> int:
         except PoolError as error:
             failed.append(f"pool {pool.name}: {error}")
             continue
-        how = f"mounted {pool.device} at" if mounted else "was mounted at"
+        how = f"mounted {pool.device} at" if mounted else "already mounted at"
         print(f"pool {pool.name}: {how} {pool.path}")
         for line in engine.open(pool).warnings():
             print(f"WARNING: pool {pool.name}: {line}")

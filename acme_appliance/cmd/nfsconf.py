@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The NFS server's own configuration, as far as ``init`` touches it."""
+"""The part of the NFS server's configuration that ``init`` changes."""
 
 import pathlib
 import shutil
@@ -40,20 +40,19 @@ def check(file: pathlib.Path, root: str) -> None:
         raise CommandError(
             f"{', '.join(map(str, others))} exports other directories, and"
             f" [exports] rootdir = {root} would move them all. Remove those"
-            " exports, or give --nfs-root / : shares are then mounted by"
-            " their full path"
+            " exports, or give --nfs-root / to mount shares by their full"
+            " path"
         )
     present = _present_root()
     if present not in ("/", root) and not file.exists():
         raise CommandError(
-            f"the NFS server has [exports] rootdir = {present} already (see"
-            f" nfsconf --dump): give --nfs-root {present}, with a pool below"
-            " it"
+            f"the NFS server already has [exports] rootdir = {present} (see"
+            f" nfsconf --dump): give --nfs-root {present} and a pool below it"
         )
 
 
 def write(file: pathlib.Path, root: str) -> bool:
-    """Tell the NFS server; whether the file had to be written."""
+    """Write the NFS server's configuration; return whether it changed."""
     if root == "/" or _text(root) == _read(file):
         return False
     file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -62,7 +61,7 @@ def write(file: pathlib.Path, root: str) -> bool:
 
 
 def ensure_exports_directory() -> bool:
-    """Debian's NFS server reads it, but does not bring it."""
+    """Create the directory, which Debian's NFS server reads but lacks."""
     if EXPORTS_DIR.is_dir():
         return False
     EXPORTS_DIR.mkdir(mode=0o755)
@@ -71,8 +70,8 @@ def ensure_exports_directory() -> bool:
 
 def _text(root: str) -> str:
     return (
-        "# Made by acme-appliance init: what NFS clients see as /. The same\n"
-        "# as [nfs] root of the appliance's configuration.\n"
+        "# Written by acme-appliance init: the directory that NFS clients\n"
+        "# see as /, the same as [nfs] root of the appliance.\n"
         f"[exports]\nrootdir = {root}\n"
     )
 
@@ -90,7 +89,7 @@ def _has_entries(path: pathlib.Path) -> bool:
 
 
 def _present_root() -> str:
-    """What the NFS server's configuration says now; ``/``: nothing."""
+    """The NFS server's configured ``rootdir``; default: ``/``."""
     if shutil.which("nfsconf", path=commands.PATH) is None:
         return "/"
     try:

@@ -25,28 +25,28 @@ from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
 
 _TITLES: Final = {
-    "unusable_pools": "Pools that cannot be looked at",
+    "unusable_pools": "Pools that cannot be read",
     "open_jobs": "Changes that are neither finished nor undone; the appliance"
-    " goes on trying",
+    " keeps retrying",
     "unreadable_jobs": "Journal entries that this release cannot read",
     "unfinished_creates": "Parts of shares and snapshots whose create failed;"
-    " delete them by the API",
-    "missing_shares": "Shares whose data is gone",
-    "missing_snapshots": "Snapshots whose data is gone",
-    "damaged_shares": "Shares whose volume file is not as it should be",
-    "oversized_shares": "Shares whose volume file takes more than their size:"
-    " a client has made it longer",
-    "unknown_shares": "Subvolumes that no share owns; never deleted by this"
-    " program",
-    "unknown_snapshots": "Subvolumes that no snapshot owns; never deleted by"
-    " this program",
+    " delete them with the API",
+    "missing_shares": "Shares whose data is missing",
+    "missing_snapshots": "Snapshots whose data is missing",
+    "damaged_shares": "Shares with a damaged volume file",
+    "oversized_shares": "Shares whose volume file exceeds their size because"
+    " a client extended it",
+    "unknown_shares": "Subvolumes that belong to no share; never deleted"
+    " automatically",
+    "unknown_snapshots": "Subvolumes that belong to no snapshot; never deleted"
+    " automatically",
     "old_metadata": "Shares and snapshots whose metadata in the pool is"
-    " missing or old",
-    "export_differences": "Exports that are not as they should be",
-    "unexplained_exports": "Exports that no access rule explains; only"
-    " --apply withdraws them",
+    " missing or outdated",
+    "export_differences": "Exports that differ from the access rules",
+    "unexplained_exports": "Exports without an access rule; only --apply"
+    " withdraws them",
 }
-#: What --apply does about a finding.
+#: What --apply does with a finding.
 _REPAIRED: Final = {
     "old_metadata": " (written)",
     "export_differences": " (repaired)",
@@ -58,26 +58,26 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "reconcile",
         help="compare database, pools and exports",
-        description="Compare what the database says with what is in the"
-        " pools and in the export table. Without --apply nothing is changed,"
-        " and while the appliance serves, changes under way may show up."
-        " Ends with 4 if there are differences that were not repaired.",
+        description="Compare the database with the pools and the export"
+        " table. Without --apply nothing changes, and the report may contain"
+        " changes in progress if the appliance is running. The exit code is 4"
+        " if differences are left.",
     )
     parser.add_argument(
         "--apply",
         action="store_true",
-        help="finish or undo what was cut off, and make exports and states of"
-        " shares what the database says. The appliance must not be serving. A"
-        " start repairs too, but withdraws nothing: only this command"
-        " withdraws exports that no access rule explains",
+        help="finish or undo interrupted changes, and correct exports and"
+        " states to match the database. The appliance must not be running. A"
+        " start also repairs, but only this command withdraws exports without"
+        " an access rule",
     )
     parser.add_argument(
         "--close-job",
         metavar="ID",
         action="append",
         default=[],
-        help="with --apply: give up an open journal entry; the share that it"
-        " names is then judged by what is in the pool; may be repeated",
+        help="with --apply: close an open journal entry; the state of its"
+        " share then follows from the contents of the pool; can be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -92,10 +92,10 @@ def run(conf: cfg.ConfigOpts) -> int:
         raise CommandError("--close-job needs --apply")
     try:
         if apply:
-            with nobody_else(conf), services.open_service(conf) as service:
+            with exclusive(conf), services.open_service(conf) as service:
                 report = service.reconciliation.run(apply, close_jobs)
         else:
-            with services.look_at_service(conf) as service:
+            with services.inspect_service(conf) as service:
                 report = service.reconciliation.run(apply)
     except problems.Problem as problem:
         wrong = isinstance(problem.__cause__, identity.Mismatch)
@@ -109,8 +109,11 @@ def run(conf: cfg.ConfigOpts) -> int:
 
 
 @contextlib.contextmanager
-def nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
-    """:raises CommandError: a server has the state directory, or will."""
+def exclusive(conf: cfg.ConfigOpts) -> Iterator[None]:
+    """Keep servers from starting in the state directory.
+
+    :raises CommandError: a server is running.
+    """
     from acme_appliance import composition
 
     lock = locks.Lock(composition.ensure_state_path(conf) / "serve.lock")
@@ -118,7 +121,7 @@ def nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
         lock.take()
     except locks.Held as error:
         raise CommandError(
-            f"the appliance is serving, as process {error.pid}. Stop it"
+            f"the appliance is running, as process {error.pid}. Stop it"
             " first (systemctl stop acme-appliance)."
         ) from error
     try:
@@ -128,7 +131,7 @@ def nobody_else(conf: cfg.ConfigOpts) -> Iterator[None]:
 
 
 def _left(report: dict[str, Any], apply: bool) -> bool:
-    """Whether something is still not as it should be."""
+    """Whether differences are left."""
     repaired = _REPAIRED if apply else {}
     return any(report.get(name) for name in _TITLES if name not in repaired)
 

@@ -24,16 +24,15 @@ from acme_appliance.cmd.common import Exit
 
 _DESCRIPTION: Final = (
     "Rebuild a lost database, or bring an older copy of it up to date: shares"
-    " and snapshots from what stands in the pools, access rules from what"
-    " stands with the exports. Without --apply it only shows what it would"
-    " do. The appliance must not be serving. Clients of the shares notice"
-    " nothing. Tokens cannot be recovered. Ends with 4 if something was"
-    " found that it does not recover."
+    " and snapshots from the metadata in the pools, access rules from the"
+    " export files. Without --apply it only shows what it would do. The"
+    " appliance must not be running. Clients of the shares are not affected."
+    " Tokens cannot be recovered. The exit code is 4 if differences are left."
 )
 
-#: The findings, in the order of the output, with what each means.
+#: The findings and their titles, in the order of the output.
 _TITLES: Final = {
-    "skipped_pools": "Pools that are left alone",
+    "skipped_pools": "Pools that are skipped",
     "added_shares": "Shares added from their metadata",
     "added_snapshots": "Snapshots added from their metadata",
     "adopted_shares": "Shares without metadata, adopted",
@@ -41,12 +40,12 @@ _TITLES: Final = {
     "updated_snapshots": "Snapshots that had changed since the copy was made",
     "removed_shares": "Shares that were deleted since the copy was made",
     "removed_snapshots": "Snapshots that were deleted since the copy was made",
-    "changed_rules": "Access rules, as they stand with the exports",
-    "closed_jobs": "Changes that came to their end since the copy was made",
-    "undescribed": "Data without metadata; shares of these with one file can"
+    "changed_rules": "Access rules changed to match the exports",
+    "closed_jobs": "Changes that ended since the copy was made",
+    "undescribed": "Data without metadata; shares with exactly one file can"
     " be adopted: --adopt NAMESPACE",
     "without_data": "Metadata without data; the share or snapshot is lost",
-    "without_share": "Snapshots whose share is not there",
+    "without_share": "Snapshots whose share is missing",
 }
 _LEFT: Final = (
     "skipped_pools",
@@ -64,14 +63,14 @@ def add_parser(subparsers: Any) -> None:
         description=_DESCRIPTION,
     )
     parser.add_argument(
-        "--apply", action="store_true", help="do it; else it is only shown"
+        "--apply", action="store_true", help="apply it instead of showing it"
     )
     parser.add_argument(
         "--adopt",
         metavar="NAMESPACE",
-        help="also add shares of which only the data is there, if that is"
-        " exactly one file, which is taken to be raw; the namespace is the one"
-        " of the back end's token",
+        help="also add shares without metadata that hold exactly one file,"
+        " which is assumed to be raw; use the namespace of the back end's"
+        " token",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -83,7 +82,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     command = conf.command
     try:
         with (
-            reconcile.nobody_else(conf),
+            reconcile.exclusive(conf),
             services.open_service(conf) as service,
         ):
             report = service.reconciliation.restore(
@@ -101,7 +100,7 @@ def run(conf: cfg.ConfigOpts) -> int:
 
 
 def _restore_system_id(conf: cfg.ConfigOpts, system_id: str) -> None:
-    """Clients know the appliance by its id."""
+    """Clients identify the appliance by its id."""
     from acme_appliance import composition
     from acme_appliance.host import filesystem
 
@@ -123,7 +122,7 @@ def _print(report: dict[str, Any]) -> None:
 
 
 _RELATIONS: Final = {
-    "ours": "the database is the pool's, and up to date",
+    "ours": "the database matches the pool and is up to date",
     "new": "the pool is new to the database",
     "lost": "the database does not know the pool",
     "older": "the database is an older copy",
@@ -166,7 +165,7 @@ def _line(each: Any) -> str:
 def _print_tokens(report: dict[str, Any]) -> None:
     relations = set(report["pools"].values())
     if "lost" in relations:
-        print("\nTokens cannot be recovered. Make new ones:")
+        print("\nTokens cannot be recovered. Create new ones:")
         for namespace in report["namespaces"]:
             print(
                 "  acme-appliance token create NAME --scope"
@@ -174,6 +173,6 @@ def _print_tokens(report: dict[str, Any]) -> None:
             )
     elif "older" in relations:
         print(
-            "\nThe tokens are those of the copy. Revoke what was revoked since"
-            " then: acme-appliance token list"
+            "\nThe tokens are those of the copy. Revoke again the ones that"
+            " were revoked since: acme-appliance token list"
         )

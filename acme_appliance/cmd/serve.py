@@ -29,14 +29,14 @@ from acme_appliance.engines.plugin import PoolError
 
 LOG = logging.getLogger(__name__)
 
-#: How long a start waits for pools to say who they are.
+#: How long a start waits to read the ids of the pools.
 _IDENTITY_SECONDS: Final = 30.0
 
 _DESCRIPTION = (
-    "Serve the REST API until SIGTERM. Makes a TLS certificate at the first"
-    " start, finishes what a crash has cut off, and then accepts changes"
-    " (GET /readyz says 200). Where root runs it, it mounts the pools first,"
-    " as acme-appliance mount does."
+    "Serve the REST API until SIGTERM. The first start creates a TLS"
+    " certificate. Each start finishes interrupted changes before it accepts"
+    " new ones (GET /readyz returns 200). Run as root, the command first"
+    " mounts the pools, like acme-appliance mount."
 )
 
 
@@ -57,8 +57,8 @@ def run(conf: cfg.ConfigOpts) -> int:
         state_path = composition.ensure_state_path(conf)
     except OSError as error:
         raise CommandError(
-            f"the state directory {conf.state_path} cannot be made or used:"
-            f" {error}. Run as root, or set [DEFAULT] state_path."
+            f"the state directory {conf.state_path} cannot be used: {error}."
+            " Run as root, or set [DEFAULT] state_path."
         ) from error
     lock = locks.Lock(state_path / "serve.lock")
     try:
@@ -67,7 +67,7 @@ def run(conf: cfg.ConfigOpts) -> int:
         raise CommandError(
             f"an appliance already serves from {state_path}, as process"
             f" {error.pid}. Stop it first (systemctl stop acme-appliance),"
-            " or give this one another [DEFAULT] state_path."
+            " or set another [DEFAULT] state_path."
         ) from error
     try:
         listeners = server.listen(conf)
@@ -95,10 +95,10 @@ def _set_up_logging(conf: cfg.ConfigOpts) -> None:
 
 
 def _check_database(conf: cfg.ConfigOpts) -> None:
-    """:raises CommandError: the database is not that of the pools.
+    """:raises CommandError: the database does not match the pools.
 
-    The service checks the same, but it cannot end a server. A pool that
-    does not answer in time keeps nobody from starting.
+    The service checks the same, but cannot stop the server. A pool that does
+    not answer in time does not prevent the start.
     """
     found: list[Exception] = []
     thread = threading.Thread(
@@ -129,8 +129,8 @@ def _compare_identities(conf: cfg.ConfigOpts, found: list[Exception]) -> None:
     except identity.Mismatch as error:
         found.append(CommandError(str(error), Exit.WRONG_DATABASE))
     except engines.EngineError as error:
-        # Served all the same, as where a pool is not mounted.
-        LOG.error("A pool cannot be looked at: %s", error)
+        # Start anyway, as with a pool that is not mounted.
+        LOG.error("A pool cannot be read: %s", error)
     except Exception as error:
         found.append(error)
 
@@ -142,5 +142,5 @@ def _mount_pools(conf: cfg.ConfigOpts) -> None:
             engine.mount(pool)
             engine.apply_options(pool)
         except PoolError as error:
-            # Served all the same: reads work, and changes say why not.
+            # Start anyway: reads work, and changes return the reason.
             LOG.error("Pool %s is not ready: %s", pool.name, error)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The database and the service, for commands beside a running server."""
+"""The database and the service for commands other than ``serve``."""
 
 from collections.abc import Iterator
 import contextlib
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def open_database(conf: cfg.ConfigOpts) -> "Iterator[Database]":
-    """Made and brought to this release's tables, where it is not.
+    """Open the database; create or migrate it if needed.
 
-    :raises CommandError: it cannot be opened, and why.
+    :raises CommandError: it cannot be opened.
     """
     from acme_appliance import composition
     from acme_appliance.db import session
 
     try:
-        with _told(conf):
+        with _database_errors(conf):
             database = composition.build_database(conf)
     except session.TooNew as error:
         raise CommandError(str(error)) from error
@@ -48,10 +48,10 @@ def open_database(conf: cfg.ConfigOpts) -> "Iterator[Database]":
 
 @contextlib.contextmanager
 def open_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
-    """The service, not started: it changes nothing by itself.
+    """The service, not started: nothing runs in the background.
 
-    :raises CommandError: the configuration is not complete, or the
-        database cannot be opened.
+    :raises CommandError: the configuration is incomplete, or the database
+        cannot be opened.
     """
     from acme_appliance import composition
 
@@ -61,11 +61,11 @@ def open_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
 
 
 @contextlib.contextmanager
-def look_at_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
-    """As :func:`open_service`, but nothing is made and no table touched:
-    a server of another release may be at work on them.
+def inspect_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
+    """Like :func:`open_service`, but creates and migrates nothing: a server
+    of another release may be using the database.
 
-    :raises CommandError: also where there is nothing to look at.
+    :raises CommandError: also if the appliance was never started.
     """
     from acme_appliance import composition
     from acme_appliance.db import session
@@ -74,13 +74,13 @@ def look_at_service(conf: cfg.ConfigOpts) -> "Iterator[Service]":
     with contextlib.closing(
         session.Database(options.database_url(conf))
     ) as database:
-        with _told(conf):
+        with _database_errors(conf):
             _check_started(conf, database)
         yield composition.build_service(conf, database)
 
 
 def check(conf: cfg.ConfigOpts) -> None:
-    """:raises CommandError: the configuration is not complete."""
+    """:raises CommandError: the configuration is incomplete."""
     try:
         options.check(conf)
     except options.ConfigurationError as error:
@@ -89,7 +89,7 @@ def check(conf: cfg.ConfigOpts) -> None:
             " or let acme-appliance init write one"
         )
         raise CommandError(
-            f"the configuration is not complete ({found}):\n{error}",
+            f"the configuration is incomplete ({found}):\n{error}",
             Exit.CONFIGURATION,
         ) from error
 
@@ -101,7 +101,7 @@ def _check_started(conf: cfg.ConfigOpts, database: "Database") -> None:
     try:
         os.stat(composition.system_id_file(options.state_path(conf)))
         if database.sqlite:
-            # SQLite would make it.
+            # SQLite would create it.
             os.stat(database.url.database or "")
     except FileNotFoundError as error:
         raise CommandError(
@@ -111,23 +111,24 @@ def _check_started(conf: cfg.ConfigOpts, database: "Database") -> None:
     revision = database.revision()
     if revision != session.REVISION:
         raise CommandError(
-            f"the database is of another release: at revision {revision},"
-            f" where this one's is {session.REVISION}. Use the"
+            f"the database belongs to another release: its revision is"
+            f" {revision}, this release needs {session.REVISION}. Use the"
             " acme-appliance of the server; or restart the server, which"
-            " brings the database to its release."
+            " migrates the database."
         )
 
 
 @contextlib.contextmanager
-def _told(conf: cfg.ConfigOpts) -> Iterator[None]:
+def _database_errors(conf: cfg.ConfigOpts) -> Iterator[None]:
+    """Turn errors of the database into CommandError."""
     import sqlalchemy.exc
 
     try:
         yield
     except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
-        who = "" if os.geteuid() == 0 else " Are you root?"
+        hint = "" if os.geteuid() == 0 else " Are you root?"
         reason = str(error).splitlines()[0]
         raise CommandError(
             f"the database in {conf.state_path} cannot be used: {reason}."
-            f"{who} It is set by [DEFAULT] state_path and [database] url."
+            f"{hint} See [DEFAULT] state_path and [database] url."
         ) from error

@@ -27,15 +27,15 @@ from acme_appliance.cmd.common import human_bytes
 if TYPE_CHECKING:
     import prettytable
 
-_MOST_EXPORTS = 50
+_MAX_EXPORTS = 50
 
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "status",
-        help="show pools, shares, exports and what is not finished",
-        description="Show the state of this appliance, whether it serves or"
-        " not. Changes nothing.",
+        help="show pools, shares, exports and open jobs",
+        description="Show the state of this appliance, whether or not it is"
+        " running. Changes nothing.",
     )
     parser.add_argument(
         "--json", action="store_true", help="print JSON, with all exports"
@@ -47,12 +47,12 @@ def run(conf: cfg.ConfigOpts) -> int:
     from acme_appliance.cmd import services
 
     lock = locks.Lock(options.state_path(conf) / "serve.lock")
-    with services.look_at_service(conf) as service:
+    with services.inspect_service(conf) as service:
         try:
             service.reconciliation.compare_exports()
             status = service.system.status()
-            # The service of this process was never started and says so:
-            # what counts is what the server's would say.
+            # The service of this process is not started; show the reasons
+            # that the running server has.
             status["reasons"] = service.system.obstacles()
             status["warnings"] = service.system.warnings()
         except problems.Problem as problem:
@@ -67,7 +67,7 @@ def run(conf: cfg.ConfigOpts) -> int:
 
 
 def _certificate(conf: cfg.ConfigOpts) -> dict[str, str] | None:
-    """The one that is there; none is made here."""
+    """The existing certificate; creates none."""
     from acme_appliance import tls
 
     if not conf.tls.enabled:
@@ -80,7 +80,7 @@ def _certificate(conf: cfg.ConfigOpts) -> dict[str, str] | None:
     try:
         found = tls.read_certificate(file, directory / "server.key")
     except tls.TlsError:
-        return {"certificate_file": str(file), "sha256": "not made yet"}
+        return {"certificate_file": str(file), "sha256": "not created yet"}
     return {
         "certificate_file": str(found.certificate_file),
         "sha256": found.fingerprint,
@@ -115,8 +115,8 @@ def _print(conf: cfg.ConfigOpts, status: dict[str, Any]) -> None:
         print(f"\n{title}")
         print(table if table.rows else "none")
     more = len(status["exports"]) + len(status["snapshot_exports"])
-    if more > _MOST_EXPORTS:
-        print(f"{more - _MOST_EXPORTS} more exports: see --json")
+    if more > _MAX_EXPORTS:
+        print(f"{more - _MAX_EXPORTS} more exports: see --json")
 
 
 def _table(*names: str) -> "prettytable.PrettyTable":
@@ -158,13 +158,13 @@ def _pools(pools: list[dict[str, Any]]) -> "prettytable.PrettyTable":
 
 def _exports(status: dict[str, Any]) -> "prettytable.PrettyTable":
     table = _table("share or snapshot", "clients")
-    # Few, and soon gone: before the many shares.
+    # Before the many shares: few, and short-lived.
     exports = [
         (f"snapshot {id_}", clients)
         for id_, clients in sorted(status["snapshot_exports"].items())
     ]
     exports += sorted(status["exports"].items())
-    for name, clients in exports[:_MOST_EXPORTS]:
+    for name, clients in exports[:_MAX_EXPORTS]:
         table.add_row(
             [
                 name,

@@ -22,9 +22,9 @@ from acme_appliance.cmd.common import CommandError
 from acme_appliance.cmd.common import Exit
 
 _SCOPES = (
-    "Scopes: driver:NAMESPACE, all that a Cinder backend needs, in a"
-    " namespace of its own; operator and admin, in all namespaces; metrics,"
-    " figures only."
+    "Scopes: driver:NAMESPACE, all that a Cinder back end needs, in its"
+    " namespace; operator and admin, in all namespaces; metrics, figures"
+    " only."
 )
 
 
@@ -32,21 +32,21 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "token",
         help="create, list and revoke the tokens of clients",
-        description="Clients authenticate with tokens. They are kept as"
-        " hashes: one that is lost is revoked and replaced. While replacing,"
-        " two of a name are valid.",
+        description="Clients authenticate with tokens. Tokens are stored as"
+        " hashes: revoke and replace a lost one. To allow rotation, two"
+        " tokens of the same name can be valid.",
     )
     actions = parser.add_subparsers(dest="action", required=True)
     create = actions.add_parser(
         "create",
-        help="make a token and print it",
-        description=f"Make a token and print it, once. {_SCOPES}",
+        help="create a token and print it",
+        description=f"Create a token and print it, once. {_SCOPES}",
     )
     create.add_argument(
-        # Not "name": oslo.config keeps the subcommand's there.
+        # Not "name", which oslo.config uses for the subcommand.
         "credential",
         metavar="NAME",
-        help="whose it is, for example cinder-a",
+        help="name of the client, for example cinder-a",
     )
     create.add_argument(
         "--scope",
@@ -62,12 +62,12 @@ def add_parser(subparsers: Any) -> None:
     create.add_argument(
         "--output",
         metavar="FILE",
-        help="write the token, and nothing else, to a new file that only"
-        " its owner can read, instead of printing it",
+        help="write only the token, to a new file readable only by its"
+        " owner, instead of printing it",
     )
     actions.add_parser("list", help="list all tokens, without their secrets")
     revoke = actions.add_parser(
-        "revoke", help="end a token, or all of a name, at once"
+        "revoke", help="revoke a token, or all tokens of a name, at once"
     )
     revoke.add_argument("token", metavar="NAME|ID")
 
@@ -117,7 +117,7 @@ def _open_new(path: str) -> Any:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise CommandError(
-            f"{path} is there already: name a new file, or remove it first"
+            f"{path} already exists: name a new file, or remove it first"
         ) from error
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error}") from error

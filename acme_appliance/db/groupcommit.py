@@ -10,16 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One writer at a time, and one commit for all that queue.
+"""Group commit: writers that queue at the same time share a commit.
 
-A commit waits for the disk, and on SQLite nobody else can write meanwhile.
-So the writers that queue share a transaction: each has a savepoint of its
-own, and the last of them commits for all. Nobody returns, and nobody acts on
-what was written, before that commit is on disk.
+A commit waits for the disk, and on SQLite no one else can write meanwhile.
+So queued writers share a transaction: each has its own savepoint, and the
+last one commits for all. No writer returns before that commit is on disk.
 
-To wake a thread costs more than most statements. So whoever has the turn
-also makes the calls of those that queue with one, and each of them is woken
-once, when it is all on disk.
+Waking a thread costs more than most statements. So the thread that has the
+turn also runs the calls of queued writers, and each of them wakes once, after
+the commit.
 """
 
 import collections
@@ -37,60 +36,60 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy import orm
 
-#: So many changes share a commit at most: the first waits for the last.
+#: Maximum number of changes per commit: the first waits for the last.
 MOST: Final = 64
 
 _T = TypeVar("_T")
 
 
-class _Place:
-    """A place in the line for the turn.
+class _Waiter:
+    """A place in the queue for the turn.
 
-    :param call: what to do, by whoever has the turn; None: only who waits
-        can do it.
+    :param call: for the thread that has the turn to run; None: only the
+        waiting thread can do its work.
     """
 
     def __init__(self, call: "_Call[Any] | None") -> None:
         self.call = call
-        #: Closed while it waits.
+        #: Locked while it waits.
         self.turn = threading.Lock()
         self.turn.acquire()
 
 
 class FairLock:
-    """A lock for whoever has waited longest."""
+    """A lock with a first-in, first-out queue."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._held = False
-        self._waiting: collections.deque[_Place] = collections.deque()
+        self._waiting: collections.deque[_Waiter] = collections.deque()
 
     def acquire(
         self, timeout_seconds: float, call: "_Call[Any] | None" = None
     ) -> bool:
-        """False: it was not to be had in time.
+        """False: timed out.
 
-        With a call, another may have made that by then: see ``call.group``.
+        Another thread may have run the call by then: see ``call.group``.
         """
         with self._mutex:
             if not self._held:
                 self._held = True
                 return True
-            place = _Place(call)
-            self._waiting.append(place)
-        if place.turn.acquire(timeout=max(0.0, timeout_seconds)):
+            waiter = _Waiter(call)
+            self._waiting.append(waiter)
+        if waiter.turn.acquire(timeout=max(0.0, timeout_seconds)):
             return True
         with self._mutex:
-            if place in self._waiting:
-                self._waiting.remove(place)
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
                 return False
-        # It was passed on in this very moment, or the call is being made.
-        place.turn.acquire()
+        # The turn was passed on just now, or the call is running.
+        waiter.turn.acquire()
         return True
 
     def take_call(self) -> "tuple[_Call[Any], threading.Lock] | None":
-        """The call of the first that waits, and its turn, to be released by
-        whoever takes it. None: nobody waits, or the first has no call."""
+        """Remove the first waiter; return its call and its turn, which the
+        caller must release. None: no waiter, or the first has no call."""
         with self._mutex:
             first = self._waiting[0] if self._waiting else None
             if first is None or first.call is None:
@@ -99,8 +98,8 @@ class FairLock:
             return first.call, first.turn
 
     def pass_on(self) -> bool:
-        """Give it to the first that waits. False: nobody does, and the
-        caller still has it."""
+        """Pass the lock to the first waiter. False: there is none, and the
+        caller keeps the lock."""
         with self._mutex:
             if not self._waiting:
                 return False
@@ -108,7 +107,6 @@ class FairLock:
             return True
 
     def release(self) -> None:
-        """Let the next one have it."""
         with self._mutex:
             if self._waiting:
                 self._waiting.popleft().turn.release()
@@ -117,10 +115,10 @@ class FairLock:
 
 
 class _Group:
-    """A transaction that is open for further members."""
+    """An open transaction that further members can join."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        """:raises sqlalchemy.exc.SQLAlchemyError: it cannot be begun."""
+        """:raises sqlalchemy.exc.SQLAlchemyError: it cannot begin."""
         self.connection = engine.connect()
         try:
             self._transaction = self.connection.begin()
@@ -128,15 +126,15 @@ class _Group:
             self.connection.close()
             raise
         self.size = 0
-        #: Of those whose calls were made for them: opened at the end.
+        #: Of waiters whose calls ran in this group; released at the end.
         self.turns: list[threading.Lock] = []
-        #: Done when it is on disk; has the error if it is not.
+        #: Done when the commit is on disk or has failed.
         self.committed: futures.Future[None] = futures.Future()
 
     @contextlib.contextmanager
     def member(self) -> Iterator[orm.Session]:
-        """A savepoint, which the session joins. What is executed on its
-        ``bind`` is in it too, and costs no transaction of the session's."""
+        """A session in a new savepoint. Statements executed on its ``bind``
+        are also in the savepoint, without a transaction of the session."""
         self.size += 1
         with (
             self.connection.begin_nested(),
@@ -151,27 +149,27 @@ class _Group:
                 session.commit()
 
     def is_alive(self) -> bool:
-        """SQLite ends a transaction by itself after some errors (see
-        "Response To Errors Within A Transaction" in its documentation);
-        what came after that would be committed at once, one by one."""
+        """SQLite rolls a transaction back after some errors (see "Response
+        To Errors Within A Transaction" in its documentation). Statements
+        after that would be committed one by one."""
         if self.connection.invalidated:
             return False
         driver = self.connection.connection.driver_connection
         return bool(getattr(driver, "in_transaction", True))
 
     def commit(self) -> None:
-        """The outcome goes to all members; this raises nothing."""
+        """Commit and report the outcome to all members. Raises nothing."""
         try:
             if not self.is_alive():
                 raise exc.OperationalError(
                     "COMMIT",
                     None,
-                    RuntimeError("an error ended the transaction of all"),
+                    RuntimeError("an error ended the shared transaction"),
                 )
             self._transaction.commit()
         except BaseException as error:
-            # Closed for good, which rolls back: after a commit that failed
-            # the pool would give it to others with its transaction open.
+            # Close the connection, which rolls back: after a failed commit
+            # the pool would reuse it with its transaction open.
             self.connection.invalidate()
             self.committed.set_exception(error)
         else:
@@ -183,16 +181,16 @@ class _Group:
 
 
 class _Call(Generic[_T]):
-    """What a member does, in whichever thread."""
+    """A member's work, for any thread to run."""
 
     def __init__(self, work: Callable[[orm.Session], _T]) -> None:
         self._work = work
-        #: In whose transaction it was made; None: not yet.
+        #: The group that it ran in; None: not yet.
         self.group: _Group | None = None
         self._done: futures.Future[_T] = futures.Future()
 
     def make(self, group: _Group) -> None:
-        """An error is kept for :meth:`result`."""
+        """Run the work. :meth:`result` raises its error."""
         self.group = group
         try:
             with group.member() as session:
@@ -203,34 +201,34 @@ class _Call(Generic[_T]):
             self._done.set_result(result)
 
     def result(self, group: _Group) -> _T:
-        """What it returned, when that is on disk."""
+        """The result of the work, after the commit."""
         result = self._done.result()
         group.committed.result()
         return result
 
 
 class GroupCommit:
-    """The write transactions of one database; safe to share.
+    """The write transactions of one database; thread-safe.
 
-    :param engine: whose transactions are begun to write.
+    :param engine: creates write transactions.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._turn = FairLock()
-        #: Open while the turn is passed on; only who has the turn has it.
+        #: The open group, if any; guarded by the turn.
         self._group: _Group | None = None
 
     @contextlib.contextmanager
     def member(self, wait_seconds: float) -> Iterator[orm.Session]:
-        """A session whose changes are on disk when the block is left.
+        """A session whose changes are on disk when the block ends.
 
-        An error in the block takes back what the block did, and no more.
+        An error in the block rolls back only the changes of the block.
 
-        :param wait_seconds: for those before; the disk may take longer.
-        :raises sqlalchemy.exc.TimeoutError: those before took longer.
+        :param wait_seconds: to wait for the turn; the commit may take longer.
+        :raises sqlalchemy.exc.TimeoutError: the wait took longer.
         :raises sqlalchemy.exc.SQLAlchemyError: the commit failed, for all
-            members alike.
+            members.
         """
         self._take_turn(wait_seconds)
         group = self._open_group()
@@ -244,8 +242,8 @@ class GroupCommit:
     def run(
         self, work: Callable[[orm.Session], _T], wait_seconds: float
     ) -> _T:
-        """As :meth:`member`, with a call in place of the block: it may be
-        made by the thread of another member."""
+        """Like :meth:`member`, with a call instead of a block; another
+        member's thread may run it."""
         call = _Call(work)
         self._take_turn(wait_seconds, call)
         group = call.group
@@ -256,10 +254,10 @@ class GroupCommit:
         return call.result(group)
 
     @contextlib.contextmanager
-    def alone(self, wait_seconds: float) -> Iterator[None]:
-        """No transaction is open here while the block runs.
+    def exclusive(self, wait_seconds: float) -> Iterator[None]:
+        """Run the block while no transaction is open here.
 
-        :raises sqlalchemy.exc.TimeoutError: those before took longer.
+        :raises sqlalchemy.exc.TimeoutError: the wait took longer.
         """
         self._take_turn(wait_seconds)
         try:
@@ -274,7 +272,7 @@ class GroupCommit:
     ) -> None:
         if not self._turn.acquire(wait_seconds, call):
             raise exc.TimeoutError(
-                f"others have written for {wait_seconds:g} seconds"
+                f"other writers took longer than {wait_seconds:g} seconds"
             )
 
     def _open_group(self) -> _Group:

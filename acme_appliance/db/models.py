@@ -12,11 +12,11 @@
 
 """The tables.
 
-``generation`` grows with each change of a row that a client can see; it is
-the ETag, and no id gets the same one twice. ``create_request`` is the
-create's body as it came: a second PUT with the same body finds the share,
-whatever was patched since. A job's row is its journal entry: one that is
-queued or running is an open intent.
+``generation`` grows with each change that a client can see. It is the ETag,
+and no id gets the same one twice. ``create_request`` is the original body of
+the create: a second PUT with the same body matches, whatever was patched
+since. A job's row is its journal entry; a queued or running job is an open
+intent.
 """
 
 import datetime
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 class Base(orm.DeclarativeBase):
-    """Names of constraints are fixed, so that migrations can drop them."""
+    """Fixes the names of constraints, so that migrations can drop them."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -70,7 +70,7 @@ class Share(Base):
     create_request: orm.Mapped[Json] = orm.mapped_column(deferred=True)
     created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
     updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
-    #: The open job, if one is at work on this share.
+    #: The open job of this share, if any.
     job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
 
     access_rules: orm.Mapped[list["AccessRule"]] = orm.relationship(
@@ -84,7 +84,7 @@ class Share(Base):
     )
 
     __table_args__ = (
-        # Each filter of a list, within a namespace and for all.
+        # One per list filter, within a namespace and across all.
         sa.Index(None, "namespace", "id"),
         sa.Index(None, "namespace", "name", "id"),
         sa.Index(None, "namespace", "pool", "id"),
@@ -92,13 +92,13 @@ class Share(Base):
         sa.Index(None, "name", "id"),
         sa.Index(None, "origin_id", "id"),
         sa.Index(None, "state", "id"),
-        # Covers the sums of the statistics and the filter by pool.
+        # Covers the statistics' sums and the filter by pool.
         sa.Index(None, "pool", "id", "size_bytes"),
     )
 
 
 class ShareLabel(Base):
-    """A share's labels once more, one a row, to be found by."""
+    """Search index of labels, one row per label."""
 
     __tablename__ = "share_labels"
 
@@ -130,7 +130,7 @@ class Snapshot(Base):
     __tablename__ = "snapshots"
 
     id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
-    #: No cascade: a snapshot's row goes when its data has gone.
+    #: No cascade: a snapshot's row is deleted after its data.
     share_id: orm.Mapped[str] = orm.mapped_column(
         ID, sa.ForeignKey("shares.id")
     )
@@ -139,7 +139,7 @@ class Snapshot(Base):
     pool: orm.Mapped[str] = orm.mapped_column(NAME)
     state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     generation: orm.Mapped[int] = orm.mapped_column()
-    #: The share's size and file as they were when the snapshot was made.
+    #: The share's size and file when the snapshot was taken.
     size_bytes: orm.Mapped[int] = orm.mapped_column()
     file: orm.Mapped[Json | None] = orm.mapped_column()
     labels: orm.Mapped[Json] = orm.mapped_column()
@@ -172,19 +172,18 @@ class Job(Base):
     id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
     kind: orm.Mapped[str] = orm.mapped_column(sa.String(32))
     namespace: orm.Mapped[str] = orm.mapped_column(NAME)
-    #: No foreign keys: a job outlives what it was about.
+    #: No foreign keys: a job outlives its share.
     share_id: orm.Mapped[str] = orm.mapped_column(ID)
     snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
-    #: Read only by whoever runs the job: a broken one spoils no list.
+    #: Deferred: a broken value must not break lists of jobs.
     arguments: orm.Mapped[Json] = orm.mapped_column(deferred=True)
     state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
-    #: Set once the job is being undone: a restart undoes it too, even
-    #: where it could by then have gone forward.
+    #: Set when the undo begins; a restart then continues the undo.
     undo: orm.Mapped[bool] = orm.mapped_column()
-    #: What the job failed with, or is being undone for.
+    #: Why the job failed or is being undone.
     problem: orm.Mapped[Json | None] = orm.mapped_column()
-    #: Failed attempts to finish or undo it while it is open, the time of
-    #: the last one, and what stood in its way.
+    #: Number of failed attempts to finish or undo it, and the time and
+    #: problem of the last one.
     attempts: orm.Mapped[int] = orm.mapped_column()
     attempted_at: orm.Mapped[datetime.datetime | None] = orm.mapped_column()
     last_problem: orm.Mapped[Json | None] = orm.mapped_column()
@@ -203,7 +202,7 @@ class Job(Base):
 
 
 class JobClaim(Base):
-    """What an open job touches; gone when it has ended."""
+    """A resource that an open job claims; deleted when the job ends."""
 
     __tablename__ = "job_claims"
 
@@ -211,7 +210,7 @@ class JobClaim(Base):
         ID, sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
     )
     kind: orm.Mapped[str] = orm.mapped_column(sa.String(16), primary_key=True)
-    #: No foreign key: what a job creates is not there yet.
+    #: No foreign key: the job may be creating the object.
     object_id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
     claim: orm.Mapped[str] = orm.mapped_column(sa.String(16))
 
@@ -219,11 +218,11 @@ class JobClaim(Base):
 
 
 class Event(Base):
-    """The change log: one row for each change, written with the change."""
+    """The event log: one row per change, written with the change."""
 
     __tablename__ = "events"
 
-    # SQLite gives a serial only to an INTEGER, which is 64 bits wide there.
+    # SQLite autoincrements only INTEGER columns, which have 64 bits there.
     seq: orm.Mapped[int] = orm.mapped_column(
         sa.BigInteger().with_variant(sa.Integer, "sqlite"),
         primary_key=True,
@@ -242,13 +241,13 @@ class Event(Base):
     __table_args__ = (
         sa.Index(None, "namespace", "seq"),
         sa.Index(None, "time"),
-        # A number is never given twice, even after pruning the newest.
+        # Never reuse a number, even after pruning the newest row.
         {"sqlite_autoincrement": True},
     )
 
 
 class Counter(Base):
-    """Numbers that only grow, see ``service.generations``."""
+    """Numbers that only grow, see ``changes.generations``."""
 
     __tablename__ = "counters"
 
@@ -257,17 +256,17 @@ class Counter(Base):
 
 
 class Pool(Base):
-    """The pools that this database is used with, see service.identity."""
+    """The pools of this database, see ``storage.identity``."""
 
     __tablename__ = "pools"
 
     name: orm.Mapped[str] = orm.mapped_column(NAME, primary_key=True)
-    #: As it stands in the pool.
+    #: The id that the pool stores.
     id: orm.Mapped[str] = orm.mapped_column(ID)
 
 
 class Token(Base):
-    """Credentials; the secret itself is kept nowhere."""
+    """Credentials; the secret itself is not stored."""
 
     __tablename__ = "tokens"
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether the database can be written, as often as anybody asks."""
+"""Check whether the database is writable, with a cache."""
 
 from collections.abc import Callable
 import logging
@@ -24,17 +24,17 @@ from acme_appliance.db.session import Database
 
 LOG = logging.getLogger(__name__)
 
-#: What was found is told again for so long.
+#: How long a result is cached.
 INTERVAL_SECONDS: Final = 2.0
-#: So long another process may have the database.
+#: How long to wait for another process that locks the database.
 _WAIT_SECONDS: Final = 2.0
 
 
 class WriteProbe:
-    """Tries it, but rarely, and in one thread at a time.
+    """Limits the rate of checks, and runs them in one thread at a time.
 
-    Each try is an fsync and may have to wait, and nobody has to log in to
-    ask whether the appliance is ready.
+    Each check needs an fsync and may block, and readiness requests need no
+    authentication.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class WriteProbe:
         self._works = True
 
     def works(self) -> bool:
-        """As it was found INTERVAL_SECONDS ago at most, or last."""
+        """The cached result, or that of a new check."""
         if self._trying.acquire(blocking=False):
             try:
                 if self._is_due():

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Rows without objects, for what every change writes.
+"""Plain rows without ORM objects, for the hot path of changes.
 
-To make an object, to have it flushed and to keep track of it takes several
-times as long as to write its row, and all other writers wait meanwhile.
+Creating, tracking and flushing an object takes several times as long as
+writing its row, and all other writers wait meanwhile.
 """
 
 from collections.abc import Mapping
@@ -63,8 +63,8 @@ def _delete(model: type[models.Base]) -> Any:
 
 
 def _connection(session: orm.Session) -> sa.Connection:
-    """Of a session of :meth:`.session.Database.write`, whose transaction is
-    begun already: the session would have to join it first."""
+    """The connection of a session from :meth:`.session.Database.write`. Its
+    transaction is open; the session would have to join it first."""
     return cast(sa.Connection, session.bind)
 
 
@@ -75,15 +75,15 @@ def _by_id(model: type[models.Base]) -> sa.ColumnElement[bool]:
 def find(
     connection: sa.Connection, model: type[models.Base], id_: str
 ) -> Any | None:
-    """One row, with the names of the model's columns; None: there is none."""
+    """One row, with the model's column names; None: not found."""
     found = connection.execute(_select(model), {"this_id": id_})
     return found.one_or_none()
 
 
 def get(connection: sa.Connection, model: type[models.Base], id_: str) -> Any:
-    """As :func:`find`.
+    """Like :func:`find`.
 
-    :raises sqlalchemy.exc.NoResultFound: it is not there.
+    :raises sqlalchemy.exc.NoResultFound: there is no such row.
     """
     return connection.execute(_select(model), {"this_id": id_}).one()
 
@@ -91,17 +91,15 @@ def get(connection: sa.Connection, model: type[models.Base], id_: str) -> Any:
 def insert(
     session: orm.Session, model: type[models.Base], *rows: Mapping[str, Any]
 ) -> None:
-    """Write new rows at once, all with the same columns."""
+    """Insert rows immediately, all with the same columns."""
     if rows:
         _connection(session).execute(_insert(model), list(rows))
 
 
 def delete(session: orm.Session, model: type[models.Base], id_: str) -> Any:
-    """Delete one row at once, and what the database cascades to.
+    """Delete and return one row immediately, with the database's cascades.
 
-    Returns the row as it was.
-
-    :raises sqlalchemy.exc.NoResultFound: it is not there.
+    :raises sqlalchemy.exc.NoResultFound: there is no such row.
     """
     return _connection(session).execute(_delete(model), {"this_id": id_}).one()
 
@@ -112,11 +110,11 @@ def update(
     id_: str,
     **values: Any,
 ) -> Any:
-    """Change one row at once; objects of the session do not learn of it.
+    """Update one row immediately; does not refresh the session's objects.
 
-    Returns the row as it is now, with the names of the model's columns.
+    Returns the updated row, with the model's column names.
 
-    :raises sqlalchemy.exc.NoResultFound: it is not there.
+    :raises sqlalchemy.exc.NoResultFound: there is no such row.
     """
     statement = _update(model, tuple(values), True)
     found = _connection(session).execute(statement, {"this_id": id_, **values})
@@ -129,7 +127,7 @@ def change(
     id_: str,
     **values: Any,
 ) -> None:
-    """As :func:`update`, for whoever does not need the row."""
+    """Like :func:`update`, without returning the row."""
     statement = _update(model, tuple(values), False)
     found = _connection(session).execute(statement, {"this_id": id_, **values})
     if not found.rowcount:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Sessions: many readers, one writer, and every commit on disk."""
+"""Database sessions: many readers, one writer, durable commits."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from sqlalchemy import orm
 from acme_appliance.db import sqlite
 from acme_appliance.db.groupcommit import GroupCommit
 
-#: How long a writer waits for those of this process that came before it.
+#: How long a writer waits for earlier writers of this process.
 WRITE_WAIT_SECONDS: Final = 30.0
 
 #: The newest migration.
@@ -36,14 +36,14 @@ _T = TypeVar("_T")
 
 
 class TooNew(Exception):
-    """The tables are of a release later than this one."""
+    """The tables belong to a later release."""
 
 
 class Database:
-    """The one way to the database; safe to share between threads.
+    """The only way to access the database; thread-safe.
 
     :param url: an SQLAlchemy URL, ``sqlite:////path`` or PostgreSQL. An
-        in-memory SQLite is refused: each thread would see its own.
+        in-memory SQLite is refused: each thread would have its own.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,7 +51,7 @@ class Database:
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite and self.url.database in (None, "", ":memory:"):
             raise ValueError("the database needs a file")
-        #: For transactions that write; and see :meth:`write`.
+        #: For write transactions; use :meth:`write`.
         self.writers: sa.Engine
         pool = {"pool_size": 16, "max_overflow": 64}
         if self.sqlite:
@@ -70,41 +70,41 @@ class Database:
 
     @contextlib.contextmanager
     def read_rows(self) -> Iterator[sa.Connection]:
-        """As :meth:`read`, for whoever needs no objects: a few times
+        """Like :meth:`read`, without objects, which is several times
         cheaper."""
         with self.engine.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[orm.Session]:
-        """A transaction: committed, and on disk, when the block is left.
+        """A transaction that is on disk when the block ends.
 
-        An exception rolls it back. Writers take turns, and those that queue
-        share a commit; what is done inside must be short and must not wait
-        for anything else.
+        An exception rolls it back. Writers take turns, and queued writers
+        share a commit. So the block must be short and must not wait for
+        anything else.
 
-        :raises sqlalchemy.exc.TimeoutError: the writers before it took
-            longer than WRITE_WAIT_SECONDS.
+        :raises sqlalchemy.exc.TimeoutError: earlier writers took longer than
+            WRITE_WAIT_SECONDS.
         """
         with self._commits.member(WRITE_WAIT_SECONDS) as session:
             yield session
 
     def run(self, work: Callable[[orm.Session], _T]) -> _T:
-        """As :meth:`write`, with a call in place of the block; cheaper where
-        many write. Another thread may make the call."""
+        """Like :meth:`write`, with a call instead of a block; cheaper with
+        many writers. Another thread may run the call."""
         return self._commits.run(work, WRITE_WAIT_SECONDS)
 
     def check_writable(self, wait_seconds: float) -> None:
-        """Commit a change of nothing, to disk.
+        """Commit an update that changes nothing.
 
-        :raises sqlalchemy.exc.SQLAlchemyError: it could not be done: full,
-            read-only, gone, or in use by others for longer than the wait.
+        :raises sqlalchemy.exc.SQLAlchemyError: it failed: full, read-only,
+            gone, or locked by others for longer than the wait.
         """
         with (
-            self._commits.alone(wait_seconds),
+            self._commits.exclusive(wait_seconds),
             self.writers.connect() as connection,
         ):
-            # Here and not in SQL, which would begin a transaction.
+            # Through the driver: SQLAlchemy would begin a transaction.
             driver: Any = connection.connection.driver_connection
             if self.sqlite:
                 driver.execute(
@@ -119,11 +119,11 @@ class Database:
                     )
 
     def upgrade(self) -> None:
-        """Bring the tables to this release's; may be called every time.
+        """Migrate the tables to this release. Idempotent.
 
-        :raises TooNew: a later release has been here.
+        :raises TooNew: the tables belong to a later release.
         """
-        # alembic is slow to import, and rarely needed.
+        # alembic is slow to import and rarely needed.
         if self.revision() == REVISION:
             return
         from alembic import command
@@ -134,12 +134,12 @@ class Database:
         except util.CommandError as error:
             raise TooNew(
                 f"the database is at revision {self.revision()}, and this"
-                f" release knows those up to {REVISION}: install the release"
-                " that made it, or restore a backup"
+                f" release supports revisions up to {REVISION}: install the"
+                " release that migrated it, or restore a backup"
             ) from error
 
     def revision(self) -> str | None:
-        """The migration that the tables are at; None: there are none."""
+        """The current migration of the tables; None: there are no tables."""
         with self.engine.connect() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
                 return None
@@ -162,8 +162,8 @@ class Database:
 
 def _write_nothing(connection: sa.Connection) -> None:
     with connection.begin():
-        # Rolled back, it would not show a full or read-only disk: SQLite
-        # writes at the commit, then also where no page has changed.
+        # A rollback would not detect a full or read-only disk: SQLite writes
+        # at the commit, even if no page has changed.
         connection.exec_driver_sql(
             "UPDATE alembic_version SET version_num = version_num"
         )

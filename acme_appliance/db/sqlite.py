@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""SQLite with real transactions, begun as SQLAlchemy says.
+"""SQLite with transactions that SQLAlchemy begins.
 
-The driver would begin them by itself, too late and without a way to say for
-what. SQLAlchemy's documentation has an event for that ("Serializable
-isolation / Savepoints / Transactional DDL"); but once there is a listener,
-every statement looks for further ones, which takes longer than to run it.
+Otherwise the driver begins them, too late and always in the same mode.
+SQLAlchemy's documentation recommends an event ("Serializable isolation /
+Savepoints / Transactional DDL"); but with any listener, every statement
+searches for others, which takes longer than to execute it.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ _DRIVER: Final = "sqlite+acme"
 
 
 class Dialect(pysqlite.SQLiteDialect_pysqlite):
-    """:param begin: what begins a transaction."""
+    """:param begin: the statement that begins a transaction."""
 
     supports_statement_cache = True
 
@@ -44,7 +44,7 @@ class Dialect(pysqlite.SQLiteDialect_pysqlite):
     def do_begin(self, dbapi_connection: Any) -> None:
         dbapi_connection.execute(self._begin)
 
-    # SQLAlchemy compiles its own statement for each of these, every time.
+    # Faster than SQLAlchemy, which compiles these statements every time.
 
     def do_savepoint(self, connection: sa.Connection, name: str) -> None:
         connection.exec_driver_sql(f"SAVEPOINT {name}")
@@ -66,14 +66,14 @@ registry.register(
 
 
 def create_reader(url: sa.URL, **options: Any) -> sa.Engine:
-    """An engine whose transactions see one state, and wait for nobody."""
+    """An engine whose transactions see a snapshot and never wait."""
     return _create(url, begin="BEGIN", **options)
 
 
 def create_writer(url: sa.URL, **options: Any) -> sa.Engine:
-    """An engine whose transactions wait for those that write.
+    """An engine whose transactions take the write lock when they begin.
 
-    One that reads and then writes would fail with "locked", at once, if
+    A transaction that reads before it writes would fail with "locked" if
     another wrote in between.
     """
     return _create(url, begin="BEGIN IMMEDIATE", **options)
@@ -86,7 +86,7 @@ def _create(url: sa.URL, **options: Any) -> sa.Engine:
 
 
 def _prepare(connection: Any, record: Any) -> None:
-    # The driver begins nothing: the dialect does.
+    # The dialect begins transactions, not the driver.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Column types that mean the same on SQLite and on PostgreSQL."""
+"""Column types that behave the same on SQLite and PostgreSQL."""
 
 import datetime
 from typing import Any
@@ -20,10 +20,10 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcDateTime(TypeDecorator[datetime.datetime]):
-    """An aware time in UTC, kept without its zone.
+    """An aware time, stored as naive UTC.
 
-    SQLite drops zones silently and PostgreSQL converts them to the
-    session's: storing naive UTC is the one thing both do alike.
+    SQLite drops time zones silently, and PostgreSQL converts to the
+    session's zone; only naive UTC behaves the same on both.
     """
 
     impl = sa.DateTime

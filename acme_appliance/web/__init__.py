@@ -10,8 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The front of the API: sockets, TLS, HTTP, and who may hold what.
+"""The API's front end: sockets, TLS, HTTP and connection limits.
 
-An event loop keeps the connections and takes requests in; the WSGI
-application gets whole ones only, in threads.
+An event loop holds the connections and receives requests; the WSGI
+application gets only complete requests, in threads.
 """

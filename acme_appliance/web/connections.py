@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which connections are open, and which of them gives way to another.
+"""Limits on open connections.
 
-A *stranger* is a connection that has not sent a whole request with a valid
-token. Only strangers give way, so nobody who has a token waits for those who
-have none. At a limit the oldest stranger is ended and the new connection is
-taken: behind one address (NAT, a proxy, loopback) a client that sends its
-request at once gets through, whoever else is silent there.
+A *stranger* is a connection that has not sent a complete request with a valid
+token. At a limit the oldest stranger is closed and the new connection is
+accepted. So clients with a token never wait for those without, and behind one
+address (NAT, a proxy, loopback) a client that sends its request at once gets
+through, even if others there are silent.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from acme_appliance import addresses
 
 LOG = logging.getLogger(__name__)
 
-#: The log tells of connections that gave way no more often than this.
+#: Minimum interval between warnings about closed connections.
 _LOG_SECONDS: Final = 60.0
 
 
@@ -42,24 +42,24 @@ class Connection:
 
 
 class Connections:
-    """The open ones; for one thread, that of the event loop.
+    """The open connections. Not thread-safe: for the event loop only.
 
-    :param most: how many may be open in all.
-    :param most_strangers: how many strangers of one network may be open.
+    :param maximum: of open connections.
+    :param max_strangers: of open strangers per network.
     """
 
     def __init__(
         self,
-        most: int,
-        most_strangers: int,
+        maximum: int,
+        max_strangers: int,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._most = most
-        self._most_strangers = most_strangers
+        self._maximum = maximum
+        self._max_strangers = max_strangers
         self._clock = clock
         self._open: set[Connection] = set()
-        # Dictionaries keep the order: the oldest is the first.
+        # In order of age, oldest first.
         self._strangers: dict[Connection, None] = {}
         self._by_network: dict[str, dict[Connection, None]] = {}
         self._logged_at = -_LOG_SECONDS
@@ -68,26 +68,26 @@ class Connections:
         return len(self._open)
 
     def admit(self, connection: Connection) -> bool:
-        """Take a new one; False: all are open that may be, and none gives
-        way."""
+        """Add a new connection; False: the limit is reached and no stranger
+        can be closed."""
         own = self._by_network.get(connection.network, {})
-        if len(own) >= self._most_strangers:
+        if len(own) >= self._max_strangers:
             self._end_oldest(own, connection.network)
-        elif len(self._open) >= self._most and not self.make_room():
+        elif len(self._open) >= self._maximum and not self.make_room():
             return False
         self._open.add(connection)
         self.distrust(connection)
         return True
 
     def make_room(self) -> bool:
-        """End the oldest stranger; False: there is none."""
+        """Close the oldest stranger; False: there is none."""
         if not self._strangers:
             return False
         self._end_oldest(self._strangers, "all addresses")
         return True
 
     def trust(self, connection: Connection) -> None:
-        """It has shown a valid token, and does not give way."""
+        """The connection has shown a valid token; never close it early."""
         self._strangers.pop(connection, None)
         own = self._by_network.get(connection.network, {})
         own.pop(connection, None)
@@ -95,7 +95,7 @@ class Connections:
             self._by_network.pop(connection.network, None)
 
     def distrust(self, connection: Connection) -> None:
-        """It is a stranger, or one again, and the newest of them."""
+        """Make the connection the newest stranger."""
         if connection not in self._open:
             return
         self.trust(connection)
@@ -104,7 +104,7 @@ class Connections:
         own[connection] = None
 
     def remove(self, connection: Connection) -> None:
-        """It has ended. Doing it again is fine."""
+        """Forget a closed connection. Idempotent."""
         self._open.discard(connection)
         self.trust(connection)
 
@@ -115,8 +115,8 @@ class Connections:
         if self._clock() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = self._clock()
             LOG.warning(
-                "Too many connections without a valid token from %s: the"
-                " oldest are ended (%d connections are open)",
+                "Too many connections without a valid token from %s: closing"
+                " the oldest (%d connections are open)",
                 whose,
                 len(self._open),
             )

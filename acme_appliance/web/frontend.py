@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Connections, from their acceptance to their end, and requests to WSGI.
+"""Accepts connections and passes complete requests to WSGI.
 
-aiohttp parses HTTP; each connection is one of its protocols. A connection
-costs no thread. A thread is taken when a request is whole, and given back
-when its reply is: the event loop sends that. Clients without a valid token
-have threads of their own.
+aiohttp parses HTTP; each connection is one of its protocols. Connections use
+no thread: a thread runs from the complete request to the complete reply,
+which the event loop sends. Clients without a valid token have separate
+threads.
 """
 
 import asyncio
@@ -48,44 +48,44 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-#: Or aiohttp would tell its release to everybody.
+#: Replaces aiohttp's header, which reveals its version.
 _SERVER: Final = ("Server", "acme-appliance")
 _BACKLOG: Final = 2048
 _HEAD_LINE_BYTES: Final = 8190
 _HEADERS: Final = 100
-#: Threads for requests without a valid token, and for looking tokens up.
+#: Threads for requests without a valid token, and for token look-ups.
 _STRANGERS_THREADS: Final = 4
 _LOOK_UP_THREADS: Final = 4
-#: How long a client that was told goodbye may go on sending.
+#: Linger time before closing.
 _LINGER_SECONDS: Final = 2
-#: The kernel's room for replies, of each connection: a client that reads
-#: nothing makes it hold so much, and not megabytes.
+#: The kernel's send buffer per connection, which limits what a client that
+#: reads nothing can occupy.
 _SEND_BUFFER_BYTES: Final = 64 << 10
-#: How long to wait where the kernel has no room for one more connection.
+#: Pause after a failed accept.
 _NO_ROOM_SECONDS: Final = 0.1
-#: Closed with a reset: the kernel keeps nothing of it.
+#: Close with a reset, so that the kernel frees the connection at once.
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """``threads``: those for requests with a valid token."""
+    """``threads``: for requests with a valid token."""
 
     threads: int
     max_connections: int
     max_strangers: int
     max_body_bytes: int
-    #: For the handshake and a request's head together, and again for its
-    #: body: many times what a bad line needs.
+    #: For the handshake and the request head together, and again for the
+    #: body; generous even for slow networks.
     receive_seconds: float = 10
-    #: For taking a reply, of which the longest is some megabytes.
+    #: For the client to read a reply of up to some megabytes.
     send_seconds: float = 30
-    #: For the next request of a client that has shown a valid token.
+    #: Idle time of a client that has shown a valid token.
     keepalive_seconds: float = 75
 
 
 class _Connection(connections.Connection):
-    """One accepted socket; its deadline is for what is awaited now."""
+    """One accepted socket, with the deadline of its current step."""
 
     def __init__(self, sock: socket.socket, address: str) -> None:
         super().__init__(address, self._reset)
@@ -93,7 +93,7 @@ class _Connection(connections.Connection):
         self._deadline: asyncio.TimerHandle | None = None
 
     def _reset(self) -> None:
-        # Whatever has the socket sees its end: the handshake, the parser.
+        # The current owner of the socket (handshake or parser) sees its end.
         self.clear_deadline()
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -102,15 +102,15 @@ class _Connection(connections.Connection):
     def set_deadline(self, seconds: float) -> None:
         self.clear_deadline()
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(seconds, self._is_late)
+        self._deadline = loop.call_later(seconds, self._on_timeout)
 
     def clear_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _is_late(self) -> None:
-        LOG.debug("Too slow, cut off: %s", self.address)
+    def _on_timeout(self) -> None:
+        LOG.debug("Too slow, closing: %s", self.address)
         self.end()
 
 
@@ -135,7 +135,7 @@ class _Protocol(web.RequestHandler):
             max_field_size=_HEAD_LINE_BYTES,
             max_headers=_HEADERS,
             lingering_time=_LINGER_SECONDS,
-            # A small body could become a large one.
+            # A small body could expand to a huge one.
             auto_decompress=False,
         )
         self.connection = connection
@@ -152,10 +152,9 @@ class _Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The reply to what is no HTTP, or to what failed here."""
+        """The reply to invalid HTTP or an internal error."""
         if isinstance(exc, http_exceptions.HttpProcessingError):
-            # Anybody can send it, as often as he likes: at the level of a
-            # server it would fill the log.
+            # Any client can cause this: above DEBUG it could flood the log.
             LOG.debug(
                 "Not a request, from %s: %s: %.200r",
                 self.connection.address,
@@ -164,14 +163,14 @@ class _Protocol(web.RequestHandler):
             )
             return _refuse("request.invalid", "This is not a valid request.")
         if isinstance(exc, ConnectionError):
-            LOG.debug("Gone before its reply: %s", self.connection.address)
+            LOG.debug("Closed before its reply: %s", self.connection.address)
             return _refuse("internal", "The connection is closed.")
         LOG.error("A request could not be served", exc_info=exc)
         return _refuse("internal", "Something unexpected happened.")
 
 
 def _refuse(code: str, detail: str) -> web.Response:
-    """A problem whose request cannot be answered by the application."""
+    """A problem reply to a request that never reaches the application."""
     problem = problems.Problem(code, detail)
     reply = web.Response(
         status=problem.http_status,
@@ -186,7 +185,7 @@ def _refuse(code: str, detail: str) -> web.Response:
 class Frontend:
     """Serves a WSGI application until it is stopped.
 
-    :param context: asked for each connection; None: no TLS.
+    :param context: called for each connection; returns None for no TLS.
     """
 
     def __init__(
@@ -214,7 +213,7 @@ class Frontend:
         self._look_up_threads = _pool(_LOOK_UP_THREADS, "login")
 
     def start(self, listeners: list[socket.socket]) -> None:
-        """:param listeners: bound; they belong to this from now on."""
+        """:param listeners: bound sockets; this object closes them."""
         for listener in listeners:
             listener.setblocking(False)
             listener.setsockopt(
@@ -224,8 +223,8 @@ class Frontend:
             self._accepting.append(asyncio.create_task(self._accept(listener)))
 
     async def stop(self, seconds: float) -> None:
-        """Take no more requests, and end those under way or, after so many
-        seconds, leave them."""
+        """Accept no more requests, and wait so many seconds for current
+        ones to finish."""
         for task in self._accepting:
             task.cancel()
         await asyncio.wait(self._accepting)
@@ -234,7 +233,7 @@ class Frontend:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            LOG.warning("%d requests do not end in time", self._working)
+            LOG.warning("%d requests did not finish in time", self._working)
         await self._server.shutdown(timeout=1)
         for task in self._tasks:
             task.cancel()
@@ -254,8 +253,8 @@ class Frontend:
                 try:
                     sock, peer = await loop.sock_accept(listener)
                 except OSError as error:
-                    # Also of a client that has gone already.
-                    LOG.warning("A connection could not be taken: %s", error)
+                    # No file descriptor is left, or the client has gone.
+                    LOG.warning("Cannot accept a connection: %s", error)
                     self._open.make_room()
                     await asyncio.sleep(_NO_ROOM_SECONDS)
                     continue
@@ -272,7 +271,7 @@ class Frontend:
         task.add_done_callback(self._tasks.discard)
 
     async def _open_connection(self, connection: _Connection) -> None:
-        """The TLS handshake; then the protocol has the connection."""
+        """Run the TLS handshake and attach the protocol."""
         context = self._context()
         options: dict[str, Any] = {}
         if context is not None:
@@ -294,7 +293,9 @@ class Frontend:
                 **options,
             )
         except OSError as error:
-            LOG.debug("No TLS with %s: %s", connection.address, error)
+            LOG.debug(
+                "TLS handshake failed with %s: %s", connection.address, error
+            )
             self._lost(connection)
 
     def _lost(self, connection: _Connection) -> None:
@@ -304,7 +305,7 @@ class Frontend:
     # -- requests
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One request whose head is there."""
+        """Serve one request whose head has arrived."""
         connection = cast(_Protocol, request.protocol).connection
         connection.clear_deadline()
         self._working += 1
@@ -321,10 +322,10 @@ class Frontend:
     async def _answer(
         self, request: web.BaseRequest, connection: _Connection
     ) -> web.Response:
-        # One with a whole request does not give way while it is served.
+        # Do not close the connection while its request is served.
         self._open.trust(connection)
         if not await self._is_valid(request):
-            # The application refuses it, or needs no body.
+            # The application refuses the request or needs no body.
             reply = await self._call(
                 request, connection, b"", self._strangers_threads
             )
@@ -335,7 +336,7 @@ class Frontend:
             async with asyncio.timeout(self._limits.receive_seconds):
                 body = await self._read(request)
         except (TimeoutError, web.RequestPayloadError) as error:
-            LOG.info("No whole body from %s: %s", connection.address, error)
+            LOG.info("Incomplete body from %s: %s", connection.address, error)
             return _refuse("request.bad_json", "The body is not complete.")
         return await self._call(request, connection, body, self._threads)
 
@@ -351,8 +352,8 @@ class Frontend:
         )
 
     async def _read(self, request: web.BaseRequest) -> bytes:
-        """The body; of one that is too large a byte too much, or nothing,
-        where its length is given."""
+        """Read the body. If it is too large, return one byte more than the
+        maximum, or nothing if its length is given."""
         most = self._limits.max_body_bytes
         if (request.content_length or 0) > most:
             return b""
@@ -390,7 +391,7 @@ class Frontend:
                 await reply.write_eof()
                 await request.writer.drain()
         except TimeoutError:
-            LOG.debug("Too slow to read, cut off: %s", connection.address)
+            LOG.debug("Reads too slowly, closing: %s", connection.address)
             connection.end()
             raise ConnectionResetError("the reply was not read") from None
 

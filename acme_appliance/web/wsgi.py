@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Between aiohttp's requests and replies and those of WSGI (PEP 3333)."""
+"""Converts between aiohttp and WSGI (PEP 3333) requests and replies."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -25,16 +25,16 @@ from aiohttp import web
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
-#: Of a whole reply: status, header fields, body.
+#: Status, header fields, body.
 Reply = tuple[int, list[tuple[str, str]], bytes]
 
 
 def environ(
     request: web.BaseRequest, remote_address: str, body: bytes
 ) -> dict[str, Any]:
-    """What the application is told of a request.
+    """The WSGI environment of a request.
 
-    ``wsgi.input`` ends with the body, also where no length is given.
+    ``wsgi.input`` ends with the body, even if no length is given.
     """
     url = request.rel_url
     path = urllib.parse.unquote_to_bytes(url.raw_path).decode("latin-1")
@@ -68,7 +68,7 @@ def _header_variables(
     variables: dict[str, str] = {}
     for name, value in headers:
         if b"_" in name:
-            # It would look like another header, with dashes.
+            # It would be confused with the header that has dashes.
             continue
         key = name.decode("latin-1").upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
@@ -81,7 +81,7 @@ def _header_variables(
 
 
 def call(application: "WSGIApplication", variables: dict[str, Any]) -> Reply:
-    """The whole reply. Blocks: call it in a thread."""
+    """Return the complete reply. Blocks: call it in a thread."""
     status, fields = "", list[tuple[str, str]]()
     chunks: list[bytes] = []
 

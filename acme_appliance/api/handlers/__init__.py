@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One module for each resource; a handler answers a request."""
+"""Request handlers, one module per resource."""

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What this is, how it does, and the contract itself."""
+"""Versions, health, statistics, and the contract itself."""
 
 from acme_appliance import metrics
 from acme_appliance.api import contract

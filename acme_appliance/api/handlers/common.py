@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What several resources' handlers have in common."""
+"""Helpers for handlers."""
 
 from collections.abc import Callable
 import hashlib
@@ -24,12 +24,12 @@ from acme_appliance.api.requests import ApiRequest
 from acme_appliance.api.requests import ApiResponse
 from acme_appliance.api.requests import to_json
 
-#: How late a long poll notices that the server stops.
+#: How often a long poll checks whether the server stops.
 _SLICE_SECONDS: Final = 1.0
 
 
 def show(body: dict[str, Any], status: int = 200) -> ApiResponse:
-    """One thing, whose ETag is its generation where it has one."""
+    """The reply with one resource; its generation, if any, is the ETag."""
     reply = ApiResponse(body, status)
     if "generation" in body:
         reply.headers["ETag"] = f'"{body["generation"]}"'
@@ -39,7 +39,7 @@ def show(body: dict[str, Any], status: int = 200) -> ApiResponse:
 def show_hashed(
     body: Any, media_type: str = "application/json"
 ) -> ApiResponse:
-    """One thing without a generation: its ETag is its hash."""
+    """The reply with a resource without a generation; the ETag is a hash."""
     data = body if isinstance(body, bytes) else to_json(body)
     digest = hashlib.sha256(data).hexdigest()[:32]
     return ApiResponse(data, 200, {"ETag": f'"{digest}"'}, media_type)
@@ -51,9 +51,9 @@ def change(
     *names: str,
     **arguments: Any,
 ) -> ApiResponse:
-    """Have something put, patched or deleted.
+    """Put, patch or delete a resource.
 
-    :param names: the parameters of the path that say what.
+    :param names: the path parameters that identify it.
     """
     given = [request.path[name] for name in names]
     if request.body is not None:
@@ -70,7 +70,7 @@ def change(
 
 
 def _changed(outcome: types.Done | types.Accepted) -> ApiResponse:
-    """The reply to a change: done, gone, or still being made."""
+    """The reply to a change: done, absent, or still in progress."""
     if isinstance(outcome, types.Accepted):
         return ApiResponse(
             outcome.job,
@@ -87,7 +87,7 @@ def _changed(outcome: types.Done | types.Accepted) -> ApiResponse:
 def page(
     request: ApiRequest, name: str, use_case: Callable[..., types.Page]
 ) -> ApiResponse:
-    """A part of a list, and where the next one is."""
+    """One page of a list, with a link to the next page."""
     part = use_case(
         request.caller,
         _filters(request),
@@ -109,9 +109,9 @@ def poll(
     ask: Callable[[float], dict[str, Any]],
     is_news: Callable[[dict[str, Any]], bool],
 ) -> dict[str, Any]:
-    """A long poll of the query's ``wait``, cut short by a stop.
+    """Long-poll for the query's ``wait`` seconds, or until the server stops.
 
-    :param ask: the service's answer, after at most so many seconds.
+    :param ask: returns the service's answer within so many seconds.
     """
     end = time.monotonic() + request.query["wait"]
     while True:
@@ -122,7 +122,7 @@ def poll(
 
 
 def _filters(request: ApiRequest) -> dict[str, Any]:
-    """The query's filters; ``labels`` as a dict of the plain keys."""
+    """The query's filters; ``labels`` as a dict without key prefixes."""
     chosen = {
         name: value
         for name, value in request.query.items()

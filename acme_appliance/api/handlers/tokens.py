@@ -48,7 +48,7 @@ def delete_own_token(request: ApiRequest) -> ApiResponse:
     if credential.kind != "session":
         raise problems.Problem(
             "auth.forbidden",
-            "This is a long-lived token: it is revoked on the appliance, by"
+            "This is a long-lived token: revoke it on the appliance with"
             f" acme-appliance token revoke {credential.id}.",
         )
     request.tokens.end_session(credential.id)

@@ -135,7 +135,7 @@ class TokenTest(Case):
         self.assertNotIn("acme_", self.ok(*command, str(file)))
         self.assertRegex(file.read_text(), r"^acme_\S{43}\n$")
         self.assertEqual(0o600, file.stat().st_mode & 0o777)
-        self.fails(1, "is there already", *command, str(file))
+        self.fails(1, "already exists", *command, str(file))
         self.fails(1, "cannot be written", *command, "/nowhere/token")
 
     def test_a_file_of_a_token_that_was_refused_is_gone(self):
@@ -219,7 +219,7 @@ class MountTest(Case):
         code, out, err = self.mount(gold=True, silver=False)
         self.assertEqual((0, ""), (code, err))
         self.assertIn("gold: mounted /dev/gold at", out)
-        self.assertIn("silver: was mounted at", out)
+        self.assertIn("silver: already mounted at", out)
 
     def test_one_that_fails_keeps_no_other_from_it(self):
         def mount(pool: engine_plugin.Pool) -> bool:
@@ -417,7 +417,7 @@ class InitTest(Case):
             self.assertIn(f"rootdir = {root}\n", self.nfs_conf.read_text())
         code, _, err = self.init(*gold, "--nfs-root", str(root / "gold"))
         self.assertEqual(3, code)
-        self.assertIn(f"clients see {root} as / already", err)
+        self.assertIn(f"clients already see {root} as /", err)
         self.assertIn(f"rootdir = {root}\n", self.nfs_conf.read_text())
 
     def test_other_exports_are_not_moved(self):

@@ -89,7 +89,7 @@ class StatusTest(Case):
         self.begin()
         out = self.ok("status")
         self.assertIn("server: not running", out)
-        self.assertIn("not made yet", out)
+        self.assertIn("not created yet", out)
         self.assertIn("| gold | up ", out)
         self.assertIn("Shares: none", out)
 
