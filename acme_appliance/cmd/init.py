@@ -52,6 +52,7 @@ examples:
   acme-appliance init --device /dev/vdb --portal 192.0.2.10
   acme-appliance init --image /var/lib/acme-appliance/gold.img --size 20G
   acme-appliance init --directory /srv/gold --pool gold
+  acme-appliance init --device /dev/vdc --engine reflink
 """
 
 

@@ -42,8 +42,9 @@ _SUBCOMMANDS: Final = (
 )
 
 _DESCRIPTION: Final = (
-    "An NFS share appliance: a REST API over btrfs and the kernel's NFS"
-    " server. Global options, such as --config-file, come before the command."
+    "An NFS share appliance: a REST API over btrfs or XFS and the kernel's"
+    " NFS server. Global options, such as --config-file, come before the"
+    " command."
 )
 _EPILOG: Final = (
     "Exit codes: 0 success, 1 failure, 2 wrong command line, 3 wrong"

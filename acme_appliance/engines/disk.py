@@ -17,9 +17,11 @@ system that others use, too. Root makes and mounts it (``init``, ``mount``).
 """
 
 import abc
+from collections.abc import Mapping
 import logging
 import os
 import pathlib
+from typing import Any
 from typing import ClassVar
 
 from acme_appliance.engines import base
@@ -52,8 +54,9 @@ class DiskPlugin(plugin.Plugin):
         """
 
     @abc.abstractmethod
-    def is_usable(self, path: str) -> bool:
-        """Whether a path is on a file system that a pool can be on.
+    def why_unusable(self, path: str) -> str | None:
+        """Why a pool cannot be on the file system of a directory; None: it
+        can.
 
         :raises OSError: it is not there.
         """
@@ -68,6 +71,17 @@ class DiskPlugin(plugin.Plugin):
     @abc.abstractmethod
     def warnings(self, path: str) -> list[str]:
         """What the operator should change on a pool that is mounted."""
+
+    def mount_options(self, options: Mapping[str, Any] | None) -> str:
+        """Further options of a pool's mount.
+
+        :param options: the pool's; None: a pool that ``init`` makes.
+        """
+        return ""
+
+    def label(self, plan: Plan) -> str:
+        """By which a second ``init`` knows its own work."""
+        return f"acme-{plan.name}"
 
     def make_pool(self, plan: Plan) -> list[str]:
         done: list[str] = []
@@ -87,9 +101,11 @@ class DiskPlugin(plugin.Plugin):
     def mount(self, pool: plugin.Pool) -> bool:
         if pool.device is None:
             return False
-        return self._ensure_mounted(pool.device, pool.path)
+        return self._ensure_mounted(
+            pool.device, pool.path, self.mount_options(pool.options)
+        )
 
-    def _ensure_mounted(self, source: str, path: str) -> bool:
+    def _ensure_mounted(self, source: str, path: str, options: str) -> bool:
         """:param source: block device, image file, or UUID=... as mount
         takes it."""
         try:
@@ -107,7 +123,11 @@ class DiskPlugin(plugin.Plugin):
                     " what is in it. Move that away, or mount by hand"
                 )
             filesystem.mount(
-                source, path, self.filesystem, loop=os.path.isfile(source)
+                source,
+                path,
+                self.filesystem,
+                options,
+                loop=os.path.isfile(source),
             )
         except (OSError, commands.CommandError) as error:
             raise PoolError(
@@ -122,19 +142,20 @@ class DiskPlugin(plugin.Plugin):
             parent = parent.parent
         if not parent.is_dir():
             raise PoolError(f"{parent} is not a directory")
-        if not self.is_usable(str(parent)):
+        wrong = self.why_unusable(str(parent))
+        if wrong is not None:
             raise PoolError(
-                f"{parent} is not on {self.filesystem}. Give a directory that"
-                " is, a block device to format (--device), or an image file"
-                " (--image)"
+                f"{wrong}. Give another directory, a block device to format"
+                " (--device), or an image file (--image)"
             )
 
     def _make_mounted(self, plan: Plan, source: str) -> list[str]:
         if filesystem.is_mount_point(plan.path):
-            if not self.is_usable(plan.path):
+            wrong = self.why_unusable(plan.path)
+            if wrong is not None:
                 raise PoolError(
-                    f"something that is not {self.filesystem} is mounted at"
-                    f" {plan.path}: unmount it, or choose another --path"
+                    f"{wrong}, which is mounted already: unmount it, or"
+                    " choose another --path"
                 )
             return [f"{plan.path} is mounted already"]
         done = []
@@ -143,13 +164,14 @@ class DiskPlugin(plugin.Plugin):
         elif not os.path.exists(source):
             done += self._make_image(plan, source)
         if self._must_format(plan, source):
+            label = self.label(plan)
             self.make_filesystem(
-                source, plan.label, discard=plan.device is not None
+                source, label, discard=plan.device is not None
             )
             done.append(
-                f"made {self.filesystem}, labelled {plan.label}, on {source}"
+                f"made {self.filesystem}, labelled {label}, on {source}"
             )
-        self._ensure_mounted(source, plan.path)
+        self._ensure_mounted(source, plan.path, self.mount_options(None))
         done.append(f"mounted {source} at {plan.path}")
         return done
 
@@ -171,7 +193,7 @@ class DiskPlugin(plugin.Plugin):
         :raises PoolError: it holds data that is not ours.
         """
         found = _signature(source)
-        ours = (self.filesystem, plan.label)
+        ours = (self.filesystem, self.label(plan))
         if (found.get("TYPE"), found.get("LABEL")) == ours:
             return False
         if not found:

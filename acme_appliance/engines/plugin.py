@@ -72,11 +72,6 @@ class Plan:
     def source(self) -> str | None:
         return self.device or self.image
 
-    @property
-    def label(self) -> str:
-        """By which a second ``init`` knows its own work."""
-        return f"acme-{self.name}"
-
 
 class Plugin(abc.ABC):
     """One kind of engine. Made without arguments, and has no state."""

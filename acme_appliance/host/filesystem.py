@@ -18,10 +18,12 @@ import functools
 import os
 import pathlib
 import stat
+import uuid
 
 from acme_appliance.host import commands
 
 _BTRFS_MAGIC = 0x9123683E
+_XFS_MAGIC = 0x58465342
 _FALLOC_KEEP_SIZE = 1
 _RENAME_NOREPLACE = 1
 
@@ -92,10 +94,19 @@ def rename_exclusive(dir_fd: int, old: str, new: str) -> None:
 
 def is_btrfs(path: str) -> bool:
     """Whether a path is on btrfs. :raises OSError: it is not there."""
+    return _magic(path) == _BTRFS_MAGIC
+
+
+def is_xfs(path: str) -> bool:
+    """Whether a path is on XFS. :raises OSError: it is not there."""
+    return _magic(path) == _XFS_MAGIC
+
+
+def _magic(path: str) -> int:
     # struct statfs begins with f_type, a long; 256 bytes hold all of it.
     buffer = (ctypes.c_long * 32)()
     _check(_libc().statfs(path.encode(), ctypes.byref(buffer)), path)
-    return bool(buffer[0] == _BTRFS_MAGIC)
+    return int(buffer[0])
 
 
 def is_read_only(path: str) -> bool:
@@ -182,6 +193,64 @@ def sync_filesystem(path: pathlib.Path) -> None:
         os.close(fd)
 
 
+def commit(path: str) -> None:
+    """Have on disk what was done before to names, sizes and attributes.
+
+    XFS logs all changes in their order: an fsync of one that was just made
+    has all earlier ones on the disk. btrfs logs only the file of an fsync;
+    there it takes syncfs(2), which also waits for what clients have written.
+
+    :param path: of a file that is kept for this.
+    :raises OSError: EROFS, EIO, ...
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        if is_xfs(path):
+            os.utime(fd)
+            os.fsync(fd)
+        else:
+            _check(_libc().syncfs(fd), path)
+    finally:
+        os.close(fd)
+
+
+def empty(folder: int) -> None:
+    """Remove all that is in an open directory, however deep.
+
+    What clients have made may be deeper than a path or a stack can be: so
+    each directory is moved up before its turn comes.
+    """
+    while names := os.listdir(folder):
+        for name in names:
+            if not _unlinked(name, folder):
+                fd = os.open(
+                    name,
+                    os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW,
+                    dir_fd=folder,
+                )
+                try:
+                    _flatten(fd, folder)
+                finally:
+                    os.close(fd)
+                os.rmdir(name, dir_fd=folder)
+
+
+def _flatten(fd: int, above: int) -> None:
+    for name in os.listdir(fd):
+        if not _unlinked(name, fd):
+            new = str(uuid.uuid4())
+            os.rename(name, new, src_dir_fd=fd, dst_dir_fd=above)
+
+
+def _unlinked(name: str, folder: int) -> bool:
+    """False: it is a directory."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except IsADirectoryError:
+        return False
+    return True
+
+
 #: Not less than a sector, and more than btrfs keeps in its metadata
 #: (max_inline, 2048): what is read has to be on the disk.
 _PROBE_BYTES = 4096
@@ -246,15 +315,40 @@ def make_btrfs(path: str, label: str, *, discard: bool = True) -> None:
     )
 
 
+def make_xfs(path: str, label: str, *, discard: bool = True) -> None:
+    """Make XFS with reflinks, as :func:`make_btrfs` does btrfs.
+
+    :param label: of 12 bytes at most.
+    """
+    keep = [] if discard else ["-K"]
+    commands.run(
+        ["mkfs.xfs", "-q", *keep, "-m", "reflink=1", "-L", label, "--", path],
+        timeout_seconds=_MKFS_TIMEOUT_SECONDS,
+    )
+
+
 def mount(
-    source: str, directory: str, kind: str, *, loop: bool = False
+    source: str,
+    directory: str,
+    kind: str,
+    options: str = "",
+    *,
+    loop: bool = False,
 ) -> None:
     """Mount a pool. :raises commands.CommandError: it cannot be.
 
     :param kind: of file system, as mount(8) calls it.
+    :param options: further ones.
     """
-    options = POOL_OPTIONS + (",loop" if loop else "")
-    commands.run(["mount", "-t", kind, "-o", options, "--", source, directory])
+    wanted = [POOL_OPTIONS, *filter(None, [options, "loop" if loop else ""])]
+    commands.run(
+        [
+            "mount",
+            *("-t", kind),
+            *("-o", ",".join(wanted)),
+            *("--", source, directory),
+        ]
+    )
 
 
 def unmount(directory: str) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import pathlib
 import re
@@ -76,9 +77,10 @@ def uninstall() -> None:
         shutil.rmtree(folder)
 
 
-class SystemdTestCase(unittest.TestCase):
+class SystemdCase(unittest.TestCase):
     """One systemd and one appliance for all tests."""
 
+    engine: ClassVar[str]
     system: ClassVar[systemd.Systemd]
     api: ClassVar[acme_client.Client]
     folder: ClassVar[pathlib.Path]
@@ -109,7 +111,8 @@ class SystemdTestCase(unittest.TestCase):
     def set_up_appliance(cls) -> None:
         root = os.environ["WORLD_EXPORT_ROOT"]
         systemd.run(
-            *("acme-appliance", "init", "--portal", HERE, "--listen", HERE),
+            *("acme-appliance", "init", "--engine", cls.engine),
+            *("--portal", HERE, "--listen", HERE),
             *("--image", str(cls.folder / "gold.img"), "--size", "1G"),
             *("--path", str(cls.pool), "--nfs-root", root),
         )
@@ -155,6 +158,28 @@ class SystemdTestCase(unittest.TestCase):
             lambda: '"ready":true' in cls.why_not_ready(),
         )
 
+    def check_a_volume(self) -> None:
+        share = self.new_share()
+        with self.mounted(share) as volume:
+            volume.write_bytes(b"before")
+            snapshot = self.api.create_snapshot(
+                str(uuid.uuid4()), share_id=share.id
+            )
+            os.truncate(volume, SIZE_BYTES)
+            self.api.update_share(share.id, size_bytes=2 * SIZE_BYTES)
+        copy = self.api.create_share(
+            str(uuid.uuid4()),
+            name="a copy",
+            source=acme_client.Source(type="snapshot", id=snapshot.id),
+            file=acme_client.VolumeFileSpec(name="volume"),
+        )
+        self.addCleanup(self.api.delete_share, copy.id)
+        self.assertEqual(
+            b"before",
+            (self.pool / "shares" / copy.id / "volume").read_bytes()[:6],
+        )
+        self.assertIn("agree", systemd.run("acme-appliance", "reconcile"))
+
     def new_share(self) -> acme_client.Share:
         share = self.api.create_share(
             str(uuid.uuid4()),
@@ -188,6 +213,10 @@ class SystemdTestCase(unittest.TestCase):
 
     def main_process(self) -> pathlib.Path:
         return self.system.process(self.main_pid())
+
+
+class SystemdTestCase(SystemdCase):
+    engine = "btrfs"
 
     def test_it_runs_as_its_own_user_with_the_rights_of_the_unit(self) -> None:
         status = (self.main_process() / "status").read_text()
@@ -232,26 +261,7 @@ class SystemdTestCase(unittest.TestCase):
             self.assertEqual(0o640, path.stat().st_mode & 0o777)
 
     def test_a_volume_from_its_making_to_its_end(self) -> None:
-        share = self.new_share()
-        with self.mounted(share) as volume:
-            volume.write_bytes(b"before")
-            snapshot = self.api.create_snapshot(
-                str(uuid.uuid4()), share_id=share.id
-            )
-            os.truncate(volume, SIZE_BYTES)
-            self.api.update_share(share.id, size_bytes=2 * SIZE_BYTES)
-        copy = self.api.create_share(
-            str(uuid.uuid4()),
-            name="a copy",
-            source=acme_client.Source(type="snapshot", id=snapshot.id),
-            file=acme_client.VolumeFileSpec(name="volume"),
-        )
-        self.addCleanup(self.api.delete_share, copy.id)
-        self.assertEqual(
-            b"before",
-            (self.pool / "shares" / copy.id / "volume").read_bytes()[:6],
-        )
-        self.assertIn("agree", systemd.run("acme-appliance", "reconcile"))
+        self.check_a_volume()
 
     def test_killed_it_comes_back_and_mounts_go_on(self) -> None:
         share = self.new_share()
@@ -289,3 +299,25 @@ class SystemdTestCase(unittest.TestCase):
         self.wait_ready()
         self.assertEqual(served, self.main_pid())
         self.new_share()
+
+
+class ReflinkTestCase(SystemdCase):
+    """Its rights are enough for XFS and its quotas, too."""
+
+    engine = "reflink"
+
+    def test_a_volume_from_its_making_to_its_end(self) -> None:
+        self.check_a_volume()
+
+    def test_a_share_has_a_hard_limit(self) -> None:
+        (pool,) = self.api.get_stats().pools
+        self.assertIn("share.hard_limit", pool.features)
+        share = self.new_share()
+        with self.mounted(share) as volume, volume.open("r+b") as file:
+            with self.assertRaises(OSError) as caught:
+                for _ in range(256):
+                    file.write(os.urandom(4 << 20))
+                    os.fsync(file.fileno())
+        self.assertIn(caught.exception.errno, (errno.ENOSPC, errno.EDQUOT))
+        written = self.pool / "shares" / share.id / "volume"
+        self.assertLess(written.stat().st_size, 10 * SIZE_BYTES)

@@ -73,18 +73,18 @@ class FileClient(suite.Client):
 class PoolCase(unittest.TestCase):
     """One file system for a class, emptied after each test."""
 
+    pool_class = machine.Pool
     size_bytes = 1 << 30
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        machine.require_btrfs()
-        cls.pool = machine.Pool(cls.size_bytes)
+        cls.pool = cls.pool_class(cls.size_bytes)
         cls.addClassCleanup(cls.pool.close)
 
     def setUp(self):
         super().setUp()
-        self.engine = btrfs.BtrfsEngine(str(self.pool.directory))
+        self.engine = self.pool.engine()
         self.client = FileClient(self.pool.directory)
         self.addCleanup(self.empty)
 

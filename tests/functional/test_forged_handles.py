@@ -19,6 +19,7 @@ import pathlib
 import struct
 
 from tests.functional import test_kernel_exporter as exporter
+from tests.harness import machine
 from tests.harness import nfswire
 
 #: struct btrfs_fid of fs/btrfs/export.h: inode, subvolume, generation; then,
@@ -30,14 +31,15 @@ _HANDLE_BYTES = 128
 #: The server's handle (struct knfsd_fh): version, authentication, kind of
 #: the file system's id, kind of the file's id; then the two ids.
 _PREFIX_BYTES = 3
-#: The share's UUID, alone or with an inode number.
-_FSID_BYTES = {6: 16, 7: 24}
+#: How long the file system's id is, by its kind (enum fsid_source and
+#: key_len() in fs/nfsd): a number; a UUID, alone or with an inode number.
+_FSID_BYTES = {1: 4, 4: 8, 5: 8, 6: 16, 7: 24}
 
 SECRET = b"of somebody else"
 
 
-def fid(path):
-    """Inode, subvolume and generation, as name_to_handle_at(2) has them."""
+def file_id(path):
+    """Kind and bytes, as name_to_handle_at(2) has them."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(8 + _HANDLE_BYTES)
     struct.pack_into("<Ii", buffer, 0, _HANDLE_BYTES, 0)
@@ -45,7 +47,8 @@ def fid(path):
     name = os.fsencode(path)
     if libc.name_to_handle_at(_AT_FDCWD, name, buffer, ctypes.byref(mount), 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return _FID.unpack_from(buffer, 8)
+    size, kind = struct.unpack_from("<Ii", buffer)
+    return kind, buffer.raw[8 : 8 + size]
 
 
 class ForgedHandles(exporter.NfsCase):
@@ -73,23 +76,38 @@ class ForgedHandles(exporter.NfsCase):
         return self.client.handle(*path.strip("/").split("/"))
 
     def forged(self):
-        """Handles of the other share's file, in the own share's name."""
-        real = self.handle(self.own)
-        prefix = real[:_PREFIX_BYTES]
-        size = _FSID_BYTES[prefix[-1]]
-        fsid = real[_PREFIX_BYTES + 1 : _PREFIX_BYTES + 1 + size]
-        target = fid(self.volume(self.other))
-        for kind, parent in (
-            (_WITHOUT_PARENT, b""),
-            (_WITH_PARENT, self.parent(self.other)[:12]),
-            (_WITH_PARENT_ROOT, self.parent(self.own)),
-            (_WITH_PARENT_ROOT, self.parent(self.other)),
-        ):
-            yield prefix + bytes([kind]) + fsid + _FID.pack(*target) + parent
+        """Handles of the other share's file, in names that the client may
+        use: its own share's, and those of the directories above it, which
+        the server shows to lead there."""
+        path = self.exporter.path(self.own.directory).strip("/").split("/")
+        for depth in range(len(path) + 1):
+            real = self.client.handle(*path[:depth])
+            size = _PREFIX_BYTES + 1 + _FSID_BYTES[real[_PREFIX_BYTES - 1]]
+            for kind, name in self.names(self.other):
+                fsid = real[_PREFIX_BYTES + 1 : size]
+                yield real[:_PREFIX_BYTES] + bytes([kind]) + fsid + name
+
+    def names(self, share):
+        """Kind and bytes of all ways to name a share's file; the last is
+        the one that the server has for it."""
+        _, target = file_id(self.volume(share))
+        parent = self.parent(share)
+        return (
+            (_WITHOUT_PARENT, target),
+            (_WITH_PARENT_ROOT, target + self.parent(self.own)),
+            (_WITH_PARENT_ROOT, target + parent),
+            (_WITH_PARENT, target + parent[:12]),
+        )
 
     def parent(self, share):
-        inode, subvolume, generation = fid(share.directory)
+        inode, subvolume, generation = _FID.unpack(file_id(share.directory)[1])
         return struct.pack("<QIQ", inode, generation, subvolume)
+
+    def check_handles_are_made_up_as_the_server_makes_them(self):
+        real = self.handle(self.own)
+        kind, name = self.names(self.own)[-1]
+        self.assertEqual(kind, real[_PREFIX_BYTES])
+        self.assertTrue(real.endswith(name))
 
     def check_the_other_is_out_of_reach(self):
         with self.assertRaises(OSError):
@@ -117,6 +135,9 @@ class TestForgedHandles(ForgedHandles):
         self.client.write(handle, b"written")
         self.assertEqual(b"written", self.volume(self.own).read_bytes()[:7])
 
+    def test_handles_are_made_up_as_the_server_makes_them(self):
+        self.check_handles_are_made_up_as_the_server_makes_them()
+
     def test_another_share_by_handles_that_are_made_up(self):
         self.check_the_other_is_out_of_reach()
 
@@ -141,6 +162,9 @@ class TestForgedHandlesOfASnapshot(ForgedHandles):
         self.assertEqual(errno.EROFS, caught.exception.errno)
         self.assertEqual(SECRET, self.volume(self.own).read_bytes())
 
+    def test_handles_are_made_up_as_the_server_makes_them(self):
+        self.check_handles_are_made_up_as_the_server_makes_them()
+
     def test_the_share_that_it_is_of(self):
         self.other = self.origin
         self.check_the_other_is_out_of_reach()
@@ -151,3 +175,36 @@ class TestForgedHandlesOfASnapshot(ForgedHandles):
     def test_another_snapshot(self):
         self.other = self.make_snapshot(self.other)
         self.check_the_other_is_out_of_reach()
+
+
+class OnXfs(ForgedHandles):
+    """All shares of a pool are directories of one file system."""
+
+    pool_class = machine.XfsPool
+
+    def names(self, share):
+        # xfs_fileid_type() of fs/xfs/xfs_export.h: with the parent's inode
+        # and generation behind the file's it is one more.
+        kind, target = file_id(self.volume(share))
+        self.assertIn(kind, (0x01, 0x81))
+        _, own = file_id(self.own.directory)
+        _, parent = file_id(share.directory)
+        return (
+            (kind, target),
+            (kind + 1, target + own),
+            (kind + 1, target + parent),
+        )
+
+
+class TestForgedHandlesOnXfs(OnXfs, TestForgedHandles):
+    pass
+
+
+class TestForgedHandlesOfASnapshotOnXfs(OnXfs, TestForgedHandlesOfASnapshot):
+    pass
+
+
+class TestForgedHandlesOnBtrfsDirectories(TestForgedHandles):
+    """The reflink engine on btrfs: there, all are in one subvolume."""
+
+    pool_class = machine.ReflinkPool

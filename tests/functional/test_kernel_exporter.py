@@ -27,7 +27,6 @@ import uuid
 
 from acme_appliance import references
 from acme_appliance.engines import base as engines
-from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.exporters import base
 from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.host import commands
@@ -60,17 +59,19 @@ class CountingTable(exportfs.ExportTable):
 class NfsCase(unittest.TestCase):
     """A pool below the server's root, and an exporter for it."""
 
+    pool_class = machine.Pool
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         machine.require_nfsd()
         cls.root = exportfs.configured_root()
-        cls.pool = machine.Pool(512 << 20, parent=cls.root)
+        cls.pool = cls.pool_class(512 << 20, parent=cls.root)
         cls.addClassCleanup(cls.pool.close)
 
     def setUp(self):
         super().setUp()
-        self.engine = btrfs.BtrfsEngine(str(self.pool.directory))
+        self.engine = self.pool.engine()
         self.table = CountingTable()
         self.exporter = self.restarted()
         self.addCleanup(self.empty)

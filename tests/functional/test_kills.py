@@ -24,7 +24,6 @@ import ddt
 
 from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
-from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.host import exportfs
 from tests.harness import machine
@@ -47,6 +46,7 @@ WITH_NFS = {
 
 
 class KillCase(unittest.TestCase):
+    pool_class = machine.Pool
     nfs = False
 
     @classmethod
@@ -54,11 +54,11 @@ class KillCase(unittest.TestCase):
         super().setUpClass()
         cls.require()
         cls.root = exportfs.configured_root() if cls.nfs else "/"
-        cls.pool = machine.Pool(
+        cls.pool = cls.pool_class(
             256 << 20, parent=cls.root if cls.nfs else None
         )
         cls.addClassCleanup(cls.pool.close)
-        cls.engine = btrfs.BtrfsEngine(str(cls.pool.directory))
+        cls.engine = cls.pool.engine()
         cls.database = cls.pool.folder / "appliance.db"
         cls.empty_database = cls.pool.folder / "empty.db"
         database = Database(f"sqlite:///{cls.empty_database}")
@@ -106,6 +106,7 @@ class KillCase(unittest.TestCase):
         request = {
             "database": str(self.database),
             "pool": str(self.pool.directory),
+            "engine": self.engine.name,
             "root": str(self.root),
             "nfs": self.nfs,
             "scenario": name,
@@ -140,6 +141,17 @@ class TestKills(KillCase):
     @ddt.data(*sorted(scenarios.SCENARIOS.keys() - WITHOUT_STEPS - WITH_NFS))
     def test_killed_restarted_and_sent_again(self, name):
         self.check_scenario(name)
+
+
+@ddt.ddt
+class TestKillsOnXfs(TestKills):
+    """With the reflink engine."""
+
+    pool_class = machine.XfsPool
+
+    @classmethod
+    def require(cls):
+        machine.require_filesystem("xfs")
 
 
 @ddt.ddt

@@ -113,7 +113,7 @@ class TestLifeOfAVolume(RealCase):
         found = shutil.disk_usage(self.pool.directory)
         self.assertEqual(found.total, pool["total_bytes"])
         self.assertAlmostEqual(found.free, pool["free_bytes"], delta=16 * MIB)
-        self.assertEqual("btrfs", pool["engine"])
+        self.assertEqual(self.engine.name, pool["engine"])
 
 
 class TestFullPool(RealCase):

@@ -30,10 +30,16 @@ MIB = 1 << 20
 
 class QuotaCase(functional.PoolCase):
     size_bytes = 3 << 30
+    #: What a client gets that goes on beyond a limit.
+    beyond = errno.EDQUOT
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        cls.enable()
+
+    @classmethod
+    def enable(cls):
         if not btrfsquota.is_supported():
             # The class's clean-ups run all the same.
             cls.skip = "this kernel has no btrfs simple quotas (Linux 6.7)"
@@ -45,9 +51,7 @@ class QuotaCase(functional.PoolCase):
         if self.skip:
             self.skipTest(self.skip)
         super().setUp()
-        self.engine = btrfs.BtrfsEngine(
-            str(self.pool.directory), simple_quotas=True
-        )
+        self.engine = self.pool.engine(hard_limit=True)
 
     def make_limited(self, size_bytes):
         id_ = suite.new_id()
@@ -81,14 +85,14 @@ class TestHardLimit(QuotaCase):
     def test_the_pool_says_whether_they_are_on(self):
         self.assertEqual([], self.engine.check())
         self.assertTrue(self.engine.capabilities.hard_limit)
-        btrfs.enable_simple_quotas(str(self.pool.directory))
+        self.enable()
 
     def test_a_client_cannot_fill_the_pool_from_a_small_share(self):
         id_ = self.make_limited(MIB)
         before = self.used()
         with self.assertRaises(OSError) as caught:
             self.write(id_, 0, 2 << 30)
-        self.assertEqual(errno.EDQUOT, caught.exception.errno)
+        self.assertEqual(self.beyond, caught.exception.errno)
         self.assertLess(self.used() - before, 100 * MIB)
         # No other share has less for it, and this one can be deleted.
         other = self.make_limited(256 * MIB)
@@ -143,7 +147,7 @@ class TestHardLimit(QuotaCase):
         self.write(id_, 0, 512 * MIB)
 
     def test_shares_from_before_get_a_limit_later(self):
-        old = btrfs.BtrfsEngine(str(self.pool.directory))
+        old = self.pool.engine()
         id_ = suite.new_id()
         old.create_share(id_, None)
         old.ensure_file(id_, suite.volume())
@@ -158,7 +162,5 @@ class TestHardLimit(QuotaCase):
 
 class TestPoolWithoutQuotas(functional.PoolCase):
     def test_it_is_down_until_they_are_on(self):
-        engine = btrfs.BtrfsEngine(
-            str(self.pool.directory), simple_quotas=True
-        )
+        engine = btrfs.BtrfsEngine(str(self.pool.directory), hard_limit=True)
         self.assertRegex(engine.check()[0], "option quota is simple")

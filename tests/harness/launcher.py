@@ -14,13 +14,13 @@
 
 ``python -m tests.harness.launcher`` reads requests from its standard
 input, one JSON object a line, forks a process for each, and answers with
-what came of it. In that process the service has a real database, btrfs and,
-where there is one, the kernel's NFS server; at a given step it kills itself
-with SIGKILL, in the middle of whatever it is doing.
+what came of it. In that process the service has a real database, a pool on a
+disk and, where there is one, the kernel's NFS server; at a given step it
+kills itself with SIGKILL, in the middle of whatever it is doing.
 
-Request: ``{database, pool, root, nfs, phases, scenario, crash_at}``; root is
-the exporter's; phases are of ``prepare`` and ``request``; crash_at counts
-the steps of the request, null: never. Answer: ``{signal, steps, state,
+Request: ``{database, pool, engine, root, nfs, phases, scenario, crash_at}``;
+root is the exporter's; phases are of ``prepare`` and ``request``; crash_at
+counts the steps of the request, null: never. Answer: ``{signal, steps, state,
 report}``.
 """
 
@@ -40,6 +40,7 @@ from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.engines.memory.engine import MemoryEngine
+from acme_appliance.engines.reflink import engine as reflink
 from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.exporters.memory import exporter as memory
 from acme_appliance.service import Portal
@@ -48,6 +49,10 @@ from acme_appliance.service import ServiceSettings
 from tests.unit.appliance import scenarios
 from tests.unit.appliance import world as worlds
 
+_ENGINES = {
+    each.name: each for each in (btrfs.BtrfsEngine, reflink.ReflinkEngine)
+}
+
 
 class RealWorld(worlds.Calls):
     """One process's view: made, used, and gone with it."""
@@ -55,7 +60,7 @@ class RealWorld(worlds.Calls):
     def __init__(self, request):
         self.steps = []
         self.crash_at = None
-        self.engine = btrfs.BtrfsEngine(request["pool"])
+        self.engine = _ENGINES[request["engine"]](request["pool"])
         if request["nfs"]:
             self.exporter = kernel.KernelExporter(request["root"])
         else:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What functional tests need of the machine: root, btrfs, loop devices."""
+"""What functional tests need of the machine: root, disks, file systems."""
 
 import contextlib
 import ctypes
@@ -23,7 +23,9 @@ import tempfile
 import unittest
 
 from acme_appliance.engines.btrfs import engine as btrfs
+from acme_appliance.engines.reflink import engine as reflink
 from acme_appliance.host import filesystem
+from acme_appliance.host import projectquota
 
 _CLONE_NEWNS = 0x00020000
 
@@ -45,14 +47,19 @@ def private_mounts():
 
 def require_btrfs():
     """Skip, and say why, where there is no root or no btrfs."""
+    require_filesystem("btrfs")
+
+
+def require_filesystem(kind):
+    """Skip, and say why, where none can be made and mounted."""
     if os.geteuid() != 0:
         raise unittest.SkipTest("only root may mount")
-    if shutil.which("mkfs.btrfs") is None:
-        raise unittest.SkipTest("btrfs-progs is not installed")
-    subprocess.run(["modprobe", "-q", "btrfs"], check=False)
+    if shutil.which(f"mkfs.{kind}") is None:
+        raise unittest.SkipTest(f"mkfs.{kind} is not installed")
+    subprocess.run(["modprobe", "-q", kind], check=False)
     systems = pathlib.Path("/proc/filesystems").read_text().split()
-    if "btrfs" not in systems:
-        raise unittest.SkipTest("this kernel has no btrfs")
+    if kind not in systems:
+        raise unittest.SkipTest(f"this kernel has no {kind}")
     private_mounts()
 
 
@@ -85,19 +92,40 @@ def nfs_server_paused():
 class Pool:
     """A btrfs in an image file, mounted; ``close`` leaves nothing."""
 
+    kind = "btrfs"
+    options = ""
+    #: The least that a pool of this kind can have.
+    min_bytes = 0
+
     def __init__(self, size_bytes=1 << 30, parent=None):
+        require_filesystem(self.kind)
         self.folder = pathlib.Path(tempfile.mkdtemp(dir=parent))
         self.image = self.folder / "pool.img"
         self.directory = self.folder / "pool"
         self.directory.mkdir()
-        filesystem.create_image(str(self.image), size_bytes)
-        filesystem.make_btrfs(str(self.image), "acme-test")
+        filesystem.create_image(
+            str(self.image), max(size_bytes, self.min_bytes)
+        )
+        self.make_filesystem()
         self.mount()
+        self.prepare()
+
+    def make_filesystem(self):
+        filesystem.make_btrfs(str(self.image), "acme-test")
+
+    def prepare(self):
         btrfs.prepare(str(self.directory))
+
+    def engine(self, **options):
+        return btrfs.BtrfsEngine(str(self.directory), **options)
 
     def mount(self):
         filesystem.mount(
-            str(self.image), str(self.directory), "btrfs", loop=True
+            str(self.image),
+            str(self.directory),
+            self.kind,
+            self.options,
+            loop=True,
         )
 
     def unmount(self):
@@ -108,3 +136,27 @@ class Pool:
         if filesystem.is_mount_point(str(self.directory)):
             self.unmount()
         shutil.rmtree(self.folder)
+
+
+class ReflinkPool(Pool):
+    """Directories on btrfs."""
+
+    def prepare(self):
+        reflink.prepare(str(self.directory))
+
+    def engine(self, **options):
+        return reflink.ReflinkEngine(str(self.directory), **options)
+
+
+class XfsPool(ReflinkPool):
+    """Directories on XFS."""
+
+    kind = "xfs"
+    min_bytes = 320 << 20
+
+    def make_filesystem(self):
+        filesystem.make_xfs(str(self.image), "acme-test", discard=False)
+
+    @property
+    def options(self):
+        return "prjquota" if projectquota.is_supported() else ""

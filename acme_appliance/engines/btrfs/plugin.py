@@ -54,7 +54,7 @@ class BtrfsPlugin(disk.DiskPlugin):
     min_bytes = 128 << 20
 
     def open(self, pool: plugin.Pool) -> engine.BtrfsEngine:
-        return engine.BtrfsEngine(pool.path, simple_quotas=_is_limited(pool))
+        return engine.BtrfsEngine(pool.path, hard_limit=_is_limited(pool))
 
     def new_pool_options(self, plan: plugin.Plan) -> str:
         # A directory is on a file system that others use, too.
@@ -80,8 +80,10 @@ class BtrfsPlugin(disk.DiskPlugin):
     ) -> None:
         filesystem.make_btrfs(source, label, discard=discard)
 
-    def is_usable(self, path: str) -> bool:
-        return filesystem.is_btrfs(path)
+    def why_unusable(self, path: str) -> str | None:
+        if filesystem.is_btrfs(path):
+            return None
+        return f"{path} is not on btrfs"
 
     def prepare(self, path: str) -> None:
         engine.prepare(path)

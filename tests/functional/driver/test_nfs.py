@@ -29,7 +29,6 @@ from typing import Any
 from cinder import exception
 from os_brick.initiator.connectors import remotefs as brick_remotefs
 
-from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.host import exportfs
 from acme_cinder import commands
@@ -71,11 +70,12 @@ class NfsAppliance(inprocess.RunningAppliance):
 
     def __init__(self, pool: machine.Pool, root: str, **given: Any) -> None:
         super().__init__(portals=[PORTAL], **given)
-        self.engines = {"gold": btrfs.BtrfsEngine(str(pool.directory))}
+        self.engines = {"gold": pool.engine()}
         self.exporter = kernel.KernelExporter(root)
 
 
 class NfsCase(base.DriverTestCase):
+    pool_class = machine.Pool
     pool: machine.Pool
 
     @classmethod
@@ -83,7 +83,7 @@ class NfsCase(base.DriverTestCase):
         machine.require_nfsd()
         super().setUpClass()
         cls.root = exportfs.configured_root()
-        cls.pool = machine.Pool(4 << 30, parent=cls.root)
+        cls.pool = cls.pool_class(4 << 30, parent=cls.root)
         cls.addClassCleanup(cls.pool.close)
         # A file system that came after the server started is not in its
         # pseudo root yet.

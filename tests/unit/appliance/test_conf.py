@@ -152,7 +152,8 @@ class ConfigurationTest(Case):
                 "[limits] max_shares = -1: it must be a whole number from 1",
                 "[namespace:a] max_shares = x: it must be a whole number from"
                 " 0",
-                "[pool:g] engine = zfs: it must be one of btrfs, memory",
+                "[pool:g] engine = zfs: it must be one of btrfs, memory,"
+                " reflink",
             ],
             str(caught.exception).splitlines(),
         )

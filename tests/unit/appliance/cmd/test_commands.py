@@ -379,6 +379,18 @@ class InitTest(Case):
         self.assertEqual(3, code)
         self.assertIn("of engine memory: choose another --pool", err)
 
+    def test_another_engine(self):
+        image = ("--image", str(self.directory / "gold"))
+        with unittest.mock.patch(
+            "acme_appliance.host.projectquota.is_supported", return_value=True
+        ):
+            code, _, err = self.init(*image, "--engine", "reflink")
+        self.assertEqual((0, ""), (code, err))
+        conf = options.load(["--config-file", str(self.output)])
+        (pool,) = options.pools(conf)
+        self.assertEqual("reflink", pool.engine)
+        self.assertEqual({"quota": "project"}, pool.options)
+
     def test_an_engine_that_is_not_on_a_disk(self):
         code, _, err = self.init("--directory", "/x", "--engine", "memory")
         self.assertEqual(2, code)

@@ -1,0 +1,470 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Shares as directories of a file system: what such engines have in common.
+
+A pool is a directory::
+
+    POOL/shares/ID      a share
+    POOL/snapshots/ID   a snapshot
+    POOL/metadata       what the service knows of both, see engines.metadata
+    POOL/probe          a small file, read to see whether the disk answers
+
+Where the appliance makes the volume file, the share's directory is root's,
+and clients write that file only. Where clients make it, the directory is
+theirs; and snapshots may hold what was in one of theirs. So nothing in a share
+is followed or opened before it is known to be a regular file: every path is
+opened step by step from the pool, without symbolic links, and a file is first
+opened with O_PATH, which reads no device and waits for no pipe.
+"""
+
+import abc
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+import stat
+import time
+from typing import ClassVar
+
+from acme_appliance.engines import base
+from acme_appliance.engines import metadata
+from acme_appliance.host import filesystem
+
+_FOLDERS = {base.Kind.SHARE: "shares", base.Kind.SNAPSHOT: "snapshots"}
+#: An NFSv4 client walks to its share through the folder, as nobody: it may
+#: pass, and not look around.
+_FOLDER_MODE = 0o711
+_PROBE = "probe"
+_TOUCH_SECONDS = 1.0
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class FolderEngine(base.Engine):
+    """:param directory: the pool, prepared.
+    :param hard_limit: limit shares, which the file system must be ready for.
+    """
+
+    #: Names that the pool must have, beside those of shares and snapshots.
+    further: ClassVar[tuple[str, ...]]
+
+    def __init__(self, directory: str, *, hard_limit: bool = False) -> None:
+        self.capabilities = base.Capabilities(hard_limit=hard_limit)
+        self.root = os.path.realpath(directory)
+        self.metadata = metadata.FolderStore(self.root)
+        #: When the disk last answered, by the monotonic clock.
+        self._touched = float("-inf")
+
+    # -- what each engine says by itself
+
+    @abc.abstractmethod
+    def why_unusable(self) -> str | None:
+        """What is wrong with the file system. :raises OSError:"""
+
+    @abc.abstractmethod
+    def why_unlimited(self) -> str | None:
+        """What is wrong with its quotas. :raises OSError:"""
+
+    @abc.abstractmethod
+    def make_directory(self, folder: int, name: str) -> None:
+        """Make what holds a share, or finish one that is there.
+
+        :param folder: open, where it is to be.
+        """
+
+    @abc.abstractmethod
+    def copy(self, source: base.Reference, kind: base.Kind, name: str) -> None:
+        """Make a share or snapshot of what the source has now.
+
+        :raises OSError:
+        """
+
+    def reserve(self, fd: int, size_bytes: int) -> None:
+        """Take the space for a file's first bytes. :raises OSError:"""
+        filesystem.reserve(fd, size_bytes)
+
+    @abc.abstractmethod
+    def discard(self, kind: base.Kind, name: str) -> None:
+        """Delete one, unless it is gone. :raises OSError:"""
+
+    # -- the pool
+
+    def check(self) -> list[str]:
+        try:
+            wrong = self.why_unusable()
+            if wrong is not None:
+                return [wrong]
+            if filesystem.is_read_only(self.root):
+                return [
+                    f"{self.root} is read-only: so it is mounted, or the"
+                    " unit's ReadWritePaths= lacks it"
+                ]
+            for name in (*_FOLDERS.values(), *self.further):
+                os.stat(os.path.join(self.root, name))
+            self._touch_disk()
+            if self.capabilities.hard_limit:
+                wrong = self.why_unlimited()
+        except OSError as error:
+            return [f"{error.filename or self.root}: {error.strerror}"]
+        return [wrong] if wrong else []
+
+    def _touch_disk(self) -> None:
+        """Hangs where the disk, or a frozen file system, would hang a
+        change: all else that is asked here the kernel has in memory.
+
+        Once a second at most: it is a read of the disk.
+        """
+        now = time.monotonic()
+        if now - self._touched < _TOUCH_SECONDS:
+            return
+        filesystem.touch_disk(os.path.join(self.root, _PROBE))
+        self._touched = now
+
+    def warnings(self) -> list[str]:
+        try:
+            missing = filesystem.missing_mount_options(self.root)
+        except OSError:
+            # Why it cannot be looked at is what check() says.
+            return []
+        if not missing:
+            return []
+        return [
+            f"the file system of {self.root} is mounted without"
+            f" {','.join(missing)}: clients write what they like there."
+            " Add these options to the mount"
+        ]
+
+    def usage(self) -> base.Usage:
+        with translated(self.root):
+            return base.Usage(*filesystem.usage(self.root))
+
+    def ids(self, kind: base.Kind) -> set[str]:
+        with translated(self.root), self.folder(kind) as folder:
+            return base.well_formed_ids(os.listdir(folder))
+
+    def exists(self, reference: base.Reference) -> bool:
+        name = base.check_id(reference.id)
+        with translated(name), self.folder(reference.kind) as folder:
+            return find(folder, name) is not None
+
+    def directory(self, reference: base.Reference) -> str:
+        folder = _FOLDERS[reference.kind]
+        return os.path.join(self.root, folder, base.check_id(reference.id))
+
+    def ensure_reachable(self, kind: base.Kind) -> None:
+        with translated(self.root), self.folder(kind) as folder:
+            if stat.S_IMODE(os.fstat(folder).st_mode) != _FOLDER_MODE:
+                os.fchmod(folder, _FOLDER_MODE)
+
+    # -- shares
+
+    def create_share(self, share_id: str, owner: base.Owner | None) -> None:
+        base.check_id(share_id)
+        with translated(share_id), self.folder(base.Kind.SHARE) as folder:
+            self.make_directory(folder, share_id)
+            with opened(share_id, folder) as share:
+                _set_directory(share, owner)
+
+    def set_directory(self, share_id: str, owner: base.Owner | None) -> None:
+        path = self._path(share_id)
+        with translated(share_id):
+            # Asked of every share at each start: one call for most.
+            found = os.stat(path, follow_symlinks=False)
+            if not _has_rights(found, owner):
+                with self.share(share_id) as share:
+                    _set_directory(share, owner)
+
+    def clone_share(self, source: base.Reference, share_id: str) -> None:
+        self._copy(source, base.Kind.SHARE, share_id)
+
+    def ensure_file(self, share_id: str, file: base.VolumeFile) -> None:
+        base.check_file_name(file.name)
+        with translated(share_id), self.share(share_id) as share:
+            with contextlib.suppress(FileExistsError):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                os.close(os.open(file.name, flags, 0o600, dir_fd=share))
+            with opened_file(share, file.name) as fd:
+                self._shape(fd, file)
+
+    def adopt(
+        self, share_id: str, old_name: str, file: base.VolumeFile
+    ) -> None:
+        with translated(share_id), self.share(share_id) as share:
+            _rename(share, old_name, file.name)
+            with opened_file(share, file.name) as fd:
+                self._shape(fd, file)
+            _set_directory(share, None)
+
+    def rename_file(self, share_id: str, old: str, new: str) -> None:
+        with translated(share_id), self.share(share_id) as share:
+            _rename(share, old, new)
+
+    def grow_file(
+        self, share_id: str, name: str, size_bytes: int, allocation: str
+    ) -> None:
+        with (
+            translated(share_id),
+            self.share(share_id) as share,
+            opened_file(share, name) as fd,
+        ):
+            if os.fstat(fd).st_size < size_bytes:
+                self._grow(fd, size_bytes, allocation)
+
+    def drop_excess(self, share_id: str, name: str, size_bytes: int) -> None:
+        with translated(share_id), self.share(share_id) as share:
+            try:
+                with opened_file(share, name) as fd:
+                    end = os.fstat(fd).st_size
+                    if not filesystem.has_data_beyond(fd, size_bytes):
+                        end = min(end, size_bytes)
+                    # Also frees what is reserved beyond the end.
+                    os.ftruncate(fd, end)
+            except base.FileChanged:
+                return
+
+    def delete_share(self, share_id: str) -> None:
+        self._delete(base.Kind.SHARE, share_id)
+
+    def create_snapshot(self, share_id: str, snapshot_id: str) -> None:
+        source = base.Reference(base.Kind.SHARE, share_id)
+        self._copy(source, base.Kind.SNAPSHOT, snapshot_id)
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        self._delete(base.Kind.SNAPSHOT, snapshot_id)
+
+    def used_bytes(self, share_id: str, name: str) -> int | None:
+        found = self.stat_file(share_id, name)
+        return None if found is None else found.st_blocks * 512
+
+    def file_size(self, share_id: str, name: str) -> int | None:
+        found = self.stat_file(share_id, name)
+        return None if found is None else found.st_size
+
+    def find_file(self, share_id: str) -> base.VolumeFile | None:
+        with translated(share_id), self.share(share_id) as share:
+            names = os.listdir(share)
+            found = find(share, names[0]) if len(names) == 1 else None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        return base.VolumeFile(
+            name=names[0],
+            size_bytes=found.st_size,
+            allocation=base.ALLOCATION_SPARSE,
+            owner=base.Owner(found.st_uid, found.st_gid),
+            mode=stat.S_IMODE(found.st_mode),
+        )
+
+    # -- helpers
+
+    def _path(self, share_id: str) -> str:
+        return self.directory(base.Reference(base.Kind.SHARE, share_id))
+
+    def folder(
+        self, kind: base.Kind
+    ) -> contextlib.AbstractContextManager[int]:
+        return self.place(_FOLDERS[kind])
+
+    @contextlib.contextmanager
+    def place(self, name: str) -> Iterator[int]:
+        """An open directory of the pool.
+
+        :raises base.Unavailable: it is not there, nor is the pool.
+        """
+        path = os.path.join(self.root, name)
+        try:
+            fd = os.open(path, DIRECTORY)
+        except OSError as error:
+            raise base.Unavailable(f"{path}: {error.strerror}") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def share(self, share_id: str) -> Iterator[int]:
+        base.check_id(share_id)
+        with (
+            self.folder(base.Kind.SHARE) as folder,
+            opened(share_id, folder) as share,
+        ):
+            yield share
+
+    def _copy(
+        self, source: base.Reference, kind: base.Kind, name: str
+    ) -> None:
+        base.check_id(source.id)
+        base.check_id(name)
+        with translated(name):
+            if not self.exists(base.Reference(kind, name)):
+                self.copy(source, kind, name)
+
+    def _delete(self, kind: base.Kind, name: str) -> None:
+        base.check_id(name)
+        with translated(name):
+            self.discard(kind, name)
+
+    def _shape(self, fd: int, file: base.VolumeFile) -> None:
+        self._grow(fd, file.size_bytes, file.allocation)
+        os.fchown(fd, file.owner.uid, file.owner.gid)
+        os.fchmod(fd, file.mode)
+
+    def _grow(self, fd: int, size_bytes: int, allocation: str) -> None:
+        if allocation == base.ALLOCATION_FULL:
+            self.reserve(fd, size_bytes)
+        if os.fstat(fd).st_size < size_bytes:
+            os.ftruncate(fd, size_bytes)
+
+    def stat_file(self, share_id: str, name: str) -> os.stat_result | None:
+        # One call, as a start looks at every share. Only the last part of
+        # the path is a client's to name, and that is not followed.
+        path = os.path.join(self._path(share_id), base.check_file_name(name))
+        with translated(share_id):
+            try:
+                found = os.stat(path, follow_symlinks=False)
+            except FileNotFoundError:
+                with self.folder(base.Kind.SHARE):
+                    return None
+        return found if stat.S_ISREG(found.st_mode) else None
+
+
+def refuse_others(directory: str, further: tuple[str, ...]) -> None:
+    """:param further: what a pool of the engine has that makes this one.
+    :raises base.Unavailable: the directory is a pool of another engine."""
+    if os.path.exists(os.path.join(directory, _FOLDERS[base.Kind.SHARE])):
+        for name in further:
+            if not os.path.exists(os.path.join(directory, name)):
+                raise base.Unavailable(
+                    f"{directory} is a pool of another engine: it has no"
+                    f" {name}"
+                )
+
+
+def prepare(directory: str) -> None:
+    """Make the folders of a pool; those that are there stay.
+
+    The last thing that an engine does, see :func:`refuse_others`.
+    """
+    for name in _FOLDERS.values():
+        make_folder(directory, name, _FOLDER_MODE)
+    metadata.FolderStore(directory).prepare()
+
+
+def make_folder(directory: str, name: str, mode: int = 0o700) -> None:
+    """Make one of a pool, unless it is there."""
+    path = os.path.join(directory, name)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    with opened(path) as fd:
+        os.fchmod(fd, mode)
+
+
+def find(folder: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def opened(name: str, folder: int | None = None) -> Iterator[int]:
+    """An open directory, never through a symbolic link."""
+    fd = os.open(name, DIRECTORY, dir_fd=folder)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def opened_file(
+    share: int, name: str
+) -> contextlib.AbstractContextManager[int]:
+    """The volume file of a share, open for writing.
+
+    :raises base.FileChanged: it is something else, or not there.
+    """
+    return regular_file(share, base.check_file_name(name), os.O_RDWR)
+
+
+@contextlib.contextmanager
+def regular_file(share: int, name: str, flags: int) -> Iterator[int]:
+    """A file that a directory has, open.
+
+    :raises base.FileChanged: it is something else, or not there.
+    """
+    try:
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=share)
+    except FileNotFoundError:
+        raise base.FileChanged(f"the volume file {name!r} is gone") from None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise base.FileChanged(f"{name!r} is no regular file")
+        # Opens the very inode that was looked at, whatever has its name.
+        fd = os.open(f"/proc/self/fd/{handle}", flags)
+    finally:
+        os.close(handle)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _set_directory(fd: int, owner: base.Owner | None) -> None:
+    wanted, mode = base.directory_rights(owner)
+    os.fchown(fd, wanted.uid, wanted.gid)
+    # Also takes from an access list what the mode does not allow.
+    os.fchmod(fd, mode)
+
+
+def _has_rights(found: os.stat_result, owner: base.Owner | None) -> bool:
+    wanted, mode = base.directory_rights(owner)
+    return (found.st_uid, found.st_gid, found.st_mode) == (
+        wanted.uid,
+        wanted.gid,
+        stat.S_IFDIR | mode,
+    )
+
+
+def _rename(share: int, old: str, new: str) -> None:
+    base.check_file_name(old)
+    base.check_file_name(new)
+    before, after = find(share, old), find(share, new)
+    if old == new or (before is None and after is not None):
+        before, old = after, new
+    if before is None:
+        raise base.FileChanged(f"the volume file {old!r} is gone")
+    if not stat.S_ISREG(before.st_mode):
+        raise base.FileChanged(f"{old!r} is no regular file")
+    if old != new:
+        try:
+            filesystem.rename_exclusive(share, old, new)
+        except FileExistsError:
+            raise base.FileChanged(f"{new!r} is in the way") from None
+        except FileNotFoundError:
+            raise base.FileChanged(f"{old!r} is gone") from None
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """The system's errors as the interface's."""
+    try:
+        yield
+    except OSError as error:
+        text = f"{what}: {error.strerror}"
+        if filesystem.is_no_space(error):
+            raise base.NoSpace(text) from error
+        if error.errno == errno.EFBIG:
+            raise base.TooLarge(text) from error
+        if error.errno == errno.ENOENT:
+            raise base.NotFound(text) from error
+        if error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
+            raise base.Unavailable(text) from error
+        raise base.EngineError(text) from error
