@@ -181,6 +181,9 @@ make_venv() {
     git -C "$ACME_TOP" rev-parse HEAD >/dev/null 2>&1 ||
         export PBR_VERSION=${PBR_VERSION:-0.0.1}
     export SKIP_GENERATE_AUTHORS=1 SKIP_WRITE_GIT_CHANGELOG=1
+    # Of an earlier state of the checkout: python -m reads its entry points
+    # before those that are installed.
+    rm -rf "$ACME_TOP/acme_cinder.egg-info"
     "$python" -m venv "$folder" &&
         "$folder/bin/pip" install --disable-pip-version-check --no-input \
             --progress-bar off "$@"
