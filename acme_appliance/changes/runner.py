@@ -197,6 +197,17 @@ class Runner:
             return None
         return self._start_take_up(job, ticket)
 
+    def is_at_work(self, job: entries.Open) -> bool:
+        """Whether somebody has what a job touches, to finish or undo it."""
+        try:
+            ticket = self.context.queue.hold(
+                self.journal.entries.claims(job), 0
+            )
+        except queue.Busy:
+            return True
+        self.context.queue.release(ticket)
+        return False
+
     def _start_take_up(
         self, job: entries.Open, ticket: queue.Ticket
     ) -> futures.Future[None]:

@@ -148,8 +148,9 @@ class Exporter(abc.ABC):
         :param apply: add what is missing. What is found beyond what is
             wanted stays, also over a restart of the machine.
         :param remove: with ``apply``, take that away too.
-        :param leave: what the server is not told of now: it looks at the
-            directories, and their disks do not answer.
+        :param leave: what is only compared, and not changed: its disk does
+            not answer, and the server would look at it; or its rules are
+            being changed.
 
         Exports that are not ours are not looked at.
         """

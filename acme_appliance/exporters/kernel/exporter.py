@@ -236,10 +236,14 @@ class KernelExporter(base.Exporter):
     ) -> None:
         if remove:
             for reference in texts.keys() - rows.keys():
-                self._files.remove(reference)
+                if reference not in leave:
+                    self._files.remove(reference)
         else:
             rows, differences = _only_adding(rows, differences)
-        self._write_files(rows, texts)
+        self._write_files(
+            {each: row for each, row in rows.items() if each not in leave},
+            texts,
+        )
         targets = [
             self._target_of(rows, each.reference)
             for each in differences

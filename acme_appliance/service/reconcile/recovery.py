@@ -171,17 +171,21 @@ class Recovery:
     # -- exports
 
     def _reconcile_exports(self, report: Report, *, remove: bool) -> None:
+        # Before the rules are read: those that end meanwhile are left, too.
+        at_work = self._at_work()
         wanted = self._wanted_exports()
-        differences = self.context.exports.exporter.reconcile(
+        found = self.context.exports.exporter.reconcile(
             [each.export for each in wanted],
             apply=report.applied,
             remove=remove,
-            leave={
+            leave=at_work
+            | {
                 each.directory.reference
                 for each in wanted
                 if each.pool in self._left
             },
         )
+        differences = [each for each in found if each.reference not in at_work]
         self._note_unexplained(differences)
         report.export_differences = [
             _plain(each) for each in differences if each.is_lacking
@@ -190,6 +194,17 @@ class Recovery:
             {**views.named(reference), "clients": dict(clients)}
             for reference, clients in self.context.exports.unexplained.items()
         ]
+
+    def _at_work(self) -> set[references.Reference]:
+        """Whose rules are being changed still, by an open job that takes
+        longer than anybody waits for it. The job exports what holds at its
+        end; by the rules of now, a revoked client would get in again."""
+        return {
+            operation.reference
+            for job, operation in self.journal.entries.readable()
+            if isinstance(operation, access.ChangeAccess)
+            and self.runner.is_at_work(job)
+        }
 
     def _export_again(self, pool: str) -> None:
         """Add the exports of a pool that the start has left alone."""

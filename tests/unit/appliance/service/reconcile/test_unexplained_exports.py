@@ -12,6 +12,9 @@
 
 """Exports that no access rule explains are kept until an operator acts."""
 
+import threading
+from unittest import mock
+
 from acme_appliance import references
 from acme_appliance.db import models
 from acme_appliance.exporters import base as exporters
@@ -153,6 +156,42 @@ class TestUnexplainedExports(case.ServiceCase):
         self.assertEqual({ONE, STRANGER}, self.clients())
         self.world.restart()
         self.assertEqual({STRANGER}, self.clients())
+
+    def test_a_revoke_that_outlasts_a_start(self):
+        """Comparing the exports meanwhile lets nobody in again."""
+        self.crash(
+            lambda: self.world.delete_access(self.share_id), "export:before"
+        )
+        exporter, go_on = self.world.exporter, threading.Event()
+        apply, reconcile = exporter.apply, exporter.reconcile
+
+        def slow_apply(*given):
+            self.assertTrue(go_on.wait(worlds.WAIT))
+            apply(*given)
+
+        def late_reconcile(wanted, **options):
+            # The revoke ends between the look at the rules and the change.
+            wanted = list(wanted)
+            if options["apply"]:
+                go_on.set()
+                self.world.service.recovery.runner.journal.stop()
+            return reconcile(wanted, **options)
+
+        self.world.restart(start=False)
+        take_up_all = self.world.service.recovery.open_jobs.take_up_all
+        with (
+            mock.patch.object(exporter, "apply", slow_apply),
+            mock.patch.object(exporter, "reconcile", late_reconcile),
+            mock.patch.object(
+                self.world.service.recovery.open_jobs,
+                "take_up_all",
+                lambda: take_up_all(0),
+            ),
+        ):
+            report = self.world.service.start()
+        self.assertEqual({}, self.share(self.share_id)["access"])
+        self.assertEqual(set(), self.clients())
+        self.assertEqual([], report.export_differences)
 
     def test_nobody_learns_of_them_before_the_start(self):
         """``status`` runs beside the server, and looks for itself."""
