@@ -111,25 +111,26 @@ class DownTestCase(FaultsBase):
 
 
 class LostReplyTestCase(FaultsBase):
-    """Between Cinder and the appliance is a network that loses replies."""
+    """Between Cinder and the appliance is a network that breaks."""
 
-    proxy: ClassVar[proxy.LossyProxy]
+    proxy: ClassVar[proxy.BreakingProxy]
 
     @classmethod
     def api_url(cls) -> str:
-        cls.proxy = proxy.LossyProxy(appliance.PORT)
+        cls.proxy = proxy.BreakingProxy(
+            appliance.PORT, lambda: cls.machine.appliance.ca_file
+        )
         cls.addClassCleanup(cls.proxy.close)
         return f"https://127.0.0.1:{cls.proxy.port}"
 
     def test_a_volume_whose_create_was_never_answered(self) -> None:
         """Its share exists, Cinder has no provider_id: no share is lost."""
-        self.delete(self.create())  # a connection is open now
-        self.proxy.replies_lost.set()
+        self.proxy.break_after(b"PUT /v1/shares/")
         try:
             volume = self.cinder.volumes.create(1)
             self.wait_for(volume.id, "error")
         finally:
-            self.proxy.replies_lost.clear()
+            self.proxy.mend()
         self.assertIsNotNone(
             self.view.share(volume.id), "the request did not arrive"
         )

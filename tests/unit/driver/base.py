@@ -122,7 +122,7 @@ class DriverTestCase(unittest.TestCase):
             "acme_api_token": self.appliance.token,
             "acme_api_ca_file": self.appliance.ca_file,
             "nfs_mount_point_base": self.base,
-            "acme_api_deadline_seconds": 5,
+            "acme_api_deadline_seconds": 60,
             **self.driver_options,
             **changes,
         }
