@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A REST client of the NFS appliance, without any Cinder in it.
+"""A REST client of the NFS appliance, independent of Cinder.
 
-What is named here is the package's public interface; the modules below it
-are not.
+The names in this module are the public interface; the other modules are
+private.
 """
 
 from acme_client.checks import check_verify

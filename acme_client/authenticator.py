@@ -31,7 +31,7 @@ class AuthHeader:
 
 
 class TokenAuthenticator:
-    """A long-lived token: the same header always, nothing to renew."""
+    """A long-lived token: a constant header, nothing to renew."""
 
     renewable = False
 
@@ -46,7 +46,7 @@ class TokenAuthenticator:
 
 
 class LoginAuthenticator:
-    """Log-ins for a session's token, one for however many threads.
+    """Logs in for a session token, once for all threads.
 
     :param login: gets a new token within the call's deadline, or raises.
     """
@@ -57,11 +57,11 @@ class LoginAuthenticator:
         self._login = login
         self._lock = threading.Lock()
         self._header: AuthHeader | None = None
-        self._finished = 0  # log-ins that have ended, either way
+        self._finished = 0  # log-ins that succeeded or failed
         self._refusal: errors.ProblemError | None = None
 
     def header(self, call: timing.CallContext) -> AuthHeader:
-        """The present header; the first one takes a log-in."""
+        """The current header; the first call logs in."""
         header = self._header
         return header if header is not None else self.renew(None, call)
 
@@ -70,14 +70,14 @@ class LoginAuthenticator:
     ) -> AuthHeader:
         """A header other than ``used``, which was refused.
 
-        Threads that come here while one of them logs in wait for it and
-        share what it got: its header, or its refusal, since asking again
-        with the same password only counts as one more failed log-in.
+        Other threads wait for a log-in in progress and share its header or
+        its refusal, because a retry with the same password would only count
+        as another failed log-in.
         """
         finished = self._finished
         if not self._lock.acquire(timeout=call.deadline.remaining()):
             raise errors.NotSent(
-                "another thread's log-in took the whole time of this call"
+                "another thread's log-in took longer than this call may"
             )
         try:
             if self._header is not None and self._header != used:
@@ -89,7 +89,7 @@ class LoginAuthenticator:
             self._lock.release()
 
     def forget(self) -> AuthHeader | None:
-        """The present header, for the last time."""
+        """Forget and return the current header."""
         with self._lock:
             header, self._header = self._header, None
             return header

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Connections whose replies end by a deadline, however slowly they come.
+"""Connections with a deadline for the whole reply.
 
-The time-outs of requests are for one silence each: a server that sends a
-byte now and then, of the headers or of the body, could keep a call for ever.
-Here every single read from the socket is given what is left of the time.
+The timeouts of requests apply to each read: a server that sends a byte now
+and then could block a call forever. Here each read from the socket gets only
+the remaining time.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ import urllib3.connection
 
 from acme_client import timing
 
-#: Of the request being made in this thread, be it a native or a green one:
-#: nothing that requests and urllib3 take can carry it to the socket.
+#: The deadline of the current (native or green) thread's request. requests
+#: and urllib3 have no parameter to pass it to the socket.
 _deadline: contextvars.ContextVar[timing.Deadline | None] = (
     contextvars.ContextVar("acme_reply_deadline", default=None)
 )
@@ -40,7 +40,7 @@ _deadline: contextvars.ContextVar[timing.Deadline | None] = (
 
 @contextlib.contextmanager
 def until(deadline: timing.Deadline) -> Iterator[None]:
-    """Replies to what is sent in here arrive by then, or as a time-out."""
+    """Apply a deadline to all replies in this block."""
     token = _deadline.set(deadline)
     try:
         yield
@@ -49,7 +49,7 @@ def until(deadline: timing.Deadline) -> Iterator[None]:
 
 
 class Adapter(requests.adapters.HTTPAdapter):
-    """As that of requests, with such connections."""
+    """The adapter of requests, with these connections."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -60,7 +60,7 @@ class Adapter(requests.adapters.HTTPAdapter):
 
 
 class _Reader(io.RawIOBase):
-    """What comes from a socket, until the deadline."""
+    """Reads from a socket until the deadline."""
 
     def __init__(
         self, raw: Any, sock: socket.socket, deadline: timing.Deadline
@@ -74,7 +74,7 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """:raises TimeoutError: too long a silence, or too late."""
+        """:raises TimeoutError: the read timeout or the deadline."""
         left = self._deadline.remaining()
         if left <= 0:
             raise TimeoutError("the deadline has passed")
@@ -83,7 +83,7 @@ class _Reader(io.RawIOBase):
         try:
             count: int | None = self._raw.readinto(buffer)
         finally:
-            # The next request goes over this connection, too.
+            # The next request may reuse this connection.
             self._sock.settimeout(silence)
         return count
 

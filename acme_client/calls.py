@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reading, writing, removing, listing: what all typed calls are made of."""
+"""Read, write, delete and list: the basis of all typed calls."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -38,21 +38,21 @@ _Updated = TypeVar("_Updated", models.Share, models.Snapshot)
 Reader = Callable[[models.Json], _T]
 ReplyReader = Callable[[transport.Reply], _T]
 
-#: The most that a page may hold.
+#: Maximum size of a page.
 PAGE_LIMIT = 1000
 #: How long one request waits for a job.
 JOB_HOLD_SECONDS = 30
-#: An appliance that answers sooner than this about an unfinished job does
-#: not hold the request, so the client pauses by itself.
+#: An appliance that answers faster than this about an unfinished job does not
+#: hold the request, so the client pauses.
 _HELD_SECONDS = 1.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """Calls with one deadline each; safe under threads.
+    """Calls with one deadline each; thread-safe.
 
-    :ivar request_id: tells the X-Request-Id of the present call, or None.
+    :ivar request_id: returns the X-Request-Id of the current call, or None.
     """
 
     requester: requester.Requester
@@ -66,7 +66,7 @@ class Calls:
         """:raises errors.NotSent: the caller's limit has passed."""
         seconds = timing.at_most(self.deadline_seconds)
         if seconds <= 0:
-            raise errors.NotSent("there was no time left to ask")
+            raise errors.NotSent("no time is left for this call")
         return timing.CallContext(
             timing.Deadline(self.clock, seconds),
             self._valid_request_id(),
@@ -76,9 +76,9 @@ class Calls:
         return self.requester.perform(request, self.begin(), _body(reader))
 
     def write(self, request: transport.Request, reader: Reader[_T]) -> _T:
-        """Change the resource at the request's path, and what it is then.
+        """Change the resource at the request's path and return it.
 
-        The reply has it; after a job it is read.
+        It comes from the reply; after a job it is read.
         """
         call = self.begin()
         done = self.requester.perform(request, call, _or_job(_body(reader)))
@@ -96,8 +96,8 @@ class Calls:
     ) -> _Updated:
         """Merge ``patch`` into the resource at ``path``.
 
-        A precondition that fails because an earlier sending of this very
-        call had succeeded is no error.
+        A precondition that fails because an earlier attempt of this call
+        succeeded is not an error.
         """
         request = messages.change("PATCH", path, patch, if_match=if_match)
         try:
@@ -113,9 +113,9 @@ class Calls:
     def remove(
         self, resource: str, gone: tuple[str, ...], query: Mapping[str, str]
     ) -> bool:
-        """Delete; an answer that it is ``gone`` is as good as any.
+        """Delete; the code ``gone`` counts as success.
 
-        :returns: whether there was anything.
+        :returns: whether it existed.
         """
 
         def was_there(reply: transport.Reply) -> bool:
@@ -129,9 +129,9 @@ class Calls:
     def remove_from(
         self, resource: str, gone: tuple[str, ...], reader: Reader[_T]
     ) -> _T | None:
-        """As :meth:`remove`; gives what the reply says is left.
+        """Like :meth:`remove`; returns what is left according to the reply.
 
-        None where it says nothing: after a job, or with a 204.
+        None if it does not say: after a job, or with a 204.
         """
 
         def read(reply: transport.Reply) -> _T | None:
@@ -170,7 +170,7 @@ class Calls:
     def pages(
         self, kind: str, filters: Mapping[str, str], reader: Reader[_T]
     ) -> Iterator[_T]:
-        """All objects of ``/v1/<kind>``, each page a call of its own."""
+        """All objects of ``/v1/<kind>``; each page is a separate call."""
         page = _page(models.list_of(kind, reader))
         query = {**filters, "limit": str(PAGE_LIMIT)}
         seen: set[str] = set()
@@ -209,8 +209,8 @@ class Calls:
     def _poll(self, job: models.Job, call: timing.CallContext) -> models.Job:
         """The job after a while.
 
-        :raises errors.JobUnfinished: whatever is wrong with asking says
-            nothing about the work.
+        :raises errors.JobUnfinished: any error of the request, because it
+            says nothing about the job.
         """
         request = messages.held_get(
             messages.path("jobs", job.id), JOB_HOLD_SECONDS
@@ -234,13 +234,13 @@ class Calls:
     def _read_back(
         self, path: str, call: timing.CallContext, reader: Reader[_T]
     ) -> _T:
-        """What a finished job has made of it."""
+        """Read the resource after its job has finished."""
         try:
             return self.requester.perform(
                 messages.get(path), call, _body(reader)
             )
         except errors.NotSent as exc:
-            # It is the reading that was not sent.
+            # Only the read was not sent.
             raise errors.OutcomeUnknown(
                 f"the change was made, and then: {exc.message}",
                 request_id=exc.request_id,
@@ -299,8 +299,8 @@ def _page(
 def _next_marker(reply: transport.Reply) -> str | None:
     """The marker in the Link to the next page, None on the last one.
 
-    Only the marker is taken: the rest of the link could lead to another
-    host, with our credential.
+    Only the marker is used: the rest of the link could send our credential to
+    another host.
     """
     for link in requests.utils.parse_header_links(
         reply.headers.get("Link", "")
@@ -338,7 +338,7 @@ class StatsCache:
 def is_as_wanted(
     found: models.Share | models.Snapshot, patch: Mapping[str, Any]
 ) -> bool:
-    """Whether a merge patch would change nothing any more."""
+    """Whether a merge patch would change nothing."""
     file = getattr(found, "file", None)
     return all(
         (

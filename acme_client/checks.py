@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Checks and defaults of what a client is made with."""
+"""Validation and defaults of a client's arguments."""
 
 from collections.abc import Callable
 import math
@@ -32,7 +32,7 @@ def check_verify(verify: bool | str, ca_option: str) -> None:
         if not verify:
             LOG.warning(
                 "TLS certificates of the appliance are not verified: "
-                "whoever is on the network can take the API token. Set %s.",
+                "anyone on the network can read the API token. Set %s.",
                 ca_option,
             )
         return
@@ -52,8 +52,8 @@ def check_verify(verify: bool | str, ca_option: str) -> None:
 def system_cas() -> str:
     """The file or directory with the CAs that this system trusts.
 
-    requests would take those of the package certifi instead, and the
-    environment could name others; an operator's own CA is in neither.
+    By default requests uses those of certifi or of environment variables,
+    which lack an operator's own CA.
     """
     paths = ssl.get_default_verify_paths()
     if os.path.isfile(paths.openssl_cafile):

@@ -37,12 +37,12 @@ from acme_client import transport
 
 _T = TypeVar("_T")
 
-#: What :meth:`Client.close` may take to log out.
+#: How long :meth:`Client.close` may take to log out.
 _CLOSE_SECONDS = 10.0
 
 
 class Client:
-    """A client of one appliance; one instance serves any number of threads.
+    """A client of one appliance; thread-safe.
 
     Every method is one call: it has ``deadline_seconds`` for all its
     requests, waits, retries and failovers, and raises only
@@ -58,15 +58,15 @@ class Client:
     :param read_timeout_seconds: for one silence of the appliance.
     :param deadline_seconds: for a whole call; see also
         :meth:`with_deadline`.
-    :param request_id: tells the X-Request-Id of the call it is asked in;
-        one is made up where it gives None or something that is none.
-    :param pool_size: connections kept open; more are made when needed.
+    :param request_id: returns the X-Request-Id of the current call; if it
+        returns None or an invalid id, the client generates one.
+    :param pool_size: connections to keep open; more are opened when needed.
     :param max_reply_bytes: a longer reply is a ProtocolError.
-    :param ca_option: what the caller's users know ``verify`` as; TLS errors
-        name it.
-    :param adapter_factory: makes the requests adapter that sends.
+    :param ca_option: the name of ``verify`` for the caller's users, for TLS
+        errors.
+    :param adapter_factory: creates the requests adapter that sends.
     :param sleep, clock, new_backoff: for tests.
-    :raises ConfigurationError: one of these cannot work.
+    :raises ConfigurationError: an argument is invalid.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Client:
         return twin
 
     def close(self) -> None:
-        """Log out where there was a log-in, and close the connections."""
+        """Log out if logged in, and close the connections."""
         self._calls.requester.close(
             self.with_deadline(_CLOSE_SECONDS)._calls.begin()
         )
@@ -152,17 +152,17 @@ class Client:
     # -- the appliance ---------------------------------------------------
 
     def get_own_token(self) -> models.OwnToken:
-        """What the credential may do, and whose it is.
+        """The name, scope and namespace of the credential.
 
-        :raises BadRequest, NotFound: of status 404 or 405: the appliance
-            is older than this call.
+        :raises BadRequest, NotFound: with status 404 or 405: the appliance is
+            older than this call.
         """
         return self._calls.read(
             messages.get("/v1/tokens/self"), models.OwnToken.from_json
         )
 
     def get_stats(self) -> models.Stats:
-        """The figures; unchanged ones cost the appliance a 304 only."""
+        """The figures; unchanged ones cost only a 304."""
         return self._stats.refresh(self._calls)
 
     # -- shares ----------------------------------------------------------
@@ -179,11 +179,10 @@ class Client:
         labels: Mapping[str, str] | None = None,
         qos: models.Qos | None = None,
     ) -> models.Share:
-        """Create a share, or make sure that it is there.
+        """Create a share, or ensure that it exists.
 
-        :param size_bytes: may be left out with a source, whose size it is
-            then.
-        :param pool: may be left out with a source, whose pool it is then.
+        :param size_bytes: default with a source: its size.
+        :param pool: default with a source: its pool.
         :raises AlreadyExists: the id belongs to another share, or was
             created with other arguments.
         :raises NoSpace, LimitReached: nothing was created.
@@ -222,10 +221,10 @@ class Client:
         state: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Iterator[models.Share]:
-        """Shares by id, fetched a page at a time while they are read.
+        """Iterate over shares by id, fetched page by page.
 
-        Each page has the deadline for itself. A share that is created or
-        deleted meanwhile may or may not be among them, no other is missed.
+        Each page has its own deadline. Shares that are created or deleted
+        during the iteration may or may not appear; no other is missed.
         """
         filters = messages.without_none(
             name=name,
@@ -257,9 +256,9 @@ class Client:
         :param labels: those to set; None as a value removes one.
         :param qos: all limits; an empty one lifts them.
         :param if_match: the generation that the share must still have.
-        :raises ShrinkRefused, Degraded, NotFound, PreconditionFailed: and
-            nothing was changed. A precondition that fails because an
-            earlier sending of this very call had succeeded is no error.
+        :raises ShrinkRefused, Degraded, NotFound, PreconditionFailed: nothing
+            was changed. A precondition that fails because an earlier attempt
+            of this call succeeded is not an error.
         """
         body = messages.without_none(
             name=name,
@@ -272,11 +271,11 @@ class Client:
         return self._calls.update(path, body, if_match, models.Share.from_json)
 
     def delete_share(self, share_id: str, *, cascade: bool = False) -> bool:
-        """Make sure that the share is gone; absent is success.
+        """Delete the share; absent is success.
 
         :param cascade: with its snapshots.
-        :returns: whether there was one, as far as the appliance tells.
-            After a lost reply it may be gone by this very call.
+        :returns: whether it existed, according to the appliance. After a lost
+            reply this call itself may have deleted it before.
         :raises InUse: it has access rules.
         :raises HasSnapshots: it has snapshots, and cascade is False.
         """
@@ -290,9 +289,9 @@ class Client:
     def grant_access(
         self, share_id: str, holder: str, clients: Sequence[str], level: str
     ) -> models.GrantedAccess:
-        """Let the holder's clients mount the share, from where it says.
+        """Let the holder's clients mount the share; return the locations.
 
-        Sets this holder's rule as a whole and touches no other's.
+        Replaces this holder's rule and changes no other.
 
         :param clients: IP addresses or CIDR networks.
         :param level: ``rw`` or ``ro``.
@@ -306,10 +305,10 @@ class Client:
     def revoke_access(
         self, share_id: str, holder: str
     ) -> Mapping[str, models.AccessRule] | None:
-        """Take the holder's access away; absent is success.
+        """Revoke the holder's access; absent is success.
 
-        :returns: the rules that are left on the share, by holder; None
-            where the appliance did not say, or the share is gone.
+        :returns: the remaining rules of the share, by holder; None if the
+            appliance did not say, or the share is gone.
         """
         path = messages.path("shares", share_id, "access", holder)
         return self._calls.remove_from(
@@ -328,9 +327,9 @@ class Client:
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> models.Snapshot:
-        """Take a snapshot, or make sure that it was taken.
+        """Take a snapshot, or ensure that it exists.
 
-        :param name: the id where it is None.
+        :param name: default: the id.
         :raises AlreadyExists: the id belongs to another snapshot.
         :raises NotFound: ``share.not_found``.
         :raises LimitReached, NoSpace: nothing was created.
@@ -353,7 +352,7 @@ class Client:
         labels: Mapping[str, str | None] | None = None,
         if_match: int | None = None,
     ) -> models.Snapshot:
-        """As :meth:`update_share`."""
+        """Like :meth:`update_share`."""
         body = messages.without_none(
             name=name, labels=None if labels is None else dict(labels)
         )
@@ -363,9 +362,9 @@ class Client:
         )
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
-        """Make sure that the snapshot is gone; absent is success.
+        """Delete the snapshot; absent is success.
 
-        :returns: whether there was one, as for a share.
+        :returns: whether it existed, as for a share.
         """
         return self._calls.remove(
             messages.path("snapshots", snapshot_id),
@@ -375,9 +374,9 @@ class Client:
 
 
 def _or_none(code: str, get: Callable[[str], _T], id_: str) -> _T | None:
-    """None where the appliance says that the object is not there.
+    """None if the appliance answers with this code.
 
-    Only that code counts: any other 404 is about something else.
+    Any other 404 has another cause and is raised.
     """
     try:
         return get(id_)

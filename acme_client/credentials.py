@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the client proves its identity with."""
+"""Credentials of the client."""
 
 import base64
 import dataclasses
@@ -20,7 +20,7 @@ from acme_client import errors
 
 @dataclasses.dataclass(frozen=True)
 class BearerToken:
-    """A long-lived token, sent as it is with every request."""
+    """A long-lived token, sent with every request."""
 
     token: str = dataclasses.field(repr=False)
 
@@ -42,7 +42,7 @@ class BearerToken:
 
 @dataclasses.dataclass(frozen=True)
 class BasicLogin:
-    """A name and a secret, sent only to log in for a session's token."""
+    """A name and a secret, sent only to log in for a session token."""
 
     user: str
     password: str = dataclasses.field(repr=False)

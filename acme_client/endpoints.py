@@ -27,7 +27,7 @@ from acme_client import errors
 LOG = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8443
-#: How long an address that failed is asked only after all others.
+#: How long a failed address is tried last.
 SUSPECT_SECONDS = 60.0
 
 
@@ -35,11 +35,11 @@ def normalise(address: str) -> str:
     """``scheme://host:port`` of a management address.
 
     Takes ``https://host[:port]``, ``host[:port]``, and IPv6 addresses, in
-    brackets where a port follows. Plain http is for loopback only: a token
-    would be readable on any other network.
+    brackets if a port follows. Plain http is allowed only for loopback,
+    because it sends tokens unencrypted.
 
-    :raises ConfigurationError: it is none of these. The address is not
-        repeated in the message where it has a password in it.
+    :raises ConfigurationError: the address is invalid. The message omits an
+        address that contains a password.
     """
     parts = _split(address.strip())
     if parts.username is not None or parts.password is not None:
@@ -51,7 +51,7 @@ def normalise(address: str) -> str:
     if parts.scheme == "http" and not _is_loopback(host):
         raise errors.ConfigurationError(
             f"the management address {address!r} is plain http, which "
-            "would send the token readable over the network; use https"
+            "would send the token unencrypted over the network; use https"
         )
     shown = f"[{host}]" if ":" in host else host
     url = f"{parts.scheme}://{shown}:{port}"
@@ -121,11 +121,11 @@ def _bad(address: str) -> errors.ConfigurationError:
 
 
 class Endpoints:
-    """The order in which to try the addresses; safe under threads.
+    """The order in which to try the addresses; thread-safe.
 
-    The address that answered last comes first. One that failed comes last
-    for :data:`SUSPECT_SECONDS`. The operator is told once when an address
-    fails, and once when it answers again.
+    The address that answered last comes first. A failed one comes last for
+    :data:`SUSPECT_SECONDS`. A failure and the recovery of an address are
+    logged once each.
     """
 
     def __init__(

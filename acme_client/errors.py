@@ -10,15 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Everything the client raises, one tree with :class:`ApiError` on top.
+"""The exceptions of the client; :class:`ApiError` is their base.
 
-Two questions decide what a caller may do, so the tree answers both: did the
-appliance answer (:class:`ProblemError`) or not (:class:`TransportError`),
-and where it did not, may the request have been carried out all the same
-(:class:`OutcomeUnknown`) or is it certain that it was not
-(:class:`NotSent`)? Problems are told apart by their machine code, never by
-their prose; a code that this version does not know falls to the class of
-its HTTP status.
+The tree answers two questions that decide what a caller can do. Did the
+appliance answer (:class:`ProblemError`) or not (:class:`TransportError`)? If
+not, may the request have been applied (:class:`OutcomeUnknown`), or certainly
+not (:class:`NotSent`)? The machine code of a problem determines its class,
+never its text; an unknown code gets the class of its HTTP status.
 """
 
 from collections.abc import Mapping
@@ -30,11 +28,10 @@ from typing import Final
 class ApiError(Exception):
     """The base of all errors of this package.
 
-    :ivar request_id: the X-Request-Id of the call, to be looked up in the
-        appliance's log; None where nothing was ever sent.
-    :ivar may_have_been_applied: this call may have changed something all
-        the same. What to do then is to repeat it, or to read the object by
-        its id.
+    :ivar request_id: the X-Request-Id of the call, as in the appliance's log;
+        None if nothing was sent.
+    :ivar may_have_been_applied: this call may have changed something. Repeat
+        it, or read the object by its id.
     """
 
     may_have_been_applied = False
@@ -63,11 +60,11 @@ def _rebuild(
 
 
 class ConfigurationError(ApiError, ValueError):
-    """What the client was made with cannot work: address, CA file, ..."""
+    """An argument of the client is invalid: address, CA file, ..."""
 
 
 class InvalidArgument(ApiError, ValueError):
-    """An argument of a call cannot be sent; nothing was."""
+    """An argument of a call cannot be sent; nothing was sent."""
 
 
 class TransportError(ApiError):
@@ -79,17 +76,18 @@ class NotSent(TransportError):
 
 
 class TlsError(NotSent):
-    """No trusted connection could be made; trying again does not help."""
+    """No trusted connection is possible; a retry does not help."""
 
 
 class OutcomeUnknown(TransportError):
-    """The request was sent and its reply was lost: it may have been done."""
+    """The request was sent but its reply was lost: it may have been
+    applied."""
 
     may_have_been_applied = True
 
 
 class JobUnfinished(OutcomeUnknown):
-    """The end of the job was not learnt in time; ``job_id`` tells which."""
+    """The job ``job_id`` did not end in time, as far as is known."""
 
     def __init__(
         self, message: str, *, job_id: str, request_id: str | None = None
@@ -99,9 +97,9 @@ class JobUnfinished(OutcomeUnknown):
 
 
 class ProtocolError(ApiError):
-    """Something answered, but not as this API does.
+    """The answer does not conform to this API.
 
-    Another service at the address, a proxy's page, a broken body.
+    Another service at the address, a proxy's page, or a broken body.
     """
 
     may_have_been_applied = True
@@ -119,7 +117,7 @@ class ProtocolError(ApiError):
 
 @dataclasses.dataclass(frozen=True)
 class FieldError:
-    """One field at fault, named by a JSON pointer."""
+    """One invalid field, named by a JSON pointer."""
 
     pointer: str
     code: str
@@ -129,15 +127,15 @@ class FieldError:
 class ProblemError(ApiError):
     """The appliance answered with a problem (RFC 9457).
 
-    :ivar code: the machine code; ``http.<status>`` where a gateway on the
-        way answered without one.
+    :ivar code: the machine code; ``http.<status>`` if a gateway answered
+        without one.
     :ivar status: the HTTP status.
     :ivar detail: one sentence for a human being.
     :ivar retryable: the same request may succeed later. The client has
         retried it already, as long as its deadline allowed.
     :ivar retry_after_seconds: when, as far as the appliance knows.
-    :ivar errors: the fields at fault.
-    :ivar job_id: the job that ended so, where the work was done in one.
+    :ivar errors: the invalid fields.
+    :ivar job_id: the failed job, if there was one.
     """
 
     def __init__(
@@ -163,7 +161,7 @@ class ProblemError(ApiError):
 
     @property
     def is_gateways(self) -> bool:
-        """Something on the way answered, not the appliance."""
+        """A gateway answered, not the appliance."""
         return self.code.startswith("http.")
 
     def __str__(self) -> str:
@@ -187,11 +185,11 @@ class Forbidden(ProblemError):
 
 
 class NotFound(ProblemError):
-    """404: ``code`` says what is not there (``share.not_found``, ...)."""
+    """404: ``code`` says what was not found (``share.not_found``, ...)."""
 
 
 class Conflict(ProblemError):
-    """409: the state of the object is against it."""
+    """409: the state of the object conflicts with the request."""
 
 
 class AlreadyExists(Conflict):
@@ -199,7 +197,7 @@ class AlreadyExists(Conflict):
 
 
 class HasSnapshots(Conflict):
-    """The share has snapshots, and was to be deleted without them."""
+    """The share has snapshots, and the delete does not cascade."""
 
 
 class InUse(Conflict):
@@ -219,7 +217,7 @@ class Degraded(Conflict):
 
 
 class Busy(Conflict):
-    """Another operation had the object for the whole of the deadline."""
+    """Other operations used the object until the deadline."""
 
 
 class PreconditionFailed(ProblemError):
@@ -287,7 +285,7 @@ _BY_STATUS: Final[Mapping[int, type[ProblemError]]] = {
     507: NoSpace,
 }
 
-#: What a gateway between us and the appliance answers by itself.
+#: Statuses that gateways return.
 GATEWAY_STATUSES: Final = frozenset({429, 502, 503, 504})
 
 
@@ -332,7 +330,7 @@ def from_problem(
 
 
 def from_gateway(status: int, *, request_id: str | None) -> ProblemError:
-    """The error of a gateway's answer, which has no problem in it."""
+    """The error of a gateway's answer, which contains no problem."""
     code = f"http.{status}"
     error = class_for(code, status)(
         f"something on the way to the appliance answered {status}",
@@ -341,7 +339,7 @@ def from_gateway(status: int, *, request_id: str | None) -> ProblemError:
         retryable=True,
         request_id=request_id,
     )
-    # It may have passed the request on, and given up on the reply.
+    # It may have forwarded the request and timed out.
     error.may_have_been_applied = status in (502, 504)
     return error
 

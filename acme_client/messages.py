@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Builds the requests of this API out of a caller's values."""
+"""Builds the requests of this API."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,15 +19,15 @@ import urllib.parse
 from acme_client import errors
 from acme_client import transport
 
-#: How long a request for a change is held before it becomes a job.
+#: How long a change request waits before it becomes a job.
 WRITE_HOLD_SECONDS = 20
 
 
 def path(*segments: str) -> str:
-    """``/v1/...`` with each segment percent-encoded as a whole.
+    """``/v1/...`` with each segment percent-encoded.
 
-    :raises InvalidArgument: a segment is empty, or a dot segment, which
-        would name another resource; or no text at all.
+    :raises InvalidArgument: a segment is empty, not text, or a dot segment,
+        which would name another resource.
     """
     return "/v1/" + "/".join(_encoded(segment) for segment in segments)
 
@@ -50,7 +50,7 @@ def get(
 def held_get(
     resource: str, wait_seconds: int, **query: str
 ) -> transport.Request:
-    """A GET that the appliance may hold until there is something new."""
+    """A long poll: a GET that the appliance may hold until news."""
     return transport.Request(
         "GET",
         resource,
@@ -68,7 +68,7 @@ def change(
     if_match: int | None = None,
     query: Mapping[str, str] | None = None,
 ) -> transport.Request:
-    """A PUT, PATCH or DELETE: all of them can be sent again."""
+    """A PUT, PATCH or DELETE, all of which are repeatable."""
     headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
     merge = method == "PATCH"
     return transport.Request(

@@ -10,13 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the appliance tells, as frozen dataclasses.
+"""The resources of the API, as frozen dataclasses.
 
-Every ``from_json`` takes a decoded JSON object, ignores members that it
-does not know (a newer appliance may send more), and raises KeyError,
-TypeError or ValueError where one that it needs is missing or of another
-type; the client turns these into ProtocolError. Sizes are integer bytes,
-times are aware datetimes.
+Every ``from_json`` takes a decoded JSON object and ignores unknown members (a
+newer appliance may send more). It raises KeyError, TypeError or ValueError if
+a required member is missing or invalid; the client turns these into
+ProtocolError. Sizes are integer bytes, times are aware datetimes.
 """
 
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 Json = Mapping[str, Any]
 
-#: Also IPv4 addresses; nothing that a command takes for an option.
+#: Also IPv4 addresses; never looks like a command's option.
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 _IPV4 = re.compile(r"[0-9.]+")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
@@ -49,7 +48,7 @@ def _typed(body: Json, key: str, kind: type[_T]) -> _T:
 
 
 def _optional(body: Json, key: str, kind: type[_T]) -> _T | None:
-    """For what must be there and may be null."""
+    """A member that must be present but may be null."""
     return None if body[key] is None else _typed(body, key, kind)
 
 
@@ -88,7 +87,7 @@ def _object(value: object) -> Json:
 
 @dataclasses.dataclass(frozen=True)
 class OwnToken:
-    """What the client's credential may do.
+    """The permissions of the client's credential.
 
     ``scope`` is ``admin``, ``operator``, ``driver`` or ``metrics``; without
     a ``namespace`` it sees all of them.
@@ -113,9 +112,9 @@ class OwnToken:
 class Pool:
     """Capacity and features of one pool.
 
-    ``state`` is ``up``, ``down`` or ``unavailable``: such a pool did not
-    answer, and its figures are those of ``observed_at``, or zero where that
-    is None.
+    ``state`` is ``up``, ``down`` or ``unavailable``. An unavailable pool did
+    not answer; its figures are those of ``observed_at``, or zero if that is
+    None.
     """
 
     name: str
@@ -149,7 +148,7 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Stats:
-    """All pools at one moment, and how the appliance is."""
+    """The figures of all pools, and the state of the appliance."""
 
     system_id: str
     system_name: str
@@ -172,7 +171,7 @@ class Stats:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a share is made from: ``type`` is ``share`` or ``snapshot``."""
+    """The source of a share: ``type`` is ``share`` or ``snapshot``."""
 
     type: str
     id: str
@@ -187,10 +186,10 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class VolumeFileSpec:
-    """The volume file asked for; None leaves it to the appliance.
+    """The requested volume file; None: the appliance's default.
 
     ``allocation`` is ``sparse`` or ``full``, ``mode`` octal text like
-    ``0660``. Only where the pool has the feature ``share.volume_file``.
+    ``0660``. Needs the pool's feature ``share.volume_file``.
     """
 
     name: str | None = None
@@ -210,10 +209,10 @@ class VolumeFileSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Qos:
-    """The limits asked for; None: none.
+    """The requested limits; None: unlimited.
 
-    Only where the pool has the feature ``share.qos_bandwidth`` for the first
-    two, and ``share.qos_iops`` for the last.
+    The first two need the pool's feature ``share.qos_bandwidth``, the last
+    ``share.qos_iops``.
     """
 
     max_read_bytes_per_second: int | None = None
@@ -221,13 +220,13 @@ class Qos:
     max_iops: int | None = None
 
     def to_json(self) -> dict[str, int | None]:
-        """All members: a merge patch lifts the limits that are null."""
+        """All members: a merge patch removes the limits that are null."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class VolumeFile:
-    """The volume file of a share, as the appliance knows it."""
+    """The volume file of a share."""
 
     name: str
     format: str
@@ -282,8 +281,8 @@ def _nfs_versions(body: Json, key: str) -> tuple[str, ...]:
 class ExportLocation:
     """Where a share can be mounted from.
 
-    As root, on every host that it is attached to, with these as words of a
-    command: so they are what they should be, or no location at all.
+    Validated strictly, because root uses it in a mount command on every host
+    that the share is attached to.
     """
 
     address: str
@@ -328,9 +327,9 @@ def access_rules(body: Json) -> Mapping[str, AccessRule]:
 
 @dataclasses.dataclass(frozen=True)
 class GrantedAccess(AccessRule):
-    """A rule as the reply to a grant has it.
+    """The rule in the reply to a grant.
 
-    With where to mount the share, and all rules that the share has now.
+    Includes the export locations and all current rules of the share.
     """
 
     export_locations: tuple[ExportLocation, ...]
@@ -351,7 +350,7 @@ class GrantedAccess(AccessRule):
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """A share with all that belongs to it."""
+    """A share with its access rules and export locations."""
 
     id: str
     name: str
@@ -400,9 +399,9 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """A read-only picture of a share at one moment.
+    """A read-only copy of a share at a point in time.
 
-    ``size_bytes`` is the share's size then.
+    ``size_bytes`` is the share's size at that time.
     """
 
     id: str
@@ -472,7 +471,7 @@ class Job:
 def list_of(
     key: str, read: Callable[[Json], _T]
 ) -> Callable[[Json], tuple[_T, ...]]:
-    """A reader of the objects in the member ``key``, which must be there."""
+    """A reader of the objects in the required member ``key``."""
 
     def read_all(body: Json) -> tuple[_T, ...]:
         _typed(body, key, list)

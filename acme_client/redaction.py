@@ -18,19 +18,19 @@ from oslo_utils import strutils
 
 MASK = "***"
 
-#: Anything that looks like a credential, whoever put it into a text.
+#: Anything that looks like a credential.
 _PATTERNS = (
     re.compile(r"(?i)\b(Bearer|Basic)(\s+)[A-Za-z0-9+/=._~-]+"),
     re.compile(r"\bacme_[A-Za-z0-9_-]{20,}"),
 )
-#: Shorter secrets would turn every other word of a text into the mask.
+#: Shorter secrets would mask ordinary words.
 _SHORTEST_SECRET = 4
 
 
 class Redactor:
-    """Masks the secrets that it was told, and what looks like one.
+    """Masks known secrets, and anything that looks like one.
 
-    Safe under threads: the tuple is replaced, never changed.
+    Thread-safe: the tuple is replaced, never changed.
     """
 
     def __init__(self, *secrets: str):
@@ -39,16 +39,16 @@ class Redactor:
             self.add(secret)
 
     def add(self, secret: str) -> None:
-        """Mask ``secret`` too from now on."""
+        """Mask ``secret``, too."""
         if len(secret) < _SHORTEST_SECRET or secret in self._secrets:
             return
-        # The longest first: one secret may be a part of another.
+        # The longest first, because one secret may contain another.
         self._secrets = tuple(
             sorted({*self._secrets, secret}, key=len, reverse=True)
         )
 
     def replace(self, old: str, new: str) -> None:
-        """Forget a session's token for the one that follows it."""
+        """Replace a session token by the next one."""
         self._secrets = tuple(s for s in self._secrets if s != old)
         self.add(new)
 

@@ -10,21 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The request loop: address, send, classify, decide, and again.
+"""The request loop: choose an address, send, classify, decide, repeat.
 
-One call of a caller is one :meth:`Requester.perform`. It goes round until
-there is a reply to hand back or an error to raise, and never longer than
-the call's deadline:
+One call is one :meth:`Requester.perform`. It loops until there is a reply to
+return or an error to raise, at most until the call's deadline:
 
 1. *address*: the one that answered last, then the others in turn;
 2. *send*: once, by :mod:`transport`;
 3. *classify*: answered, answered by something else, never sent, or
-   possibly carried out;
-4. *decide*: hand back, raise, or send again, after a pause or at once.
+   possibly applied;
+4. *decide*: return, raise, or send again, after a pause or at once.
 
-Sent again is what was never sent, and what is repeatable: every GET, PUT,
-PATCH and DELETE of this API, and the log-in. An address where something
-other than this API answers is not asked again within the call.
+It repeats requests that were never sent or are repeatable: every GET, PUT,
+PATCH and DELETE of this API, and the log-in. It does not try an address again
+within the call if something other than this API answered there.
 """
 
 from collections.abc import Callable
@@ -46,15 +45,15 @@ from acme_client import transport
 
 LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
-#: Takes from a reply what it is for; KeyError, TypeError or ValueError where
-#: the reply is not of this API.
+#: Reads the result from a reply; raises KeyError, TypeError or ValueError if
+#: the reply does not conform to this API.
 Reader = Callable[[transport.Reply], _T]
 
 TOKENS_PATH = "/v1/tokens"
-#: The reply to a held request has this long to arrive after the hold, or a
-#: quarter of the time-out where that is short.
+#: How long the reply to a held request may take after the hold, at most a
+#: quarter of the timeout.
 _HOLD_MARGIN_SECONDS = 5.0
-#: A kept connection that the server has closed is noticed sooner than this.
+#: A request fails faster than this on a connection that the server closed.
 _AT_ONCE_SECONDS = 1.0
 
 
@@ -64,7 +63,7 @@ def _now() -> datetime.datetime:
 
 @dataclasses.dataclass
 class _CallState:
-    """The state of one call between its sendings."""
+    """The state of one call between attempts."""
 
     request: transport.Request
     call: timing.CallContext
@@ -75,7 +74,7 @@ class _CallState:
     place: int = 0
     sendings: int = 0
     renewed: bool = False
-    lost_replies: int = 0  # sendings that may have been carried out
+    lost_replies: int = 0  # attempts that may have been applied
 
     @property
     def address(self) -> str:
@@ -88,14 +87,14 @@ class _CallState:
 
 @dataclasses.dataclass(frozen=True)
 class _Retry:
-    """The decision to send once more."""
+    """The decision to send again."""
 
     pause_seconds: float
     why: errors.ApiError
 
 
 class Requester:
-    """Gets replies; safe under threads."""
+    """Sends a request until it is answered or out of time; thread-safe."""
 
     def __init__(
         self,
@@ -123,9 +122,9 @@ class Requester:
         call: timing.CallContext,
         reader: Reader[_T],
     ) -> _T:
-        """What ``reader`` takes from the reply of 2xx or 304.
+        """The result that ``reader`` reads from a 2xx or 304 reply.
 
-        :raises errors.ApiError: any of them, cleaned of secrets.
+        :raises errors.ApiError: any of them, without secrets.
         """
         try:
             header = self._authenticator.header(call)
@@ -146,7 +145,7 @@ class Requester:
         return value
 
     def close(self, call: timing.CallContext) -> None:
-        """Give a session's token back and close the connections."""
+        """End the session and close the connections."""
         try:
             self._log_out(call)
         finally:
@@ -175,8 +174,8 @@ class Requester:
         except errors.ApiError as exc:
             if state.lost_replies == 0:
                 raise
-            # Whatever became of the last sending: an earlier one may have
-            # been carried out.
+            # Whatever the result of the last attempt, an earlier one may have
+            # been applied.
             exc.may_have_been_applied = True
             if not isinstance(exc, errors.NotSent):
                 raise
@@ -201,7 +200,7 @@ class Requester:
     def _read(
         self, state: _CallState, reply: transport.Reply, reader: Reader[_T]
     ) -> _T:
-        """:raises errors.ProtocolError: the reply is not of this API."""
+        """:raises errors.ProtocolError: the reply does not conform."""
         try:
             value = reader(reply)
         except (KeyError, TypeError, ValueError) as exc:
@@ -214,7 +213,7 @@ class Requester:
         return value
 
     def _send(self, state: _CallState) -> transport.Reply:
-        # An address that says nothing leaves time for those after it.
+        # A silent address must leave time for the others.
         state.sending = state.call.deadline.share(
             len(state.order) - state.place
         )
@@ -260,8 +259,8 @@ class Requester:
             self._count_as_applied(state, error)
             at_once = state.sending.elapsed() < _AT_ONCE_SECONDS
             if state.lost_replies == 1 and at_once:
-                # A pooled connection that the server closed meanwhile is
-                # the usual reason, and a new one is all it takes.
+                # The usual reason is a pooled connection that the server
+                # closed; a new connection solves it.
                 return self._elsewhere(state, error, pause_seconds=0.0)
         self._book.failed(state.address, error)
         return self._elsewhere(state, error)
@@ -269,7 +268,7 @@ class Requester:
     def _after_foreign(
         self, state: _CallState, error: errors.ProtocolError | errors.TlsError
     ) -> _Retry:
-        """Something else than the appliance is there: leave it out."""
+        """Something other than the appliance answered: skip the address."""
         self._finish_error(state, error)
         self._book.failed(state.address, error)
         if error.may_have_been_applied:
@@ -287,7 +286,7 @@ class Requester:
     def _count_as_applied(
         self, state: _CallState, error: errors.ApiError
     ) -> None:
-        """:raises errors.ApiError: it, where sending again is not safe."""
+        """:raises errors.ApiError: sending again is not safe."""
         state.lost_replies += 1
         if not state.request.repeatable:
             raise error
@@ -310,7 +309,7 @@ class Requester:
         error: errors.ApiError,
         pause_seconds: float | None = None,
     ) -> _Retry:
-        """The next address: at once, or after a pause when all were asked."""
+        """Try the next address, after a pause if all were tried."""
         state.place = (state.place + 1) % len(state.order)
         if state.place != 0:
             return _Retry(0.0, error)
@@ -321,7 +320,7 @@ class Requester:
         return _Retry(pause_seconds, error)
 
     def _pause(self, state: _CallState, decision: _Retry) -> None:
-        """Wait, or raise why, where the deadline would pass meanwhile."""
+        """Pause, or raise the error if the deadline would pass."""
         if decision.pause_seconds >= state.call.deadline.remaining():
             raise decision.why
         LOG.info(
@@ -342,9 +341,9 @@ class Requester:
     ) -> errors.ProblemError:
         """The typed error of a reply of 400 or more.
 
-        :raises errors.ProtocolError: it has no problem in it, and is not
-            what gateways answer by themselves. A 404 of some other server
-            must never count as "the share is gone".
+        :raises errors.ProtocolError: it contains no problem and does not come
+            from a gateway. A 404 of another server must never count as "the
+            share is gone".
         """
         request_id = state.call.request_id
         try:
@@ -373,7 +372,7 @@ class Requester:
         return error
 
     def _finish_error(self, state: _CallState, error: errors.ApiError) -> None:
-        """Name the call in an error, and take our secrets out of it."""
+        """Add the call to an error, and mask secrets."""
         error.request_id = state.call.request_id
         error.message = self._redactor.clean(error.message)
         error.args = (error.message,)
@@ -388,7 +387,7 @@ class Requester:
         return authenticator.LoginAuthenticator(self._log_in)
 
     def _renew(self, state: _CallState) -> bool:
-        """Whether another header was got; once in a call only."""
+        """Renew the header once per call; return whether it worked."""
         if (
             state.renewed
             or state.header is None
@@ -400,9 +399,9 @@ class Requester:
         return True
 
     def _log_in(self, call: timing.CallContext) -> str:
-        """A new session's token, by the same loop.
+        """Get a new session token, with the same loop.
 
-        Its errors are those of a call of which nothing was sent.
+        Errors are those of a call that was not sent.
         """
         request = transport.Request("POST", TOKENS_PATH).with_headers(
             Authorization=self._proof.authorization
@@ -432,8 +431,8 @@ class Requester:
         try:
             self._perform(self._start(request, call, header), nothing)
         except errors.ApiError as exc:
-            # It expires by itself; closing must not fail for it.
-            LOG.warning("The API session was not given back: %s", exc)
+            # It expires anyway; closing must not fail.
+            LOG.warning("The API session could not be closed: %s", exc)
 
 
 def _session_token(reply: transport.Reply) -> str:
@@ -443,7 +442,7 @@ def _session_token(reply: transport.Reply) -> str:
 def nothing(reply: transport.Reply) -> None:
     """For a request whose reply has no body.
 
-    :raises ValueError: it is a reply to something else.
+    :raises ValueError: the reply has a body.
     """
     if reply.status != 204:
         raise ValueError("204 expected")

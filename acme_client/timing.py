@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How long a call may take, and how long to pause inside it."""
+"""Deadlines and pauses of a call."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ import math
 import random
 import time
 
-#: The first pause between two rounds, and the longest one.
+#: The first and the longest pause between rounds.
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
-#: Replies that ask for a pause get up to this much more, so that the
-#: clients of one appliance do not come back all at once.
+#: Requested pauses are extended by up to this fraction, so that clients do
+#: not return all at once.
 RETRY_AFTER_JITTER = 0.25
 
 
@@ -40,11 +40,11 @@ class Deadline:
         self.seconds = seconds
 
     def elapsed(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since its creation."""
         return self.seconds - self.remaining()
 
     def share(self, count: int) -> "Deadline":
-        """A deadline after one of ``count`` equal parts of what is left."""
+        """A deadline after one of ``count`` equal parts of the rest."""
         return Deadline(self._clock, self.remaining() / count)
 
     def remaining(self) -> float:
@@ -56,7 +56,7 @@ class Deadline:
         return self.remaining() <= 0
 
 
-#: Of this thread, be it a native or a green one.
+#: Per (native or green) thread.
 _limit: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar(
     "acme_time_limit", default=None
 )
@@ -64,9 +64,9 @@ _limit: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """All calls that begin in here end within so long, taken together.
+    """Limit the total time of all calls that begin in this block.
 
-    Within another limit, the earlier end counts.
+    If limits nest, the earlier end applies.
     """
     token = _limit.set(Deadline(time.monotonic, at_most(seconds)))
     try:
@@ -76,22 +76,19 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def limited_to_share(share: float) -> contextlib.AbstractContextManager[None]:
-    """As :func:`limited`, to a share of what the limit leaves, if any."""
+    """Like :func:`limited`, to a fraction of the current limit, if any."""
     return limited(share * at_most(math.inf))
 
 
 def at_most(seconds: float) -> float:
-    """So many seconds, or what the limit leaves of them."""
+    """So many seconds, or the rest of the limit if that is less."""
     limit = _limit.get()
     return seconds if limit is None else min(seconds, limit.remaining())
 
 
 @dataclasses.dataclass(frozen=True)
 class CallContext:
-    """One call of a caller, however many requests it takes.
-
-    They share its deadline, and its id as their X-Request-Id.
-    """
+    """One call; its requests share the deadline and the X-Request-Id."""
 
     deadline: Deadline
     request_id: str
@@ -107,9 +104,9 @@ class Backoff:
     def next(self, at_least: float | None = None) -> float:
         """The next pause in seconds.
 
-        :param at_least: what the appliance asked for, if it did; then the
-            pause is that, and up to a quarter more. Next to nothing counts
-            as not asked for, or the client would hammer.
+        :param at_least: the pause that the appliance requested, if any; it is
+            extended by up to a quarter. A tiny value is ignored, so that the
+            client does not flood the appliance.
         """
         if at_least is not None and at_least >= FIRST_PAUSE_SECONDS:
             return at_least * (1 + RETRY_AFTER_JITTER * self._jitter())
@@ -121,10 +118,10 @@ class Backoff:
 def parse_retry_after(
     value: str | None, now: datetime.datetime
 ) -> float | None:
-    """Seconds to wait as a Retry-After header has it, None without one.
+    """The seconds of a Retry-After header, None without one.
 
-    It holds either seconds or an HTTP date (RFC 9110, 10.2.3). What is
-    neither is ignored, as that section asks for.
+    It contains seconds or an HTTP date (RFC 9110, 10.2.3). Invalid values are
+    ignored, as that section requires.
     """
     if value is None:
         return None

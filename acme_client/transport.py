@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One HTTP request and its reply, or why there was none.
+"""Send one HTTP request and read its reply.
 
-Nothing is retried here. What goes wrong is sorted by the only question
-that matters to who decides: can the request have been carried out?
+Nothing is retried here. Errors are classified by the question that decides
+about a retry: may the request have been applied?
 """
 
 from collections.abc import Callable
@@ -40,8 +40,8 @@ PROBLEM = "application/problem+json"
 MERGE_PATCH = "application/merge-patch+json"
 _CHUNK_BYTES = 16 * 1024
 
-#: OpenSSL's words for a handshake that cannot succeed. Other TLS failures
-#: may happen in the middle of a reply: those are lost connections.
+#: OpenSSL's reasons of a failed handshake. Other TLS failures may happen in
+#: the middle of a reply and count as lost connections.
 _HANDSHAKE_REASONS = frozenset(
     {
         "BAD_PROTOCOL_VERSION_NUMBER",
@@ -66,12 +66,12 @@ _HANDSHAKE_REASONS = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to send; the address comes with each sending.
+    """A request without its address.
 
     :ivar path: percent-encoded, from the root.
     :ivar hold_seconds: how long the appliance may hold the request before
-        it answers; ``held`` puts it where ``hold_by`` says.
-    :ivar repeatable: sending it twice ends as sending it once.
+        it answers; ``held`` writes it to ``hold_by``.
+    :ivar repeatable: the request is idempotent.
     """
 
     method: str
@@ -85,7 +85,7 @@ class Request:
     repeatable: bool = True
 
     def held(self, at_most_seconds: float) -> "Request":
-        """The same, with the time to hold it written into it."""
+        """A copy with the hold time in it."""
         if self.hold_seconds is None:
             return self
         hold = str(max(0, int(min(self.hold_seconds, at_most_seconds))))
@@ -96,7 +96,7 @@ class Request:
         return dataclasses.replace(self, headers=headers)
 
     def with_headers(self, **headers: str) -> "Request":
-        """The same with more headers; ``_`` in a name stands for ``-``."""
+        """A copy with more headers; ``_`` in a name means ``-``."""
         more = {
             name.replace("_", "-"): value for name, value in headers.items()
         }
@@ -105,14 +105,14 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What came back, read to its end."""
+    """A complete reply."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The body, which must be one JSON object and declared as one.
+        """The body, which must be declared as JSON and be an object.
 
         :raises ValueError: it is not.
         """
@@ -133,12 +133,11 @@ def _not_json(word: str) -> None:
 
 
 class _Session(requests.Session):
-    """A session in which nothing comes from outside the client.
+    """A session without external influences.
 
-    No proxies, CA bundles or .netrc of the environment (management
-    addresses are reached directly, with our own credential), no cookies
-    (they would be shared by all threads), no redirects (the credential
-    belongs to the addresses that were configured).
+    No proxies, CA bundles or .netrc of the environment (the client connects
+    directly, with its own credential), no cookies (all threads would share
+    them), no redirects (the credential is only for the configured addresses).
     """
 
     def __init__(self) -> None:
@@ -149,12 +148,13 @@ class _Session(requests.Session):
         )
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Even an unfollowed redirect would have its body read whole."""
+        """Otherwise requests reads the whole body even of a redirect that it
+        does not follow."""
         return None
 
 
 class Transport:
-    """Sends over pooled connections; safe under threads."""
+    """Sends over pooled connections; thread-safe."""
 
     def __init__(
         self,
@@ -177,8 +177,7 @@ class Transport:
         self._session.headers.update(
             {
                 "Accept": "application/json, application/problem+json",
-                # The limit of a reply's size is a limit of what it unpacks
-                # to only where nothing is packed.
+                # The limit of a reply's size works only without compression.
                 "Accept-Encoding": "identity",
                 "User-Agent": "acme-cinder-client",
             }
@@ -191,15 +190,13 @@ class Transport:
     ) -> Reply:
         """Send once and read the whole reply.
 
-        :param deadline: of this sending; the time-outs are cut to what is
-            left of it.
-        :raises errors.TransportError: no reply, or none that could be read
-            to its end.
-        :raises errors.ProtocolError: a reply that is not of this API.
+        :param deadline: of this attempt; also limits the timeouts.
+        :raises errors.TransportError: no complete reply.
+        :raises errors.ProtocolError: the reply does not conform to this API.
         :raises errors.InvalidArgument: the request cannot be sent.
         """
         prepared = self._prepare(address, request)
-        # A time-out of zero would be refused by requests.
+        # requests refuses a timeout of zero.
         left = max(deadline.remaining(), 0.001)
         try:
             with (
@@ -217,7 +214,7 @@ class Transport:
             ):
                 return self._read(response, address, deadline)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
-            # The request in it has the credential in its headers.
+            # Its request contains the credential.
             if isinstance(e, requests.RequestException):
                 e.request = None
             raise self._classify(e, address, deadline) from e
@@ -226,10 +223,10 @@ class Transport:
             raise self._tls_error(e, address) from e
 
     def drop_idle_connections(self) -> None:
-        """Forget pooled connections; those in use go on undisturbed.
+        """Drop pooled connections, except those in use.
 
-        After one of them broke, the others to the same server are likely
-        dead too, and each would cost a request to find out.
+        After one broke, the others to the same server are probably dead, too,
+        and each would cost a failed request.
         """
         self._adapter.close()
 
@@ -257,7 +254,7 @@ class Transport:
         if encoding.lower() != "identity":
             raise errors.ProtocolError(
                 f"{address} sent a body encoded as {encoding!r}, which was "
-                "not asked for",
+                "not requested",
                 status=response.status_code,
             )
         body = bytearray()
@@ -327,7 +324,7 @@ def _to_send(address: str, request: Request) -> requests.Request:
     return requests.Request(request.method, url, headers=headers, data=data)
 
 
-#: The connection was never made, so nothing went over it.
+#: The connection failed, so nothing was sent.
 _NEVER_SENT = (
     requests.exceptions.ConnectTimeout,
     urllib3.exceptions.ClosedPoolError,
@@ -338,10 +335,10 @@ _NEVER_SENT = (
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """``exc`` and what is inside it, the innermost last.
+    """``exc`` and its causes, the innermost last.
 
-    requests and urllib3 keep the inner error as an argument, as ``reason``
-    or as the cause.
+    requests and urllib3 store the cause as an argument, as ``reason`` or as
+    ``__cause__``.
     """
     seen: set[int] = set()
     current: BaseException | None = exc

@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How any change is made: claims, queue, journal, states, open jobs."""
+"""The machinery of changes: claims, queue, journal, states, open jobs."""

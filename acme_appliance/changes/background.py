@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the appliance does by time, and not because a request came.
+"""Periodic background tasks.
 
-futurist's PeriodicWorker does the same, but imports eventlet where that is
-installed, and with it much that a start has to wait for.
+futurist's PeriodicWorker does the same, but imports eventlet if that is
+installed, which delays the start.
 """
 
 from collections.abc import Callable
@@ -25,28 +25,27 @@ from typing import Final
 
 LOG = logging.getLogger(__name__)
 
-#: A stop waits so long for a task that is at work.
+#: How long a stop waits for a running task.
 STOP_SECONDS: Final = 5.0
-#: An interval is up to such a part longer, so that tasks come apart.
+#: Intervals are extended by up to this fraction, to spread tasks.
 JITTER: Final = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """``run`` is called again and again, never twice at the same time; the
-    interval is from an end to the next begin. An exception is logged, and
-    it is called again all the same."""
+    """``run`` is called repeatedly, never concurrently; the interval is from
+    one end to the next start. Exceptions are logged and do not stop it."""
 
     name: str
     interval_seconds: float
     run: Callable[[], None]
-    #: The first time without an interval before it.
+    #: Whether the first run comes without an interval before it.
     at_once: bool = False
 
 
 class Background:
-    """Runs tasks from :meth:`start` to :meth:`stop`, each in a thread of
-    its own: one that hangs delays no other."""
+    """Runs tasks from :meth:`start` to :meth:`stop`, each in its own thread,
+    so that one that hangs delays no other."""
 
     def __init__(self, *tasks: Task) -> None:
         self._stopped = threading.Event()
@@ -62,7 +61,7 @@ class Background:
             thread.start()
 
     def stop(self) -> None:
-        """No task begins after this. May be called without a start."""
+        """Begin no more tasks. Can be called without a start."""
         self._stopped.set()
         for thread in self._threads:
             if thread.is_alive():

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The table of what open jobs touch."""
+"""The table of the claims of open jobs."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -23,12 +23,12 @@ from sqlalchemy import orm
 from acme_appliance.changes.claims import Claim
 from acme_appliance.changes.claims import Claims
 from acme_appliance.changes.claims import conflict
-from acme_appliance.changes.claims import Thing
+from acme_appliance.changes.claims import Resource
 from acme_appliance.db import models
 from acme_appliance.db import rows
 
 _CLAIM = rows.table(models.JobClaim).c
-#: In place of a claim: this share or snapshot, of this share, names a job.
+#: Marks a row of a share or snapshot that names a job, instead of a claim.
 _MARK: Final = "mark"
 _IDS: Final = sa.bindparam("ids", None, sa.String, expanding=True)
 
@@ -43,7 +43,7 @@ def _marks(model: type[models.Share | models.Snapshot], share_id: str) -> Any:
     ).where(column.id.in_(_IDS), column.job_id.is_not(None))
 
 
-#: One look at all that may have been left open.
+#: One query for everything that may have been left open.
 _LEFT = sa.union_all(
     sa.select(
         _CLAIM.job_id, _CLAIM.kind, _CLAIM.object_id, _CLAIM.claim
@@ -60,34 +60,34 @@ _DELETE = sa.delete(rows.table(models.JobClaim)).where(
 
 
 class Left(NamedTuple):
-    """What was left open where a change is to begin."""
+    """What was left open and blocks a change."""
 
-    #: Jobs that claim what the change does, in a way that excludes it.
+    #: Jobs whose claims conflict with those of the change.
     job_ids: set[str]
-    #: By job: the shares that name it, or have a snapshot that does, while
-    #: it claims nothing.
+    #: By job without claims: the shares that name it, directly or by a
+    #: snapshot.
     marked_shares: dict[str, set[str]]
 
 
 def insert(session: orm.Session, job_id: str, claims: Claims) -> None:
-    """Write what a job touches, in the transaction of its intent."""
+    """Write a job's claims, in the transaction of its intent."""
     rows.insert(
         session,
         models.JobClaim,
         *(
             {
                 "job_id": job_id,
-                "kind": thing.kind,
-                "object_id": thing.id,
+                "kind": resource.kind,
+                "object_id": resource.id,
                 "claim": claim.value,
             }
-            for thing, claim in claims.items()
+            for resource, claim in claims.items()
         ),
     )
 
 
 def delete(session: orm.Session, job_id: str) -> None:
-    """In the transaction that ends the job."""
+    """Delete a job's claims, in the transaction that ends the job."""
     session.connection().execute(_DELETE, {"id": job_id})
 
 
@@ -96,8 +96,8 @@ def of_job(connection: sa.Connection, job_id: str) -> Claims:
 
 
 def left_open(connection: sa.Connection, claims: Claims) -> Left:
-    """Look where a change is to begin that holds these claims."""
-    ids = [thing.id for thing in claims]
+    """Find what blocks a change with these claims."""
+    ids = [resource.id for resource in claims]
     claimed: dict[str, list[Any]] = {}
     marked: dict[str, set[str]] = {}
     for row in connection.execute(_LEFT, {"ids": ids}):
@@ -112,9 +112,9 @@ def left_open(connection: sa.Connection, claims: Claims) -> Left:
 
 
 def _read(found: Iterable[Any]) -> Claims:
-    """A claim of an unknown kind is taken for an exclusive one."""
+    """Treats a claim of an unknown kind as exclusive."""
     return {
-        Thing(row.kind, row.object_id): (
+        Resource(row.kind, row.object_id): (
             Claim.SHARED
             if row.claim == Claim.SHARED.value
             else Claim.EXCLUSIVE

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a change touches: of each thing, exclusively or shared with others.
+"""Claims: the resources that a change uses, exclusively or shared.
 
-The queue holds a change's claims while it is at work. They are written with
-its intent, too, and stay until its job ends: so whatever a job left open
-touches is known after a restart, without asking what kind of job it is.
+The queue holds a change's claims while it runs. They are also written with
+its intent and stay until its job ends. So a restart knows the resources of
+every open job, whatever its kind.
 """
 
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ from acme_appliance.engines.base import Kind
 
 
 class Claim(enum.Enum):
-    #: Nobody else may have it meanwhile.
+    #: No other change may claim it.
     EXCLUSIVE = "exclusive"
-    #: Others may share it: the source of a clone.
+    #: Others may share it, for example the source of a clone.
     SHARED = "shared"
 
 
-class Thing(NamedTuple):
-    """What can be claimed."""
+class Resource(NamedTuple):
+    """An object that can be claimed."""
 
     #: A :class:`Kind`'s value; open jobs of later releases may have others.
     kind: str
@@ -42,24 +42,24 @@ class Thing(NamedTuple):
         return f"{self.kind} {self.id}"
 
 
-Claims = Mapping[Thing, Claim]
+Claims = Mapping[Resource, Claim]
 
 
-def share(share_id: str) -> Thing:
-    return Thing(Kind.SHARE.value, share_id)
+def share(share_id: str) -> Resource:
+    return Resource(Kind.SHARE.value, share_id)
 
 
-def snapshot(snapshot_id: str) -> Thing:
-    return Thing(Kind.SNAPSHOT.value, snapshot_id)
+def snapshot(snapshot_id: str) -> Resource:
+    return Resource(Kind.SNAPSHOT.value, snapshot_id)
 
 
-def exclusive(*things: Thing) -> Claims:
-    return dict.fromkeys(things, Claim.EXCLUSIVE)
+def exclusive(*resources: Resource) -> Claims:
+    return dict.fromkeys(resources, Claim.EXCLUSIVE)
 
 
 def conflict(one: Claims, other: Claims) -> bool:
-    """Whether two changes cannot be at work at the same time."""
+    """Whether two changes must not run at the same time."""
     return any(
-        Claim.EXCLUSIVE in (one[thing], other[thing])
-        for thing in one.keys() & other.keys()
+        Claim.EXCLUSIVE in (one[resource], other[resource])
+        for resource in one.keys() & other.keys()
     )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What every change and every use case works with."""
+"""Dependencies of changes and use cases."""
 
 from collections.abc import Callable
 import datetime
@@ -37,7 +37,7 @@ def utc_now() -> datetime.datetime:
 
 
 def ignore_step(job_id: str, step: str) -> None:
-    """The hook of everybody but tests."""
+    """The hook outside of tests."""
 
 
 class Context:
@@ -45,7 +45,7 @@ class Context:
 
     :param database: upgraded to this release's tables.
     :param on_step: called with a job's id and a step's name before and
-        after each step and both commits; for tests, which die there.
+        after each step and both commits; for crash tests.
     """
 
     def __init__(
@@ -71,32 +71,32 @@ class Context:
         self.share_room = Room()
 
     def touch(self, row: models.Share | models.Snapshot) -> None:
-        """A client sees something else now: the next generation begins.
+        """Begin the next generation, because clients see a change.
 
-        Also where a change is only begun, or was undone: whoever asks
-        with the old ETag must not be told that nothing has changed.
+        Also when a change begins or was undone: a client with the old ETag
+        must not be told that nothing has changed.
         """
         row.generation = self.generations.next()
         row.updated_at = self.clock()
 
     def stop(self) -> None:
-        """Ask pools and exports no more."""
+        """Stop asking pools and exports."""
         self.pools.stop()
         self.exports.stop()
 
 
 class Room:
-    """Whether there may be one more of something, seldom counted."""
+    """Enforces a maximum number of objects, with few counts."""
 
     def __init__(self) -> None:
         self._left = 0
 
     def take(self, count: Callable[[], int]) -> bool:
-        """Called by whoever makes one, in the transaction that makes it.
+        """Take one, in the transaction that creates the object.
 
-        :param count: how many more there may be; asked when as many as
-            it last said were made. Those that went meanwhile, or came to
-            nothing, only make it be asked earlier.
+        :param count: returns how many more are allowed; called again when
+            that many were taken. Deletes and failed creates only make the
+            next call earlier.
         """
         if self._left <= 0:
             self._left = count()

@@ -16,11 +16,11 @@ import time
 
 
 class Deadline:
-    """How long a request may still wait."""
+    """The time left for a request."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + max(0.0, seconds)
 
     def remaining(self) -> float:
-        """In seconds; 0 once the time is up."""
+        """Seconds left, at least 0."""
         return max(0.0, self._end - time.monotonic())

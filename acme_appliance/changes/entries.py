@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The journal's rows: one for each job, and what open ones touch.
+"""The journal's rows: one per job, and the claims of open jobs.
 
-A job that is queued or running is open: what it was to do is neither done
-nor undone yet. Ended jobs stay as history, see ``retention``.
+A queued or running job is open: it is neither finished nor undone. Ended jobs
+stay as history, see ``retention``.
 """
 
 from collections.abc import Collection
@@ -48,7 +48,7 @@ Kinds = Mapping[str, type[Operation]]
 
 @dataclasses.dataclass(frozen=True)
 class Open:
-    """An open job, without what a broken row may not have."""
+    """An open job, with the fields that even a broken row has."""
 
     id: str
     kind: str
@@ -63,16 +63,16 @@ class Open:
 
     @property
     def problem(self) -> problems.Problem:
-        """What stood in the way of the last attempt."""
+        """Why the last attempt failed."""
         if self.last_problem is None:
             return problems.Problem(
-                "engine.unavailable", "Nothing is known of its last attempt."
+                "engine.unavailable", "The last attempt left no report."
             )
         return problems.Problem.from_dict(self.last_problem)
 
     @property
     def unreadable(self) -> bool:
-        """Whether this release could make nothing of it."""
+        """Whether this release cannot read it."""
         return self.problem.code == "job.unreadable"
 
 
@@ -92,7 +92,7 @@ class Entries:
         claims: Claims,
         state: types.JobState,
     ) -> None:
-        """The intent, in the transaction that begins the change."""
+        """Write the intent, in the transaction that begins the change."""
         rows.insert(
             session,
             models.Job,
@@ -118,7 +118,7 @@ class Entries:
         claimrows.insert(session, intent.id, claims)
 
     def mark(self, job_id: str, **values: object) -> None:
-        """Change an open job's row, in a transaction of its own."""
+        """Update an open job's row, in a separate transaction."""
         with self.context.database.write() as session:
             session.execute(
                 sa.update(models.Job)
@@ -127,7 +127,7 @@ class Entries:
             )
 
     def note_attempt(self, job_id: str, problem: problems.Problem) -> None:
-        """One more attempt failed. The job stays open, noted or not."""
+        """Record a failed attempt. The job stays open even if this fails."""
         try:
             self.mark(
                 job_id,
@@ -136,7 +136,9 @@ class Entries:
                 last_problem=problem.to_dict(),
             )
         except sa.exc.SQLAlchemyError as error:
-            LOG.warning("No attempt of job %s is noted: %s", job_id, error)
+            LOG.warning(
+                "Cannot record an attempt of job %s: %s", job_id, error
+            )
 
     def close(
         self,
@@ -145,7 +147,7 @@ class Entries:
         state: types.JobState,
         problem: problems.Problem | None = None,
     ) -> None:
-        """The job's end, in the transaction that writes its result."""
+        """End the job, in the transaction that writes its result."""
         values: types.Body = {
             "state": state,
             "finished_at": self.context.clock(),
@@ -164,7 +166,7 @@ class Entries:
         claimrows.delete(session, intent.id)
 
     def give_up(self, job_id: str, problem: problems.Problem) -> None:
-        """End an open job as failed, whatever it has done."""
+        """End an open job as failed, whatever its progress."""
         with self.context.database.write() as session:
             session.execute(
                 sa.update(models.Job)
@@ -198,16 +200,16 @@ class Entries:
             ]
 
     def claims(self, job: Open) -> Claims:
-        """What an open job touches; its share, where nothing is written."""
+        """An open job's claims; by default, its share."""
         with self.context.database.read_rows() as connection:
             found = claimrows.of_job(connection, job.id)
         return found or exclusive(share(job.share_id))
 
     def left_open(self, claims: Claims) -> tuple[list[Open], set[str]]:
-        """What is to be ended before a change with these claims begins.
+        """What must end before a change with these claims begins.
 
         :returns: the open jobs, oldest first; and shares that name a job
-            which is not open, or have a snapshot that does.
+            that is not open, directly or by a snapshot.
         """
         with self.context.database.read_rows() as connection:
             left = claimrows.left_open(connection, claims)
@@ -219,7 +221,7 @@ class Entries:
         return jobs, set().union(*left.marked_shares.values())
 
     def build(self, job_id: str) -> tuple[Operation, problems.Problem | None]:
-        """An open job's operation, and the problem that it is undone for.
+        """An open job's operation, and why it is being undone, if it is.
 
         :raises problems.Problem: ``job.unreadable``: the row names a kind
             of a later release, or its content is broken.
@@ -233,7 +235,7 @@ class Entries:
                     )
                 ).one()
                 (row,) = jobrows.read_all(session, models.Job.id == job_id)
-            if isinstance(row, jobrows.Mended):
+            if isinstance(row, jobrows.PartialRow):
                 raise problems.Problem.from_dict(row.last_problem)
             return self._build(row, arguments)
         except (
@@ -243,17 +245,17 @@ class Entries:
         ):
             raise
         except Exception as error:
-            # Whatever a broken row may lead to.
+            # A broken row can cause any error.
             reason = f"{type(error).__name__}: {error}"
             raise jobrows.unreadable(job_id, reason) from error
 
     def readable(self) -> Iterator[tuple[Open, Operation]]:
-        """The open jobs that can be taken up now."""
+        """The open jobs that this release can resume."""
         for job in self.open():
             try:
                 operation, _ = self.build(job.id)
             except (problems.Problem, engines.EngineError) as error:
-                LOG.debug("Job %s is passed over: %s", job.id, error)
+                LOG.debug("Skipping job %s: %s", job.id, error)
             else:
                 yield job, operation
 
@@ -272,8 +274,8 @@ class Entries:
         )
         operation = self._kinds[row.kind](self.context, intent)
         if not isinstance(operation.pool, str):
-            raise TypeError("the pool is no name")
-        # Looks at all arguments, and does nothing yet.
+            raise TypeError("the pool is not a name")
+        # Validates the arguments; does nothing yet.
         operation.steps()
         if not row.undo:
             return operation, None

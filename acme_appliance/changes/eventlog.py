@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The log of changes, and those who wait for its next entry."""
+"""The event log, and waits for its next entry."""
 
 import threading
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ class EventLog:
     def __init__(self, clock: "Clock") -> None:
         self._clock = clock
         self._changed = threading.Condition()
-        #: Counts announcements, so that none is missed while looking.
+        #: Counts announcements, so that readers miss none.
         self.version = 0
 
     def add(
@@ -61,13 +61,13 @@ class EventLog:
         )
 
     def announce(self) -> None:
-        """Wake those who wait for events; call it after the commit."""
+        """Wake waiters; call it after the commit."""
         with self._changed:
             self.version += 1
             self._changed.notify_all()
 
     def wait(self, version: int, timeout_seconds: float) -> None:
-        """Return once there were announcements since that version."""
+        """Wait for an announcement after that version."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self.version != version, timeout_seconds

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the layers below raise, as the problem that the client is told."""
+"""Map exceptions of lower layers to problems for clients."""
 
 import logging
 
@@ -29,15 +29,15 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (engines.EngineError, "engine.unavailable"),
     (exporters.ExporterError, "engine.unavailable"),
     (OSError, "engine.unavailable"),
-    # The database is full, read-only or gone; nothing can be promised.
+    # The database is full, read-only or gone.
     (exc.OperationalError, "system.readonly"),
-    # No connection to it is free.
+    # No database connection is free.
     (exc.TimeoutError, "system.readonly"),
 )
 
 
 def to_problem(error: Exception) -> problems.Problem:
-    """The problem for an error; what nobody foresaw is logged here."""
+    """The problem for an error; logs unexpected ones."""
     if isinstance(error, problems.Problem):
         return error
     for kind, code in _CODES:
@@ -46,7 +46,7 @@ def to_problem(error: Exception) -> problems.Problem:
             return problems.Problem(code, _sentence(error))
     LOG.error("Unexpected failure", exc_info=error)
     return problems.Problem(
-        "internal", "The appliance's log has more, by the request's id."
+        "internal", "See the appliance's log for the request id."
     )
 
 

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Generations: the numbers behind ETags, none of them given twice.
+"""Generations: the numbers of ETags, never issued twice.
 
-An id that is deleted and created again must not be seen with an old ETag.
-So all generations come from one counter, which survives deletions, restarts
-and a clock that is set back. It also starts no lower than the time in
-microseconds, and so survives the loss of the database.
+An id that is deleted and created again must not get an old ETag. So all
+generations come from one counter, which survives deletions, restarts and a
+clock that is set back. It starts at least at the time in microseconds, and so
+also survives the loss of the database.
 """
 
 import threading
@@ -25,30 +25,30 @@ from typing import Final
 from acme_appliance.db import models
 from acme_appliance.db.session import Database
 
-#: The database learns of the counter once in so many numbers. After a stop
-#: the rest of them is never used.
+#: Numbers are reserved in the database in blocks of this size. A stop
+#: discards the rest of a block.
 BLOCK: Final = 1 << 24
-#: What must be left of them when a change begins.
+#: How many must be left when a change begins.
 LEAST: Final = 1 << 20
 _NAME: Final = "generation"
 
 
 class Generations:
-    """Thread-safe. Numbers grow, and stay below 2^53 for two centuries:
-    JSON readers keep them exactly."""
+    """Thread-safe. Numbers stay below 2^53 for two centuries, so JSON readers
+    keep them exactly."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
         self._reserving = threading.Lock()
         self._last = 0
-        #: The database knows that numbers up to here may have been given.
+        #: The highest number reserved in the database.
         self._reserved = 0
 
     def reserve(self) -> None:
-        """Have enough numbers for any change; nearly always there are.
+        """Reserve enough numbers for any change; usually does nothing.
 
-        Must not be called inside of a transaction: it makes its own.
+        Must not be called in a transaction: it begins its own.
         """
         if self._reserved - self._last >= LEAST:
             return

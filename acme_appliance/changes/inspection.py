@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the pool says about a share or snapshot, and the state that follows.
+"""Derive the state of a share or snapshot from the contents of its pool.
 
-Used where no job tells: by the comparison after a start, for what an earlier
-release left in ``error``, and for the shares of a job that an operator
-closed.
+Used if no job determines the state: by the comparison after a start, for rows
+that an earlier release left in ``error``, and for the shares of a job that an
+operator closed.
 """
 
 import dataclasses
@@ -51,21 +51,21 @@ class Finding:
 
 
 class Inspector:
-    """Every method raises :class:`engines.EngineError` where the pool
-    cannot be looked at: then nothing is proven."""
+    """Every method raises :class:`engines.EngineError` if the pool cannot be
+    read: then nothing is proven."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def look_at_share(self, row: Any) -> Finding:
+    def inspect_share(self, row: Any) -> Finding:
         """:param row: id, pool, state, file and size_bytes of a share."""
         engine = self.context.pools.engine(row.pool)
         reference = engines.Reference(engines.Kind.SHARE, row.id)
         found = None
         if row.file is not None:
             found = engine.file_size(row.id, row.file["name"])
-        # Where its file is there, so is the share: at a start with very
-        # many shares it is one look instead of two.
+        # If the file exists, so does the share: this saves a call per share
+        # at a start with many shares.
         if found is None and not engine.exists(reference):
             return Finding(types.State.ERROR, row.size_bytes, exists=False)
         if row.state not in _STEADY and self._was_never_made(row.id):
@@ -73,17 +73,17 @@ class Inspector:
         if row.file is None:
             return Finding(types.State.AVAILABLE, row.size_bytes)
         if row.state in _STEADY:
-            # A client may have taken the file away, and may put it back.
+            # A client may have moved the file, and may move it back.
             state = types.State.DEGRADED
             if found is not None:
                 state = types.State.AVAILABLE
             return Finding(state, row.size_bytes)
         if found is None or found < row.size_bytes:
             return Finding(types.State.ERROR, row.size_bytes)
-        # An extend that was given up may have grown it.
+        # An abandoned extend may have grown it.
         return Finding(types.State.AVAILABLE, found)
 
-    def look_at_snapshot(self, row: Any) -> Finding:
+    def inspect_snapshot(self, row: Any) -> Finding:
         """:param row: id, share_id, pool, state and size_bytes of one."""
         engine = self.context.pools.engine(row.pool)
         reference = engines.Reference(engines.Kind.SNAPSHOT, row.id)
@@ -98,10 +98,10 @@ class Inspector:
     def _was_never_made(
         self, share_id: str, snapshot_id: str | None = None
     ) -> bool:
-        """Whether the last that happened to it is a create that failed.
+        """Whether its last job is a create that failed.
 
-        Parts may be left of it; its client was told so, and nobody shall
-        take them for the whole.
+        Parts may be left. The client knows of the failure, so they must not
+        become available.
         """
         job = models.Job
         statement = (
@@ -121,7 +121,7 @@ class Inspector:
     # -- writing it down
 
     def record(self, session: orm.Session, row: Row, finding: Finding) -> None:
-        """Give a row what was found, and no job; the caller announces."""
+        """Write a finding and clear the row's job; the caller announces."""
         LOG.warning("%s %s is %s", _kind(row), row.id, finding.state)
         states.move(row, finding.state)
         row.size_bytes = finding.size_bytes
@@ -132,8 +132,8 @@ class Inspector:
         )
 
     def settle(self, share_id: str) -> None:
-        """Judge a share and its snapshots that name a job which is not
-        open. The caller holds the share."""
+        """Set the states of a share and its snapshots that name a job that
+        is not open. The caller holds the share."""
         with self.context.database.read() as session:
             findings = [
                 (row, self._look(row)) for row in _marked(session, share_id)
@@ -148,8 +148,8 @@ class Inspector:
     def _look(self, row: Row) -> Finding:
         self.context.pools.check(row.pool)
         if isinstance(row, models.Share):
-            return self.look_at_share(row)
-        return self.look_at_snapshot(row)
+            return self.inspect_share(row)
+        return self.inspect_snapshot(row)
 
 
 def _half(row: Any) -> Finding:
@@ -157,7 +157,7 @@ def _half(row: Any) -> Finding:
 
 
 def _marked(session: orm.Session, share_id: str) -> list[Row]:
-    """The share, and its snapshots, where a job is named that is over."""
+    """The share and its snapshots, as far as they name an ended job."""
     open_jobs = sa.select(models.Job.id).where(jobrows.IS_OPEN)
     found: list[Row] = []
     for table, key in (
@@ -186,7 +186,7 @@ def _kind(row: Row) -> str:
 
 
 def _our_own(row: Row) -> types.Intent:
-    """What nobody asked for: the appliance found it out."""
+    """The intent of a change that the appliance itself makes."""
     share = isinstance(row, models.Share)
     return types.Intent(
         id=operation.new_id(),

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Rows of jobs that may be broken, read so that one stops no other.
+"""Read rows of jobs, some of which may be broken.
 
-A value that is no JSON or no time raises when its row is read. Then each row
-is read alone, column by column. What cannot be read is left out, and the
-job's last problem says so.
+Invalid JSON or an invalid time raises when its row is read. Then each row is
+read separately, column by column. Unreadable values are omitted, and the
+job's last problem reports them.
 """
 
 from collections.abc import Iterable
@@ -31,14 +31,13 @@ from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.db import models
 
-#: What reading a broken row may raise.
+#: Exceptions that reading a broken row may raise.
 BROKEN: Final = (ValueError, TypeError, LookupError)
 
 _ENDED: Final = sorted(types.ENDED_JOB_STATES)
 _STATE: Final = models.Job.state
-#: The jobs that are open. A state that this release does not know is one of
-#: theirs: nobody knows what such a job has done. "NOT IN" would say the same,
-#: but look at every ended job.
+#: The open jobs, including those in states that this release does not know.
+#: "NOT IN" is equivalent, but would scan every ended job.
 IS_OPEN: Final = sa.or_(
     _STATE < _ENDED[0],
     *(
@@ -48,14 +47,14 @@ IS_OPEN: Final = sa.or_(
     _STATE > _ENDED[-1],
 )
 
-#: All but the arguments, which only the one who runs the job reads.
+#: All but the arguments, which only running the job needs.
 COLUMNS: Final = tuple(
     getattr(models.Job, column.key)
     for column in models.Job.__table__.columns
     if column.key != "arguments"
 )
 
-#: What a column must have, and what stands in for anything else.
+#: Columns, their types, and the default for anything else.
 _EXPECTED: Final[tuple[tuple[str, Any, Any], ...]] = (
     ("kind", str, "unknown.unknown"),
     ("undo", bool, False),
@@ -68,14 +67,14 @@ _EXPECTED: Final[tuple[tuple[str, Any, Any], ...]] = (
 )
 
 
-class Mended(SimpleNamespace):
-    """What could be read of a row with faults."""
+class PartialRow(SimpleNamespace):
+    """The readable values of a broken row, and defaults."""
 
 
 def read_all(
     session: orm.Session, *conditions: sa.ColumnElement[bool]
 ) -> list[Any]:
-    """The jobs for which this holds, in their order."""
+    """The jobs that match, oldest first."""
     try:
         found = session.execute(_select(COLUMNS, conditions)).all()
     except BROKEN:
@@ -85,7 +84,7 @@ def read_all(
 
 
 def read(session: orm.Session, job_id: str) -> Any:
-    """A job's row with all that can be read of it."""
+    """Read a job's row column by column."""
     values, faults = {}, []
     for column in COLUMNS:
         statement = _select([column], [models.Job.id == job_id])
@@ -94,12 +93,11 @@ def read(session: orm.Session, job_id: str) -> Any:
         except BROKEN as error:
             values[column.key] = None
             faults.append(f"{column.key}: {error}")
-    return _mended(values, faults) or Mended(**values)
+    return _mended(values, faults) or PartialRow(**values)
 
 
 def checked(row: Any) -> Any:
-    """A row that could be read; where it has values of a wrong kind, one
-    with others in their places."""
+    """The row itself, or a copy with defaults for values of a wrong type."""
     values = {column.key: getattr(row, column.key) for column in COLUMNS}
     return _mended(values, []) or row
 
@@ -107,7 +105,7 @@ def checked(row: Any) -> Any:
 def unreadable(job_id: str, reason: str) -> problems.Problem:
     return problems.Problem(
         "job.unreadable",
-        f"The journal's entry {job_id} cannot be read by this release"
+        f"This release cannot read the journal entry {job_id}"
         f" ({reason}). Install the release that wrote it; or stop the"
         " appliance and close the entry: acme-appliance reconcile --apply"
         f" --close-job {job_id}",
@@ -120,8 +118,8 @@ def _select(
     return sa.select(*columns).where(*conditions).order_by(models.Job.id)
 
 
-def _mended(values: types.Body, faults: list[str]) -> Mended | None:
-    """A row without faults; None: it has none."""
+def _mended(values: types.Body, faults: list[str]) -> PartialRow | None:
+    """A copy with defaults for faulty values; None: there are no faults."""
     faulty = {fault.partition(":")[0] for fault in faults}
     for name, kind, instead in _EXPECTED:
         if not isinstance(values[name], kind):
@@ -140,7 +138,7 @@ def _mended(values: types.Body, faults: list[str]) -> Mended | None:
     if values["state"] not in types.ENDED_JOB_STATES:
         problem = unreadable(values["id"], "; ".join(faults))
         values["last_problem"] = problem.to_dict()
-    return Mended(**values)
+    return PartialRow(**values)
 
 
 def _is_problem(body: types.Body | None) -> bool:
@@ -151,7 +149,7 @@ def _is_problem(body: types.Body | None) -> bool:
 
 
 def _time_of(id_: str) -> datetime.datetime:
-    """When an id was made: ids of version 7 begin with it."""
+    """The creation time in a UUID of version 7."""
     milliseconds = uuid.UUID(id_).int >> 80
     return datetime.datetime.fromtimestamp(
         milliseconds / 1000, tz=datetime.UTC

@@ -10,22 +10,21 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The journal: what was decided is finished or undone, whatever happens.
+"""The journal: every decided change is finished or undone.
 
-One change goes through these steps, in this order:
+A change goes through these steps:
 
-1. the intent (a job's row) and the state that clients may see meanwhile are
-   committed;
-2. the operation's steps act on storage and exports, each idempotent;
-3. the operation settles: what the steps did is on disk;
-4. the result, its event and the job's end are committed;
-5. only then does the caller get an answer.
+1. commit the intent (a job's row) and the intermediate state for clients;
+2. run the operation's steps on storage and exports, each idempotent;
+3. settle: sync the steps' effects to disk;
+4. commit the result, its event and the job's end;
+5. reply to the caller.
 
 If a step fails, all steps are undone, in reverse, and the intent is
-withdrawn. Where that fails too, or where there is no way back, the job stays
-open, with its direction and its last problem: it is taken up again by the
-next change of the share, at the next start, by the timer of ``openjobs``
-and by ``acme-appliance reconcile --apply``.
+withdrawn. If that fails too, or if the operation cannot be undone, the job
+stays open, with its direction and its last problem. It is resumed by the next
+change of the share, at the next start, by the timer of ``openjobs`` and by
+``acme-appliance reconcile --apply``.
 """
 
 import collections
@@ -51,27 +50,27 @@ from acme_appliance.storage import workers
 
 LOG = logging.getLogger(__name__)
 
-#: A stop waits so long for changes that are at work.
+#: How long a stop waits for running changes.
 STOP_SECONDS: Final = 60.0
 
 
 class _Run:
-    """One operation at work, or waiting for a worker."""
+    """One operation that runs or waits for a worker."""
 
     def __init__(self, operation: Operation, ticket: queue.Ticket) -> None:
         self.operation = operation
         self.ticket = ticket
-        #: No worker was free when it came.
+        #: No worker was free when it arrived.
         self.queued = False
-        #: By a worker, or by whoever cancels it: it is theirs alone.
+        #: Taken by a worker or a cancellation, exclusively.
         self.taken = False
-        #: The ticket is this run's to release, once.
+        #: Whether this run must still release the ticket.
         self.holds = True
         self.future: futures.Future[types.Done] = futures.Future()
 
 
 class Journal:
-    """Runs operations, and finishes those that were cut off."""
+    """Runs operations, and finishes interrupted ones."""
 
     def __init__(self, context: Context, kinds: entries.Kinds) -> None:
         self.context = context
@@ -79,7 +78,7 @@ class Journal:
         self._workers = workers.Workers(context.settings.workers)
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
-        #: Work without a job, by pool: it takes up workers too.
+        #: Work without a job, by pool; it also uses workers.
         self._performing: collections.Counter[str] = collections.Counter()
         self._stopped = threading.Event()
 
@@ -91,10 +90,10 @@ class Journal:
         ticket: queue.Ticket,
         deadline: Deadline,
     ) -> types.Done | types.Accepted:
-        """Make a change; the ticket is released when it is made.
+        """Make a change; its end releases the ticket.
 
-        :raises problems.Problem: it failed and was undone, or it stays
-            open and is taken up later; or it was cancelled.
+        :raises problems.Problem: it failed and was undone, it stays open and
+            is resumed later, or it was cancelled.
         """
         run = _Run(operation, ticket)
         try:
@@ -114,9 +113,9 @@ class Journal:
         ticket: queue.Ticket,
         deadline: Deadline,
     ) -> types.Done:
-        """Do work without a job; the ticket is released when it is done.
+        """Do work without a job; its end releases the ticket.
 
-        :raises problems.Problem: ``share.busy``: it goes on, and takes
+        :raises problems.Problem: ``share.busy``: it continues, but takes
             longer than the request waits.
         """
         with self._lock:
@@ -132,8 +131,8 @@ class Journal:
             return future.result()
         raise problems.Problem(
             "share.busy",
-            "What this request asks for is being done; it takes longer than"
-            " the request would wait. Send it again.",
+            "The request is in progress and takes longer than its wait. Send"
+            " it again.",
         )
 
     def _perform(self, work: Work, ticket: queue.Ticket) -> types.Done:
@@ -148,14 +147,14 @@ class Journal:
         self.context.queue.release(ticket)
 
     def is_running(self, job_id: str) -> bool:
-        """Whether a request's job is at work, or waits for a worker."""
+        """Whether a request's job runs or waits for a worker."""
         return job_id in self._runs
 
     def wait(self, job_id: str, timeout_seconds: float) -> bool:
-        """Return at the time-out, or earlier if the job's run has ended.
+        """Wait for the end of the job's run.
 
-        A job that stays open has no run: nobody can say when it ends.
-        False: the service stops, and waiting is of no use.
+        A job that stays open has no run; then wait for the timeout.
+        False: the service stops, so do not wait again.
         """
         run = self._runs.get(job_id)
         if run is None:
@@ -164,7 +163,7 @@ class Journal:
         return True
 
     def cancel(self, job_id: str) -> bool:
-        """Withdraw a job that no worker has taken up; False: too late."""
+        """Withdraw a job that no worker has begun; False: too late."""
         run = self._runs.get(job_id)
         if run is None or not run.queued or not self._take(run):
             return False
@@ -182,10 +181,9 @@ class Journal:
         return True
 
     def stop(self) -> None:
-        """Wait for what is being done; nothing can be submitted then.
+        """Refuse new changes and wait for running ones.
 
-        What takes too long ends with the process, and is taken up by the
-        next one.
+        The next start resumes changes that take too long.
         """
         self._stopped.set()
         self._workers.stop(STOP_SECONDS)
@@ -202,7 +200,7 @@ class Journal:
                 )
             done = self._forward(run.operation)
         except BaseException as error:
-            # Also what is no Exception: whoever waits must be told.
+            # Also if it is no Exception: the waiting caller needs it.
             self._forget(run)
             run.future.set_exception(error)
         else:
@@ -210,16 +208,16 @@ class Journal:
             run.future.set_result(done)
 
     def _take(self, run: _Run) -> bool:
-        """Only one gets it: what is being cancelled must not begin."""
+        """Claim a run exclusively: a cancelled run must not begin."""
         with self._lock:
             taken, run.taken = run.taken, True
         return not taken
 
     def _put_back(self, run: _Run) -> None:
-        """It could not be cancelled, so it is to be done after all."""
+        """Return a run whose cancellation failed."""
         with self._lock:
             run.taken = False
-        # A worker may have passed it by meanwhile; one is enough.
+        # A worker may have skipped it meanwhile. A second entry is harmless.
         self._workers.submit(run.operation.pool, self._work, run)
 
     def _forward(self, operation: Operation) -> types.Done:
@@ -240,7 +238,7 @@ class Journal:
         self._step(operation, "settle", operation.settle)
 
     def _commit(self, operation: Operation) -> types.Done:
-        """A failure here leaves the job open, to be finished later."""
+        """Commit the result. A failure leaves the job open."""
         intent = operation.intent
         try:
             self.context.on_step(intent.id, "result:before")
@@ -266,7 +264,7 @@ class Journal:
     def _back(
         self, operation: Operation, problem: problems.Problem
     ) -> problems.Problem:
-        """Undo, and write that down. Returns what to tell the caller."""
+        """Undo, and record it. Return the problem for the caller."""
         try:
             self._undo(operation, problem)
         except Exception as error:
@@ -279,8 +277,7 @@ class Journal:
     def _undo(self, operation: Operation, problem: problems.Problem) -> None:
         intent = operation.intent
         body = problem.to_dict(request_id=intent.request_id)
-        # From here on a restart undoes it too, even where it could by
-        # then have gone forward.
+        # After this a restart continues the undo.
         self.entries.mark(intent.id, undo=True, problem=body)
         for step in reversed(operation.steps()):
             self._step(operation, f"undo {step.name}", step.undo)
@@ -300,7 +297,7 @@ class Journal:
     def _leave_open(
         self, operation: Operation, problem: problems.Problem
     ) -> problems.Problem:
-        """Note the attempt. Returns what to tell the caller."""
+        """Record the attempt. Return the problem for the caller."""
         intent = operation.intent
         LOG.warning(
             "Job %s, %s of share %s, stays open: %s",
@@ -322,20 +319,20 @@ class Journal:
             act()
         self.context.on_step(job_id, f"{name}:after")
 
-    # -- jobs that were cut off
+    # -- interrupted jobs
 
-    def take_up(
+    def resume(
         self,
         jobs: Sequence[entries.Open],
         ticket: queue.Ticket,
         settle: Callable[[], None],
     ) -> futures.Future[None]:
-        """Finish or undo open jobs, in their order.
+        """Finish or undo open jobs, in order.
 
-        :param ticket: holds what they touch; released when the future is
-            done. A job that is open then has its problem noted.
-        :param settle: is called last, in the pool's thread: a share may
-            name a job that is not there.
+        :param ticket: holds their claims; released when the future is done.
+            A job that is still open has its problem recorded.
+        :param settle: called last, in the pool's thread, because a share may
+            name a job that does not exist.
         """
         built = []
         try:
@@ -417,10 +414,8 @@ class Journal:
         self.context.on_step(intent.id, "intent:after")
 
     def _forget(self, run: _Run) -> None:
-        """Release the share, after the last word about it is on disk.
-
-        Also where the run was never registered: or nothing would ever
-        release its share.
+        """Release the share after the result is on disk, even if the run was
+        never registered.
         """
         with self._lock:
             self._runs.pop(run.operation.intent.id, None)
@@ -430,15 +425,15 @@ class Journal:
 
 
 def still_open(job_id: str, problem: problems.Problem) -> problems.Problem:
-    """What a caller is told while a job is neither done nor undone.
+    """The problem for callers while a job is neither finished nor undone.
 
-    It may pass, so the same request may be sent again.
+    It may be transient, so the request can be sent again.
     """
     if problem.code == "job.unreadable":
         return problem
     code = problem.code if problem.row.retryable else "engine.unavailable"
     return problems.Problem(
         code,
-        f"{problem.detail} Job {job_id} stays open and is tried again.",
+        f"{problem.detail} Job {job_id} stays open and is retried.",
         retry_after_seconds=5,
     )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Taking up jobs that could neither be finished nor undone."""
+"""Resume jobs that were neither finished nor undone."""
 
 from collections.abc import Sequence
 from concurrent import futures
@@ -24,45 +24,46 @@ from acme_appliance.changes.runner import Runner
 
 LOG = logging.getLogger(__name__)
 
-#: The timer looks so often whether a job is due.
+#: How often the timer checks for due jobs.
 LOOK_SECONDS: Final = 5.0
-#: After the first failed attempt a job waits so long; after each further
-#: one twice as long, up to the most.
+#: Delay after the first failed attempt; it doubles with each further one,
+#: up to the maximum.
 FIRST_DELAY_SECONDS: Final = 5.0
-MOST_DELAY_SECONDS: Final = 600.0
-#: How long a start waits for jobs of the last run. What takes longer goes
-#: on beside other changes, and holds its share alone.
+MAX_DELAY_SECONDS: Final = 600.0
+#: How long a start waits for jobs of the last run. Longer ones continue in
+#: parallel with other changes, holding their claims.
 START_SECONDS: Final = 60.0
 
 
 class OpenJobs:
-    """Finds them; the runner takes them up."""
+    """Finds open jobs for the runner to resume."""
 
     def __init__(self, runner: Runner) -> None:
         self.context = runner.context
         self.runner = runner
         self.entries = runner.journal.entries
 
-    def take_up_all(self, wait_seconds: float = START_SECONDS) -> None:
-        """Take up every open job, and wait for them so long."""
-        self._take_up(self.entries.open(), wait_seconds)
+    def resume_all(self, wait_seconds: float = START_SECONDS) -> None:
+        """Resume all open jobs, and wait for them so long."""
+        self._resume(self.entries.open(), wait_seconds)
 
-    def take_up_due(self) -> None:
-        """Take up the open jobs whose time has come; waits for nothing."""
-        self._take_up(
+    def resume_due(self) -> None:
+        """Resume the open jobs that are due, without waiting."""
+        self._resume(
             [job for job in self.entries.open() if self._is_due(job)],
             wait_seconds=0,
         )
 
     def close(self, job_id: str) -> None:
-        """End an open job as failed, by an operator's word.
+        """End an open job as failed, on behalf of an operator.
 
-        The next comparison judges what it touched by what is in the pool.
-        :raises problems.Problem: ``job.not_found``: there is no such job,
-            or it is not open.
+        The next comparison derives the states from the pool.
+
+        :raises problems.Problem: ``job.not_found``: there is no such open
+            job.
         """
         problem = problems.Problem(
-            "job.cancelled", "An operator closed the job, unfinished."
+            "job.cancelled", "An operator closed the unfinished job."
         )
         for job in self.entries.open():
             if job.id == job_id:
@@ -73,19 +74,19 @@ class OpenJobs:
             "job.not_found", f"There is no open job {job_id}."
         )
 
-    def _take_up(
+    def _resume(
         self, jobs: Sequence[entries.Open], wait_seconds: float
     ) -> None:
-        """Of jobs that touch the same, the later ones wait for the time
-        after."""
-        begun = [self.runner.try_take_up(job) for job in jobs]
+        """Resume jobs; those with conflicting claims wait for the next
+        time."""
+        begun = [self.runner.try_resume(job) for job in jobs]
         done, _ = futures.wait(
             [each for each in begun if each is not None], wait_seconds
         )
         for each in done:
             error = each.exception()
             if isinstance(error, Exception):
-                LOG.warning("An open job is left for later: %s", error)
+                LOG.warning("An open job will be retried: %s", error)
             elif error is not None:
                 raise error
 
@@ -95,13 +96,13 @@ class OpenJobs:
         if job.attempted_at is None:
             return True
         passed = (self.context.clock() - job.attempted_at).total_seconds()
-        # A clock that was set back must not put it off.
+        # Do not delay the job if the clock was set back.
         return passed < 0 or passed >= _delay_seconds(job.attempts)
 
 
 def _delay_seconds(attempts: int) -> float:
-    """Exponential, with jitter: jobs that failed together come apart."""
+    """Exponential backoff with jitter."""
     doubled = FIRST_DELAY_SECONDS * 2.0 ** min(attempts - 1, 16)
-    return min(MOST_DELAY_SECONDS, doubled) * random.uniform(  # noqa: S311 - no secret
+    return min(MAX_DELAY_SECONDS, doubled) * random.uniform(  # noqa: S311 - no secret
         0.5, 1.0
     )

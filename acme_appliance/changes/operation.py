@@ -34,8 +34,8 @@ def _nothing() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """``do`` may be called again after it was cut off; ``undo`` may be
-    called whether or not ``do`` ever was."""
+    """``do`` can be called again after an interruption; ``undo`` can be
+    called whether or not ``do`` was."""
 
     name: str
     do: Callable[[], None]
@@ -44,11 +44,11 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Work in a pool, or on its exports, that needs no journal: cut off
-    anywhere, the same request makes it good.
+    """Work in a pool, or on its exports, that needs no journal: after an
+    interruption the same request completes it.
 
-    :param do: called in one of the pool's workers, with all held that the
-        request claims.
+    :param do: called in one of the pool's workers, while the request's
+        claims are held.
     """
 
     pool: str
@@ -56,12 +56,12 @@ class Work:
 
 
 class Operation(abc.ABC):
-    """One kind of change. Built from its intent alone, so that a restart
-    builds the very same."""
+    """One kind of change. Built only from its intent, so that a restart can
+    rebuild it."""
 
     kind: ClassVar[str]
-    #: False: there is no way back (deletes, revokes). After a failure the
-    #: job stays open and goes forward again later.
+    #: False: it cannot be undone (deletes, revokes). After a failure the job
+    #: stays open and is retried forward.
     undoable: ClassVar[bool] = True
 
     def __init__(self, context: Context, intent: types.Intent) -> None:
@@ -75,7 +75,7 @@ class Operation(abc.ABC):
         return pool
 
     def check(self) -> None:
-        """Look whether it is of any use to take it up again now.
+        """Check whether resuming it makes sense now.
 
         :raises engines.EngineError: the pool cannot be used.
         """
@@ -93,33 +93,33 @@ class Operation(abc.ABC):
 
     @abc.abstractmethod
     def begin(self, session: orm.Session) -> None:
-        """Write what clients see while the change is being made."""
+        """Write what clients see during the change."""
 
     @abc.abstractmethod
     def steps(self) -> list[Step]:
-        """What is to be done."""
+        """The steps, in order."""
 
     @abc.abstractmethod
     def finish(self, session: orm.Session) -> types.Done:
-        """Write the result and its event, and touch no storage: all
-        other changes wait for this transaction."""
+        """Write the result and its event. Must not touch storage: all other
+        changes wait for this transaction."""
 
     @abc.abstractmethod
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
-        """Write what was before: every step was undone, or none begun."""
+        """Restore the previous state: all steps are undone, or none began."""
 
     def settle(self) -> None:
-        """Have on disk what steps, or their undoing, have done."""
+        """Sync the effects of steps or their undo to disk."""
         self.context.pools.sync(self.pool)
 
 
-#: What a request comes to: a change for the journal, work that needs no
-#: journal, or an answer at once.
+#: The outcome of a request: a change for the journal, work that needs no
+#: journal, or an immediate answer.
 Decision = Operation | Work | types.Done
 
 
 def new_id() -> str:
-    """A UUID of version 7: ids sort by the time they were made."""
+    """A UUID of version 7: ids sort by creation time."""
     milliseconds = time.time_ns() // 1_000_000
     value = milliseconds << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
@@ -136,7 +136,7 @@ def new_intent(
     arguments: types.Body,
     snapshot_id: str | None = None,
 ) -> types.Intent:
-    """An intent of this caller, with an id of its own."""
+    """A new intent of this caller."""
     return types.Intent(
         id=new_id(),
         kind=kind,

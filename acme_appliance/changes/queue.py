@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who may change a share next: first come, first served.
+"""The queue of changes: first come, first served.
 
-A change claims everything it touches at once: its share alone, and the
-source of a clone together with other clones of it. Because all claims of a
-ticket join their lines in one moment, tickets are served in the order of
-their arrival wherever they meet, so nobody starves and nothing deadlocks.
+A change makes all its claims at once: exclusive ones, such as its share, and
+shared ones, such as the source of a clone. Because all claims of a ticket
+join their lines atomically, conflicting tickets are served in the order of
+arrival. So there is no starvation and no deadlock.
 """
 
 import collections
@@ -24,15 +24,15 @@ import threading
 
 from acme_appliance.changes.claims import Claim
 from acme_appliance.changes.claims import Claims
-from acme_appliance.changes.claims import Thing
+from acme_appliance.changes.claims import Resource
 
 
 class Busy(Exception):
-    """The time was up before it was the ticket's turn."""
+    """Timed out before the ticket's turn."""
 
 
 class Ticket:
-    """A place in the lines; whoever has it may release it, once."""
+    """A place in the lines; must be released once."""
 
     def __init__(self, claims: Claims) -> None:
         self.claims = dict(claims)
@@ -40,18 +40,18 @@ class Ticket:
 
 
 class FairQueue:
-    """Lines of tickets, one for each thing; safe to share."""
+    """Lines of tickets, one for each resource; safe to share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[Thing, collections.deque[Ticket]] = {}
+        self._lines: dict[Resource, collections.deque[Ticket]] = {}
 
     def hold(self, claims: Claims, timeout_seconds: float) -> Ticket:
-        """Wait for one's turn. :raises Busy: it did not come in time."""
+        """Wait for the claims. :raises Busy: timed out."""
         ticket = Ticket(claims)
         with self._lock:
-            for thing in ticket.claims:
-                line = self._lines.setdefault(thing, collections.deque())
+            for resource in ticket.claims:
+                line = self._lines.setdefault(resource, collections.deque())
                 line.append(ticket)
             self._grant([ticket])
         if ticket.granted.wait(max(0.0, timeout_seconds)):
@@ -63,17 +63,17 @@ class FairQueue:
         raise Busy(", ".join(map(str, ticket.claims)))
 
     def release(self, ticket: Ticket) -> None:
-        """Let the next one go on."""
+        """Release a ticket and grant waiting ones."""
         with self._lock:
             self._leave(ticket)
 
     def _leave(self, ticket: Ticket) -> None:
         waiting: dict[int, Ticket] = {}
-        for thing in ticket.claims:
-            line = self._lines[thing]
+        for resource in ticket.claims:
+            line = self._lines[resource]
             line.remove(ticket)
             if not line:
-                del self._lines[thing]
+                del self._lines[resource]
             waiting.update((id(other), other) for other in line)
         self._grant(waiting.values())
 
@@ -84,14 +84,16 @@ class FairQueue:
 
     def _is_turn(self, ticket: Ticket) -> bool:
         return all(
-            self._may_pass(ticket, thing, claim)
-            for thing, claim in ticket.claims.items()
+            self._may_pass(ticket, resource, claim)
+            for resource, claim in ticket.claims.items()
         )
 
-    def _may_pass(self, ticket: Ticket, thing: Thing, claim: Claim) -> bool:
-        for other in self._lines[thing]:
+    def _may_pass(
+        self, ticket: Ticket, resource: Resource, claim: Claim
+    ) -> bool:
+        for other in self._lines[resource]:
             if other is ticket:
                 return True
-            if Claim.EXCLUSIVE in (claim, other.claims[thing]):
+            if Claim.EXCLUSIVE in (claim, other.claims[resource]):
                 return False
-        raise LookupError(thing)
+        raise LookupError(resource)

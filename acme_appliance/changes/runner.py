@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How every change is made: a place in the queue, a look, a decision."""
+"""Runs every change: wait in the queue, decide, act."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -36,18 +36,18 @@ from acme_appliance.changes.deadline import Deadline
 from acme_appliance.engines.base import Kind
 from acme_appliance.storage import workers
 
-#: How long a look at a share waits for the changes of it.
+#: How long to wait for changes of a share before inspecting it.
 _LOOK_SECONDS: Final = 60.0
 
 
 class Runner:
-    """Runs decisions that touch the same one at a time, as they arrive."""
+    """Runs changes with conflicting claims one at a time, in order."""
 
     def __init__(self, context: Context, log: journal.Journal) -> None:
         self.context = context
         self.journal = log
         self.inspector = inspection.Inspector(context)
-        #: Set by the service when recovery is done, and unset at its stop.
+        #: Set by the service after recovery, and cleared at its stop.
         self.started = False
 
     def run(
@@ -58,14 +58,13 @@ class Runner:
     ) -> types.Done | types.Accepted:
         """Make one change.
 
-        :param claims: what to hold, by what the database says; called
-            again when that is held, for it may say something else by then.
-        :param decide: looks at the database and says what to do, while
-            everything claimed is held: nothing else changes it meanwhile.
-            In the request's thread: it asks pools and exports by their
-            watches only, and leaves all else to the pool's workers.
-        :param wait_seconds: for the queue and for the work together.
-        :raises problems.Problem: and nothing else.
+        :param claims: returns the claims, from the database; called again
+            when they are held, because the database may have changed.
+        :param decide: reads the database and returns what to do, while the
+            claims are held. Runs in the request's thread: it may ask pools
+            and exports only through their watches.
+        :param wait_seconds: for the queue and the work together.
+        :raises problems.Problem: no other exception.
         """
         if not self.started:
             raise problems.Problem(
@@ -100,11 +99,10 @@ class Runner:
     def _hold_settled(
         self, claims: Callable[[], Claims], deadline: Deadline
     ) -> queue.Ticket:
-        """Hold what is to be held, when no open job touches it any more.
+        """Take the claims, after ending open jobs that conflict.
 
-        Nobody is at work on such a job while this holds what it touches:
-        its process died, or it could neither be finished nor undone so far.
-        That comes before anything else happens there.
+        No one runs such a job while this holds its claims: its process died,
+        or it could neither be finished nor undone. It must end first.
         """
         while True:
             ticket = self._hold_current(claims, deadline)
@@ -117,17 +115,17 @@ class Runner:
                 return ticket
             self.context.queue.release(ticket)
             if jobs:
-                self._take_up(jobs[0], deadline)
+                self._resume(jobs[0], deadline)
             else:
                 self._settle(shares.pop(), deadline)
 
     def _hold_current(
         self, claims: Callable[[], Claims], deadline: Deadline
     ) -> queue.Ticket:
-        """Hold what is to be held now, not what was when the wait began.
+        """Take the claims, and verify them under the claims.
 
-        A snapshot may have come or gone meanwhile, and with it the share
-        that its change has to hold.
+        A snapshot may have been created or deleted during the wait, which
+        changes the share to claim.
         """
         while True:
             wanted = claims()
@@ -141,19 +139,19 @@ class Runner:
             self.context.queue.release(ticket)
 
     def hold(self, claims: Claims, deadline: Deadline) -> queue.Ticket:
-        """A place at the head. :raises problems.Problem: ``share.busy``."""
+        """Take claims. :raises problems.Problem: ``share.busy``."""
         try:
             return self.context.queue.hold(claims, deadline.remaining())
         except queue.Busy as busy:
             raise problems.Problem(
                 "share.busy",
-                f"Another change is at work on {busy}; it took longer than"
-                " this request would wait.",
+                f"Another change of {busy} took longer than this request"
+                " waits.",
             ) from busy
 
     @contextlib.contextmanager
     def holding(self, *share_ids: str) -> Iterator[None]:
-        """Keep changes off shares, to look at them.
+        """Block changes of shares while inspecting them.
 
         :raises problems.Problem: ``share.busy``.
         """
@@ -164,13 +162,13 @@ class Runner:
         finally:
             self.context.queue.release(ticket)
 
-    def _take_up(self, job: entries.Open, deadline: Deadline) -> None:
-        """Finish or undo what was left open.
+    def _resume(self, job: entries.Open, deadline: Deadline) -> None:
+        """Finish or undo an open job.
 
-        :raises problems.Problem: it cannot be, for now.
+        :raises problems.Problem: this is not possible now.
         """
         ticket = self.hold(self.journal.entries.claims(job), deadline)
-        self._wait_for(self._start_take_up(job, ticket), deadline)
+        self._wait_for(self._start_resume(job, ticket), deadline)
         for left in self.journal.entries.open([job.id]):
             raise journal.still_open(left.id, left.problem)
 
@@ -180,14 +178,14 @@ class Runner:
         if not workers.wait(future, deadline.remaining()):
             raise problems.Problem(
                 "share.busy",
-                "A change that was cut off is being finished or undone.",
+                "An interrupted change is being finished or undone.",
             )
         future.result()
 
-    def try_take_up(self, job: entries.Open) -> futures.Future[None] | None:
-        """Begin to finish or undo what was left open.
+    def try_resume(self, job: entries.Open) -> futures.Future[None] | None:
+        """Begin to finish or undo an open job.
 
-        None: another change has what it touches, and does it first.
+        None: another change holds its claims, and ends it first.
         """
         try:
             ticket = self.context.queue.hold(
@@ -195,10 +193,10 @@ class Runner:
             )
         except queue.Busy:
             return None
-        return self._start_take_up(job, ticket)
+        return self._start_resume(job, ticket)
 
     def is_at_work(self, job: entries.Open) -> bool:
-        """Whether somebody has what a job touches, to finish or undo it."""
+        """Whether another change holds the job's claims."""
         try:
             ticket = self.context.queue.hold(
                 self.journal.entries.claims(job), 0
@@ -208,31 +206,31 @@ class Runner:
         self.context.queue.release(ticket)
         return False
 
-    def _start_take_up(
+    def _start_resume(
         self, job: entries.Open, ticket: queue.Ticket
     ) -> futures.Future[None]:
-        """The ticket is released when the future is done."""
+        """Resume a job; the future's end releases the ticket."""
         try:
             self.context.generations.reserve()
-            # Others may have ended it while this waited for its turn.
+            # Others may have ended it during the wait.
             jobs = self.journal.entries.open([job.id])
         except BaseException:
             self.context.queue.release(ticket)
             raise
         shares = [
-            thing.id
-            for thing, claim in ticket.claims.items()
-            if thing.kind == Kind.SHARE and claim is Claim.EXCLUSIVE
+            resource.id
+            for resource, claim in ticket.claims.items()
+            if resource.kind == Kind.SHARE and claim is Claim.EXCLUSIVE
         ]
-        return self.journal.take_up(
+        return self.journal.resume(
             jobs, ticket, lambda: self._settle_all(shares)
         )
 
     def _settle(self, share_id: str, deadline: Deadline) -> None:
-        """Judge a share that names a job which is over, or whose snapshot
-        does. :raises problems.Problem: it cannot be, for now."""
+        """Set the state of a share that names an ended job, directly or by a
+        snapshot. :raises problems.Problem: this is not possible now."""
         ticket = self.hold(exclusive(share(share_id)), deadline)
-        future = self.journal.take_up(
+        future = self.journal.resume(
             [], ticket, lambda: self._settle_all([share_id])
         )
         self._wait_for(future, deadline)

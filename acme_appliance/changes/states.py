@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The states of shares and snapshots, and how one follows another.
+"""The states of shares and snapshots, and their transitions.
 
-``error`` means that the data is proven to be gone, or was never whole: the
-pool can be used, and the subvolume or its file is not there. It is looked
-at again at each start. Any state may be followed by ``deleting``.
+``error`` means that the data is proven to be missing or was never complete:
+the pool is usable, and the subvolume or its file is missing. Each start
+checks it again. Any state may be followed by ``deleting``.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ from typing import Final
 from acme_appliance.db import models
 from acme_appliance.types import State
 
-#: From a state to those that may follow it. A change that is undone goes
-#: back to the state before it.
+#: The states that may follow each state. An undone change returns to the
+#: previous state.
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.CREATING: frozenset({State.AVAILABLE, State.ERROR, State.DELETING}),
     State.AVAILABLE: frozenset(
@@ -42,9 +42,9 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 
 
 def move(row: models.Share | models.Snapshot, state: State) -> None:
-    """Give a row its next state; the one that it has is always allowed.
+    """Set a row's state; the current one is always allowed.
 
-    :raises ValueError: the table does not allow it: a fault in the code.
+    :raises ValueError: the transition is not allowed, which is a bug.
     """
     before = State(row.state)
     if state != before and state not in TRANSITIONS[before]:

@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The machine: the only code that runs commands and makes system calls."""
+"""The only code that runs commands and makes system calls."""

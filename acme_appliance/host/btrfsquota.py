@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""btrfs simple quotas: a hard limit for what a subvolume allocates.
+"""btrfs simple quotas: a hard limit on the space of a subvolume.
 
 Every extent, of data and of the subvolume's own tree, is charged to the
-subvolume that allocated it until nothing refers to it any more: no snapshot
-and no clone either. Linux has this since 6.7; the calls are those of
-linux/btrfs.h, which libbtrfsutil does not wrap. All need CAP_SYS_ADMIN.
+subvolume that allocated it until nothing refers to it, including snapshots
+and clones. Needs Linux 6.7 and CAP_SYS_ADMIN. The calls are those of
+linux/btrfs.h, which libbtrfsutil does not wrap.
 """
 
 import errno
@@ -37,14 +37,14 @@ _ROOT_DIRECTORY = 256
 _MAX_CHARGED = 1
 
 _TOO_OLD = (
-    "this kernel has no simple quotas, Linux 6.7 and later have: start a"
-    " newer kernel, or set the pool's option quota to none"
+    "this kernel does not support simple quotas: use Linux 6.7 or later, or"
+    " set the pool's option quota to none"
 )
 
 _SYSFS = pathlib.Path("/sys/fs/btrfs")
 _SIMPLE = "squota"
-#: Charged, and what will be when it is written. What is set aside for the
-#: subvolume's tree is left out: each is a read, and it is little.
+#: Charged space, and data not yet written. Omits the small reservation for
+#: the subvolume's tree, to save a read.
 _CHARGED = ("referenced", "rsv_data")
 
 
@@ -54,7 +54,7 @@ def is_supported() -> bool:
 
 
 def advice() -> str:
-    """What an operator does about simple quotas that are not on."""
+    """What an operator must do to enable simple quotas."""
     if not is_supported():
         return _TOO_OLD
     return "restart the appliance to switch them on; the log says why not"
@@ -66,10 +66,9 @@ def is_enabled(fd: int) -> bool:
 
 
 def enable(fd: int) -> None:
-    """Switch simple quotas on, unless they are. From then on older kernels
-    cannot mount the file system.
+    """Enable simple quotas. Older kernels cannot mount the file system after
+    that, and earlier data is not charged. Idempotent.
 
-    What was written before is charged to nobody.
     :raises OSError: EOPNOTSUPP: the kernel has none; EEXIST: the file
         system has quotas of the other kind. The text says what to do.
     """
@@ -85,20 +84,20 @@ def enable(fd: int) -> None:
 
 
 def set_limit(fd: int, limit_bytes: int) -> None:
-    """Limit what may be charged to an open subvolume; more is EDQUOT."""
-    # Group 0 is that of the subvolume that is open.
+    """Limit the space of an open subvolume; writing more fails with EDQUOT."""
+    # Group 0 means the group of the open subvolume.
     limit = struct.pack("QQQQQQ", 0, _MAX_CHARGED, limit_bytes, 0, 0, 0)
     fcntl.ioctl(fd, _QGROUP_LIMIT, limit)
 
 
 def charged_bytes(fd: int) -> int:
-    """What is charged to an open subvolume, with what is on its way."""
+    """The space charged to an open subvolume, with unwritten data."""
     group = _group(fd)
     return sum(_number(f"{group}/{name}") for name in _CHARGED)
 
 
 def has_limit(fd: int) -> bool:
-    """Whether an open subvolume has a limit; asked of all at each start."""
+    """Whether an open subvolume has a limit."""
     return bool(_number(f"{_group(fd)}/limit_flags") & _MAX_CHARGED)
 
 
@@ -118,11 +117,11 @@ def _groups(fd: int) -> pathlib.Path:
 
 
 def _mode(fd: int) -> str:
-    """``squota``, ``qgroup``, or nothing where there are no quotas."""
+    """``squota``, ``qgroup``, or an empty string without quotas."""
     try:
         return (_groups(fd) / "mode").read_text().strip()
     except FileNotFoundError:
-        # Before 6.7 there is one kind, and no file that says so.
+        # Before 6.7 there is one kind, and no such file.
         return "qgroup" if _groups(fd).exists() else ""
 
 

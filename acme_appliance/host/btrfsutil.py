@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The distribution's libbtrfsutil, as far as subvolumes need it.
+"""The subvolume calls of the distribution's libbtrfsutil.
 
-Through ctypes: the package of that name on PyPI is built against a newer
-library than Debian 12 has. A call that waits on the disk releases Python's
-lock.
+Uses ctypes, because the package on PyPI needs a newer library than Debian 12
+has. The calls release the GIL.
 """
 
 import ctypes
@@ -114,15 +113,15 @@ def delete_subvolume(parent_fd: int, name: str) -> None:
 
 
 def commit(fd: int) -> None:
-    """Commit the file system's transaction, by way of an open subvolume
-    that is kept for this: what names, sizes and subvolumes are is on disk
-    then. Two callers must not use one subvolume at a time.
+    """Commit the file system's transaction: names, sizes and subvolumes are
+    on disk. Uses a subvolume that exists only for this; two callers must not
+    use the same one at a time.
 
-    Setting the read-only flag of a subvolume is the one call that commits
-    at once and commits only that. BTRFS_IOC_SYNC and syncfs first write all
-    that clients have cached: 200 MB of it took 1.2 s against 2 ms. And
-    BTRFS_IOC_START_SYNC only wakes a thread of the kernel, which sleeps on
-    for 30 s if it is woken in the wrong moment, as other commits make it.
+    Only setting the read-only flag of a subvolume commits immediately and
+    without data. BTRFS_IOC_SYNC and syncfs first write all cached data of
+    clients: 200 MB took 1.2 s instead of 2 ms. BTRFS_IOC_START_SYNC only
+    wakes a kernel thread, which may sleep for another 30 s when other commits
+    wake it at the wrong moment.
 
     :raises OSError: EROFS, EIO, ...
     """

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Running commands: always with a time limit, never through a shell."""
+"""Run commands, always with a time limit and never through a shell."""
 
 from collections.abc import Sequence
 import logging
@@ -23,10 +23,10 @@ LOG = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 60.0
 _KILL_SECONDS = 1.0
 
-#: So much of a command is shown in messages: some name hundreds of things.
-_MOST_SHOWN = 500
+#: Maximum length of a command in messages.
+_MAX_SHOWN = 500
 
-#: Where a service without a login finds administration tools.
+#: Includes administration tools, which a service's own PATH may lack.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -39,7 +39,7 @@ class CommandError(Exception):
         super().__init__(f"{_shown(argv)}: {reason}")
         self.argv = tuple(argv)
         self.reason = reason
-        #: The exit status; None: it did not exit by itself.
+        #: The exit status; None: it did not start or was killed.
         self.status = status
 
 
@@ -51,7 +51,7 @@ def run(
     :raises CommandError: also after ``timeout_seconds``, when it is killed.
     """
     begin = time.monotonic()
-    # No preexec_fn: with one, Python must copy the whole process to fork.
+    # No preexec_fn, which would prevent vfork.
     try:
         process = subprocess.Popen(  # noqa: S603
             argv,
@@ -87,12 +87,12 @@ def run(
 
 def _shown(argv: Sequence[str]) -> str:
     text = " ".join(argv)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """What waits for a disk that hangs does not even end by SIGKILL before
-    the disk answers; nobody waits for it longer than this."""
+    """Kill, and wait briefly: a process that waits for a hanging disk ends
+    only when the disk answers."""
     process.kill()
     try:
         process.communicate(timeout=_KILL_SECONDS)

@@ -10,18 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The kernel NFS server's export table, by way of nfs-utils.
+"""The kernel NFS server's export table, through nfs-utils.
 
-Every ``exportfs`` reads the table, writes all of it again and tells the
-kernel to forget what it knows; ``rpc.mountd`` then reads all of it. So a
-process costs the same for one export as for hundreds, and what is due at the
-same moment should go into one.
+Every ``exportfs`` reads and rewrites the whole table and flushes the kernel's
+caches; ``rpc.mountd`` then reads the whole table. So one process costs the
+same for one export as for hundreds, and should handle all that are due.
 
-The table could be written here instead, and the kernel be told directly, as
-``exportfs`` and ``rpc.mountd`` do (nfs-utils: support/export/xtab.c,
-support/nfs/cacheio.c). It is not, on purpose: the locks, the format and the
-order of flushes are private to nfs-utils, a slip loses the exports of others,
-and ``rpc.mountd`` would read the whole table all the same.
+This module deliberately does not write the table itself, as ``exportfs`` and
+``rpc.mountd`` do (nfs-utils: support/export/xtab.c, support/nfs/cacheio.c):
+the locks, the format and the order of flushes are private to nfs-utils, a
+mistake loses the exports of others, and ``rpc.mountd`` would still read the
+whole table.
 """
 
 from collections.abc import Iterable
@@ -45,8 +44,8 @@ CONFIGURATION_FOLDER = pathlib.Path("/etc/nfs.conf.d")
 #: The folder that exportfs reads besides /etc/exports; it is compiled in.
 EXPORTS_DIR = "/etc/exports.d"
 
-#: So many bytes of exports are named on one command line at most; Linux
-#: admits 2 MiB, with the environment.
+#: Maximum size of the exports on one command line; Linux allows 2 MiB, with
+#: the environment.
 _MOST_ARGUMENT_BYTES = 256 << 10
 
 _ENTRY = re.compile(r"(?P<path>\S+)\s+(?P<client>[^\s(]+)\((?P<options>.*)\)")
@@ -68,8 +67,8 @@ def argument(path: str, client: str) -> str:
 
 
 class ExportTable:
-    """The table. It has a line for each client of each share, so it is
-    read no more often, and parsed no further, than is needed."""
+    """The table. It can be large, with a line for each client of each share,
+    so it is read only after changes and parsed only as needed."""
 
     def __init__(self, etab: str = ETAB, folder: str = EXPORTS_DIR) -> None:
         #: Whose files :meth:`grant_from_files` reads.
@@ -115,18 +114,19 @@ class ExportTable:
             commands.run(["exportfs", "-i", "-o", options, "--", *batch])
 
     def grant_from_files(self, exports: Iterable[tuple[str, str]]) -> None:
-        """Export ``(path, client)`` pairs, each with the options that the
-        export files in :attr:`folder` have for it; nothing else of them.
+        """Export only these ``(path, client)`` pairs, with their options from
+        the export files in :attr:`folder`.
 
-        One process for any number of options, where :meth:`grant` takes one
-        for each; but it reads all of the files.
+        Needs one process for any number of options, unlike :meth:`grant`,
+        but reads all files.
+
         :raises commands.CommandError: it failed.
         """
         for batch in _batches(exports):
             commands.run(["exportfs", "--", *batch])
 
     def revoke(self, exports: Iterable[tuple[str, str]]) -> None:
-        """Take away ``(path, client)`` pairs that are in the table."""
+        """Unexport ``(path, client)`` pairs that are in the table."""
         for batch in _batches(exports):
             commands.run(["exportfs", "-u", "--", *batch])
 
@@ -142,8 +142,9 @@ def server_is_running() -> bool:
 def configured_root() -> str:
     """``rootdir`` of ``[exports]`` in nfs.conf; ``/`` if there is none.
 
-    Asked for with every health check, so it is read again only when a file
-    has changed. :raises commands.CommandError: it cannot be read.
+    Cached until a file changes, because every health check needs it.
+
+    :raises commands.CommandError: it cannot be read.
     """
     return _configured_root(_configuration_stamp())
 

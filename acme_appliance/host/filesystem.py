@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""File systems: what a pool is made of, and calls that Python lacks."""
+"""File systems of pools, and system calls that Python lacks."""
 
 import ctypes
 import errno
@@ -27,11 +27,11 @@ _XFS_MAGIC = 0x58465342
 _FALLOC_KEEP_SIZE = 1
 _RENAME_NOREPLACE = 1
 
-#: A pool holds what clients wrote: nothing of it is to be run, or opened
-#: as a device, on the appliance.
+#: The appliance must never execute files or open devices that clients
+#: created.
 POOL_OPTIONS = "nodev,nosuid,noexec,noatime"
 
-#: Making a large file system can discard a whole disk first.
+#: mkfs may discard a whole disk first.
 _MKFS_TIMEOUT_SECONDS = 600.0
 
 
@@ -63,9 +63,9 @@ def _check(status: int, name: str = "") -> None:
 
 
 def reserve(fd: int, size_bytes: int) -> None:
-    """Take space for a file's first bytes; its size stays as it is.
+    """Reserve space for a file's first bytes without changing its size.
 
-    :raises OSError: ENOSPC: nothing promised; some may have been taken.
+    :raises OSError: ENOSPC: part of the space may be reserved.
     """
     _check(_libc().fallocate(fd, _FALLOC_KEEP_SIZE, 0, size_bytes))
 
@@ -114,7 +114,7 @@ def is_read_only(path: str) -> bool:
 
 
 def missing_mount_options(path: str) -> list[str]:
-    """What a pool's mount should forbid and does not: nodev and the like."""
+    """Restrictions that a pool's mount lacks, such as nodev."""
     flags = os.statvfs(path).f_flag
     wanted = {
         "nodev": os.ST_NODEV,
@@ -135,7 +135,7 @@ def usage(path: str) -> tuple[int, int, int]:
 def write_durably(
     path: pathlib.Path, text: str, mode: int = 0o644, gid: int = -1
 ) -> None:
-    """Replace a small file: after a power cut it is the new one.
+    """Replace a small file; the new content survives a power cut.
 
     :param gid: the file's group; -1: the process's.
     """
@@ -151,11 +151,11 @@ def replace_file(
     *,
     sync: bool = True,
 ) -> None:
-    """Replace a small file: after a power cut it is the old or the new one,
-    and the new one for sure after :func:`sync_directory`.
+    """Replace a small file atomically. It is durable after
+    :func:`sync_directory`.
 
-    :param sync: False: neither is sure before :func:`sync_filesystem`, which
-        many files can share.
+    :param sync: False: a power cut can lose both versions until
+        :func:`sync_filesystem`, which many files can share.
     """
     temporary = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
@@ -185,7 +185,7 @@ def sync_directory(path: pathlib.Path) -> None:
 
 
 def sync_filesystem(path: pathlib.Path) -> None:
-    """Have the whole file system of a path on disk; see syncfs(2)."""
+    """Write the whole file system of a path to disk; see syncfs(2)."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _check(_libc().syncfs(fd), str(path))
@@ -194,13 +194,13 @@ def sync_filesystem(path: pathlib.Path) -> None:
 
 
 def commit(path: str) -> None:
-    """Have on disk what was done before to names, sizes and attributes.
+    """Write earlier changes of names, sizes and attributes to disk.
 
-    XFS logs all changes in their order: an fsync of one that was just made
-    has all earlier ones on the disk. btrfs logs only the file of an fsync;
-    there it takes syncfs(2), which also waits for what clients have written.
+    XFS logs all changes in order: an fsync of a new change writes all earlier
+    ones. btrfs logs only the file of an fsync and so needs syncfs(2), which
+    also waits for data that clients have written.
 
-    :param path: of a file that is kept for this.
+    :param path: of a file that exists only for this.
     :raises OSError: EROFS, EIO, ...
     """
     fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
@@ -215,10 +215,10 @@ def commit(path: str) -> None:
 
 
 def empty(folder: int) -> None:
-    """Remove all that is in an open directory, however deep.
+    """Remove the contents of an open directory, however deep.
 
-    What clients have made may be deeper than a path or a stack can be: so
-    each directory is moved up before its turn comes.
+    Clients may nest deeper than a path or a stack allows: so each directory
+    is moved up before it is emptied.
     """
     while names := os.listdir(folder):
         for name in names:
@@ -251,20 +251,20 @@ def _unlinked(name: str, folder: int) -> bool:
     return True
 
 
-#: Not less than a sector, and more than btrfs keeps in its metadata
-#: (max_inline, 2048): what is read has to be on the disk.
+#: At least a sector, and more than btrfs stores inline in its metadata
+#: (max_inline, 2048), so that a read must access the disk.
 _PROBE_BYTES = 4096
 
 
 def touch_disk(path: str) -> None:
-    """Return once the disk has answered, and changes are let in.
+    """Return once the disk answers and accepts changes.
 
-    Setting times waits while the file system is frozen (FIFREEZE,
-    fsfreeze(8)); reading a file that the page cache was told to forget
+    Setting times blocks while the file system is frozen (FIFREEZE,
+    fsfreeze(8)). Reading a file that was dropped from the page cache
     (posix_fadvise(2), POSIX_FADV_DONTNEED) waits for the disk. A full disk
-    answers, too.
+    counts as answering.
 
-    :param path: of a small file, made where it is not there.
+    :param path: of a small file; created if missing.
     :raises OSError: the disk answered with an error.
     """
     try:
@@ -273,7 +273,7 @@ def touch_disk(path: str) -> None:
             os.utime(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             if len(os.pread(fd, _PROBE_BYTES, 0)) < _PROBE_BYTES:
-                # Random: what compresses would be kept in the metadata.
+                # Random, because compressed data could be stored inline.
                 os.pwrite(fd, os.urandom(_PROBE_BYTES), 0)
                 os.fsync(fd)
         finally:
@@ -291,7 +291,7 @@ def is_block_device(path: str) -> bool:
 
 
 def create_image(path: str, size_bytes: int) -> None:
-    """Make a sparse file to hold a pool. :raises OSError: EEXIST too."""
+    """Create a sparse file for a pool. :raises OSError: EEXIST, ..."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.ftruncate(fd, size_bytes)

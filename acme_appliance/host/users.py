@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The system user as which systemd runs the service.
+"""The system user of the service.
 
-The sysusers.d file makes it. Without it everything belongs to root, as in a
-test, or where the service is started by hand.
+The sysusers.d file creates it. Without it everything belongs to root, as in
+tests or when the service is started by hand.
 """
 
 import os
@@ -25,7 +25,7 @@ NAME: Final = "acme-appliance"
 
 
 def ids() -> tuple[int, int]:
-    """Its user and group, for chown(2); -1, so no change: there is none."""
+    """User and group for chown(2); -1 (no change) if the user is missing."""
     try:
         found = pwd.getpwnam(NAME)
     except KeyError:
@@ -34,11 +34,11 @@ def ids() -> tuple[int, int]:
 
 
 def create_for_owner(file: pathlib.Path) -> None:
-    """Make an empty file that belongs to whom the directory belongs, and
-    that others than its group cannot read.
+    """Create an empty file, with the owner of its directory, that only owner
+    and group can read.
 
-    What a command run by root makes there is the service's. A file that is
-    there stays as it is.
+    So a file that root creates with a command belongs to the service. An
+    existing file is not changed.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:

@@ -10,17 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The use cases: what the API and the commands can have done.
+"""The use cases of the API and the commands.
 
-One module or folder for each noun. Every use case blocks, is thread-safe,
-and raises :class:`acme_appliance.problems.Problem` and nothing else.
+One module or folder per noun. Every use case blocks, is thread-safe, and
+raises only :class:`acme_appliance.problems.Problem`.
 
-Changes may be sent again, after whatever went wrong: they end in the
-same state. ``wait_seconds`` bounds the queue and the work together:
-past it the queue gives ``share.busy``, and work goes on as a job
-(:class:`acme_appliance.types.Accepted`). ``if_match`` is the generation
-that the share or snapshot must have, for access rules the share's; None:
-any.
+Changes can be repeated after any error and end in the same state.
+``wait_seconds`` limits the queue and the work together: a change that is
+still queued then fails with ``share.busy``, and one that has begun continues
+as a job (:class:`acme_appliance.types.Accepted`). ``if_match`` is the
+generation that the share or snapshot must have, for access rules the share's;
+None: any.
 """
 
 from acme_appliance.service.service import Service

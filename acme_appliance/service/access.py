@@ -13,9 +13,9 @@
 """Access rules: which clients may mount a share or a snapshot, one rule per
 holder.
 
-A snapshot's rules are a share's but for this: the level is always ``ro``, the
-pool must be able to export snapshots, and the share that it is of is held
-too.
+A snapshot's rules differ from a share's in three ways: the level is always
+``ro``, the pool must be able to export snapshots, and a change also claims
+the snapshot's share.
 """
 
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ LOG = logging.getLogger(__name__)
 
 
 def rules_of(rows: Iterable[Any]) -> exporters.Rules:
-    """Rows of rules as the exporter wants them."""
+    """Convert rows of rules for the exporter."""
     return {
         row.holder: exporters.Rule(tuple(row.clients), row.level)
         for row in rows
@@ -60,7 +60,7 @@ def exported_directory(
     row: Any,
     rules: exporters.Rules,
 ) -> exporters.ExportedDirectory:
-    """A share or snapshot as the exporter wants it, with these rules."""
+    """Convert a share or snapshot for the exporter, with these rules."""
     owner = row.file or dataclasses.asdict(context.settings.file_defaults)
     return exporters.ExportedDirectory(
         reference,
@@ -78,8 +78,8 @@ def rule_body(
     holder: str,
     access: types.Body,
 ) -> types.Body:
-    """A rule as clients see it: with all that an attachment needs. Who
-    reads a snapshot cannot know what its file was called then."""
+    """A rule for clients, with everything that an attachment needs, such as
+    the name of a snapshot's file at that time."""
     locations = bodies.export_locations(context, reference, row.pool)
     body = views.access_rule(reference, holder, access, locations)
     if reference.kind == references.Kind.SNAPSHOT:
@@ -92,7 +92,7 @@ class ChangeAccess(operation.Operation):
 
     @property
     def reference(self) -> references.Reference:
-        """What the rule is of: of earlier releases' jobs always a share."""
+        """The rule's share or snapshot; jobs of earlier releases: a share."""
         if self.intent.snapshot_id is None:
             return references.share(self.intent.share_id)
         return references.snapshot(self.intent.snapshot_id)
@@ -103,10 +103,10 @@ class ChangeAccess(operation.Operation):
         )
 
     def check(self) -> None:
-        """Exports are changed also where the pool cannot be used."""
+        """Exports can be changed even if the pool is unusable."""
 
     def settle(self) -> None:
-        """The exporter has what it did on disk before it returns."""
+        """Nothing to do: the exporter's changes are already on disk."""
 
     def begin(self, session: orm.Session) -> None:
         self.take(self.row(session))
@@ -120,9 +120,9 @@ class ChangeAccess(operation.Operation):
         )
 
     def narrow(self, without: str | None = None) -> None:
-        """Export to those whom the database has, but for one holder.
+        """Export to all holders in the database except one.
 
-        What is not in its pool any more is exported to nobody.
+        A share or snapshot that is gone from its pool is not exported.
         """
         with self.context.database.read() as session:
             row = self.row(session)
@@ -140,7 +140,7 @@ class ChangeAccess(operation.Operation):
             self.context.exports.exporter.withdraw(self.reference)
 
     def _is_gone(self) -> bool:
-        """Whether the share or snapshot is proven not to be there."""
+        """Whether the share or snapshot is proven to be missing."""
         try:
             self.context.pools.check(self.pool)
             engine = self.context.pools.engine(self.pool)
@@ -152,7 +152,7 @@ class ChangeAccess(operation.Operation):
 def make_ready(
     context: Context, reference: references.Reference, row: Any
 ) -> None:
-    """What must be so before clients come."""
+    """Prepare the share or snapshot before clients get access."""
     engine = context.pools.engine(row.pool)
     if reference.kind == references.Kind.SNAPSHOT:
         engine.ensure_reachable(reference.kind)
@@ -161,11 +161,11 @@ def make_ready(
 
 
 def _ensure_file_size(engine: engines.Engine, row: models.Share) -> None:
-    """Grow a volume file that a client has cut off.
+    """Extend a volume file that a client has truncated.
 
-    cinder-backup's restore opens the file with ``wb`` and writes only what
-    is not zero; whoever attaches the volume next must find all of it.
-    A file that is missing stops no grant: who has access can put it back.
+    cinder-backup's restore opens the file with ``wb`` and writes only
+    non-zero data; the next attachment needs the full size. A missing file
+    does not prevent a grant: a client with access can restore it.
     """
     assert row.file is not None  # noqa: S101
     try:
@@ -186,7 +186,7 @@ class PutAccess(ChangeAccess):
         given = self.intent.arguments["rule"]
         holder = self.intent.arguments["holder"]
         rule = exporters.Rule(tuple(given["clients"]), given["level"])
-        # Undone, exports are as the database has them, without the grant.
+        # The undo restores the exports of the database, without the grant.
         return [
             operation.Step("make ready", self._make_ready),
             operation.Step(
@@ -240,7 +240,7 @@ class PutAccess(ChangeAccess):
 
 class DeleteAccess(ChangeAccess):
     kind: ClassVar[str] = "access.delete"
-    #: A revoke that failed is never taken back: it is finished later.
+    #: A failed revoke is never undone, but retried.
     undoable: ClassVar[bool] = False
 
     def steps(self) -> list[operation.Step]:
@@ -304,7 +304,7 @@ class Access:
         wait_seconds: float,
         if_match: int | None = None,
     ) -> types.Done | types.Accepted:
-        """Set one holder's rule; it holds when this returns.
+        """Set one holder's rule; it is in effect when this returns.
 
         The same rule again changes nothing, but repairs the export.
         ``share.not_found``, ``snapshot.not_found``, ``request.invalid``
@@ -329,10 +329,10 @@ class Access:
         wait_seconds: float,
         if_match: int | None = None,
     ) -> types.Done | types.Accepted:
-        """Take one holder's rule away; success if there is none.
+        """Revoke one holder's access; success if there is none.
 
-        The body has the rules that are left; None without the share or
-        snapshot.
+        The body has the remaining rules; None if the share or snapshot does
+        not exist.
         """
         return self.runner.run(
             lambda: self._claims(id_),
@@ -376,15 +376,15 @@ class Access:
                 self._check_limit(rules.keys() | {holder})
                 intent = self._intent(caller, PutAccess, row, holder, wanted)
                 grant = PutAccess(self.context, intent)
-        # The NFS server looks at the share's directory, as do its tools: on
-        # a pool that hangs, they would hang for all pools.
+        # The NFS server and its tools access the share's directory: if the
+        # pool hangs, they would hang for all pools.
         self.context.pools.check(pool)
         if grant is not None:
             return grant
 
         def repair() -> types.Done:
-            # Nothing changes, unless somebody removed the export, or cut the
-            # file off, behind our back: asking again repairs that.
+            # Nothing changes, but the request repairs an export that was
+            # removed, or a file that was truncated.
             make_ready(self.context, reference, row)
             self.context.exports.exporter.apply(
                 directory, self.context.exports.clients(directory)

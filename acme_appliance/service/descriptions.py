@@ -10,13 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What stands in a pool about its shares and snapshots, and the way back.
+"""Convert between rows and the metadata of shares and snapshots in a pool.
 
-The metadata of a share or snapshot is its row, without what only holds for
-a moment (state, job) and without the access rules, which stand with the
-exports. It is written by the change that it belongs to, before the result
-of that change is committed: a lost database can be rebuilt from it. See
-:mod:`acme_appliance.engines.metadata` for where it is kept.
+The metadata is the row without its temporary fields (state, job) and without
+access rules, which are stored with the exports. Each change writes it before
+it commits its result, so a lost database can be rebuilt. See
+:mod:`acme_appliance.engines.metadata` for its place.
 """
 
 import datetime
@@ -45,12 +44,12 @@ _COLUMNS = {
     engines.Kind.SNAPSHOT: (*_COMMON, "share_id"),
 }
 _TIMES = ("created_at", "updated_at")
-#: These change without anything else: with each access rule, for example.
+#: Fields that may change alone, for example with each access rule.
 _VOLATILE = ("generation", "updated_at")
 
 
 def columns(kind: engines.Kind) -> tuple[str, ...]:
-    """The columns of a row that its metadata has."""
+    """The columns that the metadata contains."""
     return (*_COLUMNS[kind], *_TIMES)
 
 
@@ -71,14 +70,14 @@ def of_snapshot(row: Any) -> types.Body:
 
 
 def same(one: types.Body | None, other: types.Body | None) -> bool:
-    """Whether two say the same about a share or snapshot."""
+    """Whether two descriptions are equivalent."""
     return _lasting(one) == _lasting(other)
 
 
 def values(metadata: types.Body, kind: engines.Kind) -> dict[str, Any]:
     """Metadata as the columns of a row.
 
-    :raises ValueError: something is missing, or is not what it should be.
+    :raises ValueError: a value is missing or invalid.
     """
     try:
         return {
@@ -98,18 +97,18 @@ def write_after_commit(
     subject: engines.Reference,
     metadata: types.Body,
 ) -> None:
-    """Write metadata for a change that is committed already. What cannot be
-    written now is written by the comparison at the next start.
+    """Write metadata for a committed change. If this fails, the comparison at
+    the next start writes it.
 
-    A pool that hangs is not written to: the caller holds the share.
+    Does not write to a pool that hangs, because the caller holds the share.
     """
     try:
         context.pools.check(pool)
         context.pools.engine(pool).metadata.write(subject, metadata)
     except engines.EngineError as error:
         LOG.warning(
-            "The metadata of the %s %s in the pool %s is old until the next"
-            " start: %s",
+            "The metadata of the %s %s in the pool %s is outdated until the"
+            " next start: %s",
             subject.kind,
             subject.id,
             pool,

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The change log."""
+"""The event log."""
 
 import time
 

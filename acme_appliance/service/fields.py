@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the bodies and conditions of requests share."""
+"""Helpers for bodies and preconditions of requests."""
 
 from acme_appliance import problems
 from acme_appliance import types
@@ -19,9 +19,9 @@ from acme_appliance import types
 def check_precondition(
     if_match: int | None, generation: int | None, what: str
 ) -> None:
-    """Hold a request to its ``If-Match``.
+    """Check a request's ``If-Match``.
 
-    ``generation`` None: the thing does not exist.
+    ``generation`` None: the object does not exist.
     :raises problems.Problem: ``precondition.failed``.
     """
     if if_match is None or if_match == generation:
@@ -35,9 +35,9 @@ def check_precondition(
 
 
 def merge_labels(labels: types.Body, patch: types.Body) -> types.Body:
-    """RFC 7396 for labels: null removes one.
+    """Merge-patch labels (RFC 7396): null removes one.
 
-    :raises problems.Problem: ``request.invalid``, there are too many then.
+    :raises problems.Problem: ``request.invalid``: too many labels.
     """
     merged = {
         key: value
@@ -47,7 +47,7 @@ def merge_labels(labels: types.Body, patch: types.Body) -> types.Body:
     if len(merged) > types.MAX_LABELS:
         raise problems.Problem(
             "request.invalid",
-            f"There can be {types.MAX_LABELS} labels, and with these there"
+            f"At most {types.MAX_LABELS} labels are allowed; with these there"
             f" would be {len(merged)}.",
             pointer="/labels",
         )
@@ -55,8 +55,7 @@ def merge_labels(labels: types.Body, patch: types.Body) -> types.Body:
 
 
 def without_nulls(body: types.Body) -> types.Body:
-    """A create's body for comparison: null, or an object with nothing in
-    it, means left out."""
+    """A create's body for comparison, without nulls and empty objects."""
     given = {
         key: without_nulls(value) if isinstance(value, dict) else value
         for key, value in body.items()
@@ -72,12 +71,12 @@ def check_fields(body: types.Body, known: frozenset[str]) -> None:
     if unknown:
         raise problems.Problem(
             "request.unknown_field",
-            f"This appliance does not know {', '.join(unknown)}.",
+            f"Unknown to this appliance: {', '.join(unknown)}.",
             errors=[
                 {
                     "pointer": f"/{field}",
                     "code": "request.unknown_field",
-                    "detail": "Not known here.",
+                    "detail": "Unknown to this appliance.",
                 }
                 for field in unknown
             ],

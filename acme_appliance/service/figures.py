@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is looked up when Prometheus asks: pools, jobs, exports, health."""
+"""Metrics that are collected on each scrape: pools, jobs, exports, health."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ _POOL_COUNTS = (
 
 
 class Figures(registry.Collector):
-    """Answers in time also where a pool or the NFS server hangs: figures of
-    a pool are the last known ones then, and ``acme_pool_up`` is 0."""
+    """Answers in time even if a pool or the NFS server hangs: then a pool has
+    its last known figures, and ``acme_pool_up`` is 0."""
 
     def __init__(self, system: System, pools: PoolFigures) -> None:
         self._system = system
@@ -52,7 +52,7 @@ class Figures(registry.Collector):
         self._context = system.context
 
     def describe(self) -> list[core.Metric]:
-        """Nothing is looked up before the first scrape."""
+        """Collect nothing before the first scrape."""
         return []
 
     def collect(self) -> Iterator[core.Metric]:
@@ -82,8 +82,8 @@ class Figures(registry.Collector):
         return family
 
     def _exports(self) -> Iterator[core.Metric]:
-        """Nothing where the NFS server does not answer: an alert on an
-        absent series is true then, and one on an old figure is not."""
+        """Nothing if the NFS server does not answer: an alert on an absent
+        series is better than one on an old figure."""
         exports = self._context.exports
         try:
             exported = exports.watch.ask(exports.exporter.exported)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Jobs: what is being done, and what was."""
+"""Jobs: changes in progress and in the past."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +28,7 @@ from acme_appliance.changes.deadline import Deadline
 from acme_appliance.db import models
 from acme_appliance.service import pages
 
-#: Who waits for a job that nobody is at work on looks so often.
+#: Polling interval for an open job that is not running.
 _LOOK_SECONDS = 1.0
 
 
@@ -42,7 +42,7 @@ class Jobs:
     def get(
         self, caller: types.Caller, job_id: str, wait_seconds: float = 0
     ) -> types.Body:
-        """A job, as soon as it has ended or the time is up.
+        """A job, when it has ended or at the timeout.
         ``job.not_found``.
         """
         deadline = Deadline(wait_seconds)
@@ -88,7 +88,7 @@ class Jobs:
             )
 
     def cancel(self, caller: types.Caller, job_id: str) -> types.Body:
-        """Cancel a queued job; success if it is cancelled already.
+        """Cancel a queued job; success if it is already cancelled.
         ``job.not_found``, ``job.not_cancellable``.
         """
         body = self._read(caller, job_id)
@@ -119,7 +119,7 @@ def _statement(
 ) -> sa.Select[Any]:
     if filters.get("state") != types.JobState.RUNNING:
         return pages.visible(models.Job, caller, filters)
-    # As clients see it: also jobs in a state that is not known here.
+    # As clients see it, including jobs in unknown states.
     others = {k: v for k, v in filters.items() if k != "state"}
     return pages.visible(models.Job, caller, others).where(
         jobrows.IS_OPEN, models.Job.state != types.JobState.QUEUED

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Looking shares and snapshots up, as far as a caller may see them."""
+"""Look up the shares and snapshots that a caller may see."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +53,7 @@ def not_found(
 def find_visible(
     session: orm.Session, caller: types.Caller, reference: Reference
 ) -> Any | None:
-    """The row, if it is there and the caller may see it."""
+    """The row, if it exists and the caller may see it."""
     row = session.get(TABLES[reference.kind], reference.id)
     return row if row is not None and caller.sees(row.namespace) else None
 
@@ -81,6 +81,6 @@ def check_usable(row: models.Share | models.Snapshot) -> None:
         kind = Kind.SHARE if isinstance(row, models.Share) else Kind.SNAPSHOT
         raise problems.Problem(
             _WRONG_STATE[kind],
-            f"The {kind} {row.id} is in state {row.state}: its data is not in"
-            " the pool, or is only a part. It can only be deleted.",
+            f"The {kind} {row.id} is in state {row.state}: its data is missing"
+            " from the pool or incomplete. It can only be deleted.",
         )

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Lists in pages, by the key of the last row: no page scans what it skips."""
+"""Keyset pagination: pages begin after the key of the last row."""
 
 import base64
 import binascii
@@ -29,18 +29,18 @@ from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.db.session import Database
 
-#: A page ends early with the first entry that makes it this large: one
-#: share's access rules may be 600 KB, and a page has a thousand shares. The
-#: contract has this number, in ``limit``.
+#: A page ends early when it reaches this size: the access rules of one share
+#: may have 600 KB, and a page has up to a thousand shares. The contract has
+#: this number, in ``limit``.
 MAX_PAGE_BYTES: Final = 4 << 20
-#: So many rows are in memory before the size of what they show is known.
+#: Number of rows to load before their size is known.
 _BATCH: Final = 25
 
 _NO_FILTERS: Final[Mapping[str, Any]] = {}
-#: What has these in common is in one namespace anyway.
+#: Rows with the same value of these are in one namespace anyway.
 _NARROW: Final = frozenset({"share_id", "origin_id"})
 
-#: Rows to what clients see of them.
+#: Converts rows to bodies for clients.
 Show = Callable[[orm.Session, Sequence[Any]], Iterable[types.Body]]
 
 
@@ -57,7 +57,7 @@ def decode_marker(marker: str) -> str:
     except (binascii.Error, ValueError) as error:
         raise problems.Problem(
             "request.invalid",
-            "The marker is not one that a list gave.",
+            "The marker does not come from a list of this API.",
             pointer="/query/marker",
         ) from error
 
@@ -67,7 +67,7 @@ def visible(
     caller: types.Caller,
     filters: Mapping[str, Any] = _NO_FILTERS,
 ) -> sa.Select[Any]:
-    """The rows of a table that a caller may see, and wants.
+    """The rows of a table that match and that a caller may see.
 
     :param filters: values by column.
     """
@@ -76,14 +76,14 @@ def visible(
         return statement
     namespace = model.namespace
     if filters.keys() & _NARROW:
-        # SQLite cannot tell which of two indices has fewer rows, and would
-        # take the namespace's: this one is not to be found by an index.
+        # SQLite cannot estimate which of two indices is better and would use
+        # the namespace's: prevent that.
         namespace = namespace.concat("")
     return statement.where(namespace == caller.namespace)
 
 
 def each(show: Callable[[Any], types.Body]) -> Show:
-    """For rows that show nothing of other tables."""
+    """For rows whose bodies need no other tables."""
     return lambda session, rows: map(show, rows)
 
 
@@ -98,7 +98,7 @@ def read_page(
 ) -> types.Page:
     """One page of a statement's rows, in the order of ``key``, a column.
 
-    Rows that come and go between pages never make others appear twice.
+    Rows that are created or deleted between pages never repeat others.
     """
     if marker is not None:
         statement = statement.where(key > decode_marker(marker))
@@ -115,11 +115,11 @@ def read_part(
 ) -> tuple[list[types.Body], bool]:
     """The first of a statement's rows, and whether there are more: at most
     ``limit``, and none past MAX_PAGE_BYTES of JSON."""
-    # One more than asked for tells whether there are more.
+    # One more row than requested shows whether there are more.
     statement = statement.limit(limit + 1)
     items: list[types.Body] = []
     size_bytes = 0
-    # Whatever a row shows, most of it is not yet in memory.
+    # Most of a body is not yet in memory.
     found = session.scalars(statement.execution_options(yield_per=_BATCH))
     for rows in found.partitions():
         for item in show(session, rows):

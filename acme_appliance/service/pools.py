@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Pools, and the numbers that a scheduler wants of them."""
+"""Pools, and their figures for a scheduler."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -26,12 +26,12 @@ from acme_appliance.engines import base as engines
 from acme_appliance.storage import watch
 
 #: By the pool's name.
-Sightings = Mapping[str, watch.Sighting]
+Sightings = Mapping[str, watch.PoolStatus]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Content:
-    """What the database says of a pool."""
+    """The contents of a pool according to the database."""
 
     provisioned_bytes: int = 0
     share_count: int = 0
@@ -45,7 +45,7 @@ class PoolFigures:
         self.context = context
 
     def all(self, sightings: Sightings | None = None) -> list[types.Body]:
-        """:param sightings: default: the pools are looked at now."""
+        """:param sightings: default: check the pools now."""
         if sightings is None:
             sightings = self.context.pools.look()
         content = self._content()
@@ -66,12 +66,11 @@ class PoolFigures:
         return self._body(name, sighting, content)
 
     def _body(
-        self, name: str, sighting: watch.Sighting, content: _Content
+        self, name: str, sighting: watch.PoolStatus, content: _Content
     ) -> types.Body:
-        # A pool without free space gets nothing scheduled to it.
+        # Without free space the scheduler does not choose the pool.
         usage = sighting.usage or engines.Usage(0, 0, 0)
-        # The time is told only where the figures are old: a reply that says
-        # nothing new must be the same reply, or its ETag would be of no use.
+        # Only old figures have a time: an unchanged reply must keep its ETag.
         observed_at = None if sighting.answers else sighting.observed_at
         return {
             "name": name,
@@ -106,7 +105,7 @@ class PoolFigures:
             }
 
 
-def _state(sighting: watch.Sighting) -> str:
+def _state(sighting: watch.PoolStatus) -> str:
     if not sighting.answers:
         return "unavailable"
     return "down" if sighting.reasons else "up"

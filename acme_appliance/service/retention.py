@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is old is forgotten: ended jobs, and events."""
+"""Delete old events and ended jobs."""
 
 import datetime
 from typing import Any
@@ -21,9 +21,9 @@ import sqlalchemy as sa
 from acme_appliance.changes.context import Context
 from acme_appliance.db import models
 
-#: Old rows are looked for so often.
+#: How often to look for old rows.
 INTERVAL_SECONDS: Final = 60.0
-#: Forget at most so many rows of a table at a time.
+#: Maximum number of rows to delete at a time.
 BATCH: Final = 1_000
 
 
@@ -34,12 +34,12 @@ class Retention:
         self.context = context
 
     def prune(self) -> None:
-        """Forget all rows that are too old, a batch at a time: changes
-        wait while one is being deleted."""
+        """Delete all rows that are too old, in batches, because changes wait
+        during a delete."""
         settings = self.context.settings
         job, event = models.Job, models.Event
         self._prune(job.id, job.finished_at, settings.job_retention_days)
-        # The newest event stays: it says how far the database has come.
+        # Keep the newest event: storage.identity compares its number.
         newest = sa.select(sa.func.max(event.seq)).scalar_subquery()
         self._prune(
             event.seq,

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The rows of access rules, of shares and snapshots alike."""
+"""The rows of access rules, for shares and snapshots."""
 
 from collections.abc import Iterable
 import itertools
@@ -45,8 +45,8 @@ _DELETE = sa.delete(table(models.AccessRule)).where(
 def read(
     reader: orm.Session | sa.Connection, kind: Kind, ids: Iterable[str]
 ) -> dict[str, types.Body]:
-    """Access rules by id, as rows: objects would take many times the
-    memory, and there may be very many."""
+    """Access rules by id, as plain rows: there may be very many, and objects
+    would need many times the memory."""
     found = reader.execute(_OF_MANY, {"kind": kind.value, "ids": [*ids]})
     by_id = itertools.groupby(found, key=lambda row: row.object_id)
     return {id_: views.rules(rows) for id_, rows in by_id}
@@ -55,7 +55,7 @@ def read(
 def rows(
     session: orm.Session, kind: Kind
 ) -> dict[str, dict[str, models.AccessRule]]:
-    """All rules of one kind, by id and holder, to be changed."""
+    """All rules of one kind, by id and holder, for update."""
     found: dict[str, dict[str, models.AccessRule]] = {}
     rule = models.AccessRule
     for row in session.scalars(sa.select(rule).where(rule.kind == kind.value)):
@@ -73,7 +73,8 @@ def check_unused(reference: Reference, holders: Iterable[str]) -> None:
 
 
 def delete(session: orm.Session, *references: Reference) -> None:
-    """With what they are of: the next one with its id must have none."""
+    """Delete rules together with their share or snapshot, so that the next
+    one with its id has none."""
     session.connection().execute(
         _DELETE,
         [

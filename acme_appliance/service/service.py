@@ -66,7 +66,7 @@ OPERATIONS: Final[Mapping[str, type[operation.Operation]]] = {
 
 
 class Service:
-    """The use cases, one attribute for each noun.
+    """The use cases, one attribute per noun.
 
     :param database: upgraded to this release's tables.
     :param pools: name to engine; the order is that of the lists.
@@ -114,12 +114,12 @@ class Service:
         self._background = background.Background(*self._tasks())
 
     def _tasks(self) -> list[background.Task]:
-        """What runs by time."""
+        """The periodic tasks."""
         return [
             background.Task(
                 "open jobs",
                 openjobs.LOOK_SECONDS,
-                self.recovery.open_jobs.take_up_due,
+                self.recovery.open_jobs.resume_due,
             ),
             background.Task(
                 "retention", INTERVAL_SECONDS, self.retention.prune
@@ -136,10 +136,10 @@ class Service:
         ]
 
     def start(self) -> reports.Report:
-        """Recover, then accept changes; until then they are refused with
-        ``system.starting``. Reads work before.
+        """Recover, then accept changes and compare the pools, see
+        :meth:`wait_until_compared`.
 
-        The pools are compared after that, see :meth:`wait_until_compared`.
+        Until then changes are refused with ``system.starting``; reads work.
         """
         try:
             report = self.recovery.start()
@@ -153,12 +153,12 @@ class Service:
         return report
 
     def wait_until_compared(self, seconds: float) -> reports.Report | None:
-        """What the comparison of the pools after a start has found; None:
-        it takes longer than this."""
+        """The result of the comparison of the pools after a start; None: it
+        takes longer."""
         return self._after_start.wait([*self.context.pools], seconds)
 
     def stop(self) -> None:
-        """Refuse changes, and wait for those at work."""
+        """Refuse new changes and wait for running ones."""
         self.runner.started = False
         self._background.stop()
         self.journal.stop()

@@ -45,7 +45,7 @@ _PATCHABLE = frozenset({"name", "labels"})
 
 
 class SnapshotOperation(operation.Operation):
-    """What both operations have in common. Arguments: pool and more."""
+    """Base of both operations. Arguments: pool and more."""
 
     @property
     def snapshot_id(self) -> str:
@@ -63,7 +63,7 @@ class SnapshotOperation(operation.Operation):
         self.context.pools.engine(self.pool).delete_snapshot(self.snapshot_id)
 
     def write_metadata(self) -> None:
-        """Write beside the snapshot what the database says of it."""
+        """Write the snapshot's metadata from the database to the pool."""
         with self.context.database.read() as session:
             metadata = descriptions.of_snapshot(self.row(session))
         self.context.pools.engine(self.pool).metadata.write(
@@ -132,7 +132,7 @@ class CreateSnapshot(SnapshotOperation):
             self.intent,
             detail={"name": row.name},
         )
-        # Nobody could be given access to it so far.
+        # No one can have access to it yet.
         return types.Done(_body(self.context, row, {}), created=True)
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
@@ -371,7 +371,7 @@ class Snapshots:
     def _update_row(
         self, intent: types.Intent, name: str, labels: types.Body
     ) -> types.Done:
-        """Change what stands in the row, and then beside the snapshot."""
+        """Update the row, and then the metadata in the pool."""
         with self.context.database.write() as session:
             row = session.get_one(models.Snapshot, intent.snapshot_id)
             row.name, row.labels = name, labels
@@ -398,8 +398,8 @@ class Snapshots:
         wait_seconds: float,
         if_match: int | None = None,
     ) -> types.Done | types.Accepted:
-        """Delete a snapshot, whatever was cloned from it; success if it is
-        gone. ``snapshot.in_use``.
+        """Delete a snapshot, even if it has clones; success if it does not
+        exist. ``snapshot.in_use``.
         """
         return self.runner.run(
             lambda: claimed(self.context, snapshot_id),
@@ -432,7 +432,7 @@ class Snapshots:
 
 
 def claimed(context: Context, snapshot_id: str) -> claims.Claims:
-    """What a change of a snapshot holds: it, and the share that it is of."""
+    """The claims of a change of a snapshot: the snapshot and its share."""
     wanted = [claims.snapshot(snapshot_id)]
     with context.database.read() as session:
         row = session.get(models.Snapshot, snapshot_id)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The appliance as a whole: what it is, and what keeps it from serving."""
+"""The appliance as a whole: description, readiness and status."""
 
 import contextlib
 import dataclasses
@@ -47,7 +47,7 @@ class System:
         self._probe = probe.WriteProbe(runner.context.database)
 
     def describe(self, caller: types.Caller | None = None) -> types.Body:
-        """With what the caller's namespace may have and has."""
+        """Includes quota and usage of the caller's namespace."""
         settings = self.context.settings
         pools = self.context.pools
         features = {each for pool in pools for each in pools.features(pool)}
@@ -65,7 +65,7 @@ class System:
         }
 
     def stats(self) -> types.Body:
-        """All that a scheduler wants, in one; the same for everybody."""
+        """All figures for a scheduler; the same for every caller."""
         settings = self.context.settings
         sightings = self.context.pools.look()
         return {
@@ -104,8 +104,8 @@ class System:
     def obstacles(self) -> list[str]:
         """Why pools and exports cannot be served; empty: they can.
 
-        Pools that are not the database's are among them: a start would
-        refuse them. Changes nothing.
+        Includes pools that do not match the database, which a start would
+        refuse. Changes nothing.
         """
         found = self._obstacles(self.context.pools.look())
         try:
@@ -131,10 +131,10 @@ class System:
         return reasons + self.context.exports.check()
 
     def warnings(self) -> list[str]:
-        """What an operator should change although all works."""
+        """Problems that an operator should fix although the service works."""
         found = self.export_warnings()
         for name, engine in self.context.pools.items():
-            # One that does not answer is among the obstacles.
+            # Obstacles include pools that do not answer.
             with contextlib.suppress(watch.NotAnswering):
                 lines = self.context.pools.watches[name].ask(engine.warnings)
                 found += [f"pool {name}: {line}" for line in lines]
@@ -148,8 +148,8 @@ class System:
         ]
 
     def export_warnings(self) -> list[str]:
-        """Whether there are exports that no access rule explains. Anybody
-        may ask, so it names nothing and no client."""
+        """Warn of exports without an access rule. Names no shares or clients,
+        because anyone may ask."""
         try:
             exports = self.context.exports.still_unexplained()
         except exporters.ExporterError as error:
@@ -164,7 +164,7 @@ class System:
         ]
 
     def status(self) -> types.Body:
-        """All that an operator wants to see at once; not paged."""
+        """Everything for ``acme-appliance status``; not paged."""
         with self.context.database.read() as session:
             states = session.execute(
                 sa.select(models.Share.state, sa.func.count()).group_by(

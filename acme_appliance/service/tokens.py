@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Credentials: made once, kept as hashes, looked up by hash.
+"""Credentials, stored as hashes.
 
-A token is 256 random bits, so a plain SHA-256 is enough: there is nothing
-to guess that a slow hash would protect. A *long* token is what an operator
-puts into a configuration; a *session* token is short-lived and comes from
-showing a long one.
+A token has 256 random bits, so a plain SHA-256 is enough; a slow hash only
+protects guessable secrets. An operator puts a *long* token into a
+configuration. A *session* token is short-lived; clients get it for a long
+one.
 """
 
 from collections.abc import Callable
@@ -39,17 +39,17 @@ TOKEN_PATTERN: Final = re.compile(r"acme_[A-Za-z0-9_-]{43}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 SCOPES: Final = ("admin", "operator", "driver", "metrics")
 
-#: So many long tokens of one name are valid at once: the old and the new.
+#: Maximum number of valid long tokens per name: the old and the new one.
 MAX_LONG_TOKENS: Final = 2
-#: So many sessions of one name; the oldest gives way to a further one.
+#: Maximum number of sessions per name; a new one replaces the oldest.
 MAX_SESSIONS: Final = 1000
-#: An ended session is kept so long, to say "expired" and not "invalid".
+#: How long to keep an ended session, to report "expired", not "invalid".
 _KEEP_ENDED: Final = datetime.timedelta(days=1)
 _PRUNE_BATCH: Final = 500
 
 
 class TokenError(Exception):
-    """What the command line asked for cannot be done; the text says why."""
+    """The command failed; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _utcnow() -> datetime.datetime:
 
 
 class TokenStore:
-    """The tokens of one appliance; safe to share between threads.
+    """The tokens of one appliance; thread-safe.
 
     :param utcnow: aware time in UTC.
     """
@@ -129,10 +129,10 @@ class TokenStore:
         *,
         lifetime: datetime.timedelta | None = None,
     ) -> tuple[str, Credential]:
-        """A new long token: the secret, shown only now, and the rest.
+        """Create a long token; return its secret and its description.
 
-        :raises TokenError: bad name, two valid ones already, or the name
-            is in use with another scope.
+        :raises TokenError: the name is invalid, has two valid tokens, or is
+            in use with another scope.
         """
         if not NAME_PATTERN.fullmatch(name):
             raise TokenError(
@@ -144,7 +144,7 @@ class TokenStore:
             valid = [c for c in self._long(writer, name) if _valid(c, now)]
             if len(valid) >= MAX_LONG_TOKENS:
                 raise TokenError(
-                    f"{name} has {len(valid)} valid tokens already: revoke"
+                    f"{name} already has {len(valid)} valid tokens: revoke"
                     f" the older first (acme-appliance token revoke"
                     f" {valid[0].id})"
                 )
@@ -162,37 +162,38 @@ class TokenStore:
             )
 
     def authenticate(self, secret: str) -> Credential:
-        """Whose token this is.
+        """Return the token's credential.
 
         :raises Problem: ``auth.invalid`` or ``auth.expired``.
         """
         return self.authenticate_hash(hash_secret(secret))
 
     def authenticate_hash(self, digest: str) -> Credential:
-        """As ``authenticate``, for a secret that is hashed already."""
+        """Like ``authenticate``, for the hash of a secret."""
         with self._database.read() as reader:
             row = reader.execute(self._by_hash, {"hash": digest}).first()
         return _valid_credential(row, self._utcnow())
 
     def is_valid(self, credential: Credential) -> bool:
-        """As far as the credential itself tells: it may be revoked."""
+        """Check only the credential itself, not whether it was revoked."""
         return _valid(credential, self._utcnow())
 
     def start_session(
         self, long: Credential, lifetime: datetime.timedelta
     ) -> tuple[str, Credential]:
-        """A session with the same rights; it never outlives its parent.
+        """Create a session with the same rights; it never outlives its
+        parent.
 
-        :raises Problem: ``auth.invalid`` or ``auth.expired``: the parent
-            has ended, which the caller may not have known yet.
+        :raises Problem: ``auth.invalid`` or ``auth.expired``: the parent has
+            ended.
         """
         now = self._utcnow()
         expires_at = now + lifetime
         if long.expires_at is not None:
             expires_at = min(expires_at, long.expires_at)
         with self._database.write() as writer:
-            # In the same transaction, or a revocation comes in between
-            # and does not see the session.
+            # In the same transaction, so that no revocation in between misses
+            # the session.
             parent = writer.execute(self._by_id, {"id": long.id}).first()
             _valid_credential(parent, now)
             self._prune(writer, now)
@@ -207,23 +208,23 @@ class TokenStore:
             )
 
     def end_session(self, token_id: str) -> None:
-        """Doing it again is fine."""
+        """Idempotent."""
         with self._database.write() as writer:
             self._revoke(writer, models.Token.id == token_id)
         self.revocations += 1
 
     def list_long(self) -> list[Credential]:
-        """The long tokens, also the ended ones, by name and age."""
+        """The long tokens, including ended ones, by name and age."""
         with self._database.read() as reader:
             return self._long(reader)
 
     def revoke(self, name_or_id: str) -> list[Credential]:
         """Revoke a long token by id, or all of a name, and their sessions.
 
-        The sessions of a name all end: one that was made with the other
-        token of that name is simply made anew.
+        All sessions of the name end; clients with its other token simply log
+        in again.
 
-        :returns: those that were valid until now; empty: nothing to do.
+        :returns: the tokens that were valid.
         :raises TokenError: there is no such name or id.
         """
         now = self._utcnow()
@@ -340,7 +341,7 @@ def _credential(row: Any) -> Credential:
 def _valid_credential(row: Any, now: datetime.datetime) -> Credential:
     """:raises Problem: ``auth.invalid`` or ``auth.expired``."""
     if row is None:
-        raise problems.Problem("auth.invalid", "This token is not known here.")
+        raise problems.Problem("auth.invalid", "This token is unknown.")
     credential = _credential(row)
     state = credential.state(now)
     if state == "expired":

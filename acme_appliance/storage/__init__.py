@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Pools and exports as this process sees them: asked with a limit."""
+"""Pools and exports as this process sees them, with time limits."""

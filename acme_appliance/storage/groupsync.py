@@ -10,17 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One sync of a pool serves everybody who waits for one."""
+"""Group sync: concurrent callers share one sync of a pool."""
 
 from collections.abc import Callable
 import threading
 
 
 class GroupSync:
-    """Calls ``sync`` as seldom as it can.
+    """Calls ``sync`` as rarely as possible.
 
-    A caller is served by a sync that began after its call, never by one
-    already at work, which may have missed what the caller did.
+    A caller waits for a sync that began after its call; one that was already
+    running may have missed the caller's changes.
     """
 
     def __init__(self, sync: Callable[[], None]) -> None:
@@ -28,14 +28,13 @@ class GroupSync:
         self._changed = threading.Condition()
         self._running = False
         self._begun = 0
-        #: The latest sync that ended well.
+        #: The latest successful sync.
         self._ended = 0
 
     def __call__(self) -> None:
-        """Return when all that was done before is on disk.
+        """Return when all earlier changes are on disk.
 
-        An error goes to the one caller whose sync it was; each of the
-        others tries for itself.
+        An error reaches only the caller that ran the sync; the others retry.
         """
         with self._changed:
             wanted = self._begun + 1

@@ -10,15 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether database and pools belong together.
+"""Verify that the database belongs to the pools.
 
-A random id stands in the database and in the pool, and beside it in the
-pool the number of the newest event. A database that does not know the
-pool's id, or that has not seen that event, is not the one that this pool
-was used with last: an empty one, another one, or an older copy. Whatever
-it says of access, of unfinished changes and of what is missing may be
-wrong, so nothing is done with it; ``acme-appliance recover`` brings it up
-to date.
+The database and each pool store a random id; the pool also stores the number
+of the newest event. A database that does not know the id or the event is not
+the one that was last used with this pool: it is empty, another one, or an
+older copy. Its access rules and unfinished changes may be wrong, so they are
+not applied. ``acme-appliance recover`` brings it up to date.
 """
 
 from collections.abc import Iterable
@@ -47,27 +45,27 @@ _ADVICE: Final = (
 
 
 class Relation(enum.Enum):
-    """What a database is to a pool."""
+    """The relation of a database to a pool."""
 
-    #: The one that was used with the pool last.
+    #: The database that was last used with the pool.
     OURS = "ours"
-    #: Neither knows of the other, and nothing speaks against it.
+    #: Neither knows the other, and they do not conflict.
     NEW = "new"
-    #: The database knows nothing of what is in the pool.
+    #: The database does not know the contents of the pool.
     LOST = "lost"
-    #: An older copy of the pool's database.
+    #: The database is an older copy.
     OLDER = "older"
-    #: The database belongs to another pool of that name.
+    #: The database belongs to another pool with this name.
     OTHER = "other"
 
 
 class Mismatch(engines.Unavailable):
-    """Database and pool do not belong together; the text says what to do."""
+    """The database does not match the pool; the text says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """What both sides say of a pool."""
+    """The records of both sides about a pool."""
 
     #: The pool's id, by the database and by the pool.
     known_id: str | None
@@ -80,7 +78,7 @@ class _View:
 
     def relation(self) -> Relation:
         if self.known_id is None and not self.held and not self.rows:
-            # Whatever id it has: there is nothing that could be lost.
+            # Whatever the id: there is nothing to lose.
             return Relation.NEW
         if self.identity is None:
             return self._without_identity()
@@ -90,7 +88,7 @@ class _View:
             return Relation.OLDER if self.rows else Relation.LOST
         if self.known_id is not None:
             return Relation.OURS
-        # Written to the pool, and cut off before the database had it.
+        # Adoption was interrupted between pool and database.
         if self.held & self.rows or not self.held:
             return Relation.NEW
         return Relation.LOST
@@ -104,7 +102,7 @@ class _View:
 
 
 class Identities:
-    """Thread-safe. A pool is looked at once, and again when it was away."""
+    """Thread-safe. Checks a pool once, and again after it was unavailable."""
 
     def __init__(
         self,
@@ -126,7 +124,7 @@ class Identities:
         return self._look(pool).relation()
 
     def is_verified(self, pool: str) -> bool:
-        """Whether it is known, without a look, that the pool is ours."""
+        """Whether an earlier check found that the pool is ours."""
         return pool in self._verified
 
     def check(self, pool: str, *, adopt: bool = True) -> None:
@@ -135,7 +133,7 @@ class Identities:
         """
         if pool in self._verified:
             return
-        # A pool that hangs holds its own lock, and nobody else's.
+        # One lock per pool, so that a pool that hangs blocks no other.
         with self._locks[pool]:
             if pool not in self._verified:
                 self._verify(pool, adopt)
@@ -155,7 +153,7 @@ class Identities:
             raise Mismatch("\n".join(wrong))
 
     def forget(self, pool: str) -> None:
-        """The pool is away; another one may come in its place."""
+        """The pool is unavailable; another one may replace it."""
         self._verified.pop(pool, None)
 
     def adopt(self, pool: str, *, system_id: str | None = None) -> None:
@@ -178,7 +176,7 @@ class Identities:
         self._verified[pool] = identity
 
     def mark(self, pool: str, sequence: int) -> None:
-        """Write the number of the newest event beside the shares.
+        """Store the number of the newest event in the pool.
 
         :raises engines.EngineError: it cannot be written now.
         """
@@ -190,7 +188,7 @@ class Identities:
         store = self.pools[pool].metadata
         found = store.read_identity() or {}
         if found.get("id") != identity["id"]:
-            # Another disk is in its place: look at it before all else.
+            # Another disk has replaced it: check it before any change.
             self.forget(pool)
             return
         marked = {**identity, "sequence": sequence}
@@ -206,7 +204,7 @@ class Identities:
         relation = view.relation()
         if relation == Relation.NEW:
             if adopt:
-                # A recovery that was cut off: the id may be needed still.
+                # After an interrupted recovery the id may still be needed.
                 kept = (view.identity or {}) if view.held else {}
                 self.adopt(pool, system_id=kept.get("system_id"))
             return
@@ -232,7 +230,7 @@ class Identities:
 
 
 def read(engine: engines.Engine) -> dict[str, Any] | None:
-    """Who a pool says it is; None: it does not say so, or unreadably.
+    """The pool's stored identity; None: missing or unreadable.
 
     :raises engines.EngineError: it cannot be read now.
     """
@@ -243,7 +241,7 @@ def read(engine: engines.Engine) -> dict[str, Any] | None:
         identity.get("sequence"), int
     ):
         return identity
-    LOG.warning("The identity of a pool is of no use: %.200r", identity)
+    LOG.warning("The identity of a pool is invalid: %.200r", identity)
     return None
 
 
@@ -268,8 +266,8 @@ def _explain(relation: Relation, view: _View) -> str:
             "the database knows another pool by this name. Is another disk"
             " mounted here, or the database of another appliance? Nothing"
             " was changed. Mount the right disk, or restore the right"
-            " database; to begin with what is in this pool, move the"
-            " database away and see: acme-appliance recover"
+            " database; to use the contents of this pool, move the database"
+            " away and see: acme-appliance recover"
         )
     if relation == Relation.OLDER:
         return (

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The pools, asked in a way that one that hangs holds up nobody else."""
+"""Access to the pools; one that hangs does not block others."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ class Pools(Mapping[str, engines.Engine]):
         return next(iter(self))
 
     def engine(self, pool: str) -> engines.Engine:
-        """:raises engines.Unavailable: the pool is configured no more."""
+        """:raises engines.Unavailable: the pool is no longer configured."""
         try:
             return self[pool]
         except KeyError:
@@ -85,7 +85,7 @@ class Pools(Mapping[str, engines.Engine]):
         self._syncs[pool]()
 
     def features(self, pool: str) -> list[str]:
-        """What the API announces for a pool."""
+        """The features that the API announces for a pool."""
         able = self.engine(pool).capabilities
         features = []
         if self._volume_file and able.volume_file:
@@ -102,8 +102,8 @@ class Pools(Mapping[str, engines.Engine]):
     def has_volume_file(self, pool: str) -> bool:
         return types.FEATURE_VOLUME_FILE in self.features(pool)
 
-    def look(self) -> dict[str, watch.Sighting]:
-        """How all pools are, asked at the same time."""
+    def look(self) -> dict[str, watch.PoolStatus]:
+        """The status of all pools, checked concurrently."""
         answers = {
             name: each.start_look() for name, each in self.watches.items()
         }
@@ -113,16 +113,16 @@ class Pools(Mapping[str, engines.Engine]):
         }
 
     def check_identities(self, *, adopt: bool = True) -> dict[str, str]:
-        """Check that the database is that of all pools that answer.
+        """Check that the database matches all pools that answer.
 
-        :param adopt: make pools ours that are new.
-        :return: the pools that cannot be used now, with the reason.
+        :param adopt: adopt new pools.
+        :return: the unusable pools, with the reason.
         :raises identity.Mismatch: nothing may be done with these.
         """
         unusable, answers, wrong = {}, {}, []
-        for pool, sighting in self.look().items():
-            if sighting.reasons:
-                unusable[pool] = sighting.reasons[0]
+        for pool, status in self.look().items():
+            if status.reasons:
+                unusable[pool] = status.reasons[0]
             else:
                 answers[pool] = self._start_identity(pool, adopt)
         for pool, answer in answers.items():
@@ -137,11 +137,11 @@ class Pools(Mapping[str, engines.Engine]):
         return unusable
 
     def check(self, pool: str, *, adopt: bool = True) -> None:
-        """Returns or raises soon, also where the pool hangs.
+        """Return or raise soon, even if the pool hangs.
 
-        :param adopt: make a pool ours that is new.
-        :raises engines.Unavailable: nothing can be written there, or the
-            database is not the pool's.
+        :param adopt: adopt a new pool.
+        :raises engines.Unavailable: the pool is not writable, or the
+            database does not match it.
         """
         self.engine(pool)
         obstacles = self.watches[pool].obstacles()

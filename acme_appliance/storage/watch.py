@@ -9,13 +9,12 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""Asking what may hang: a disk, or a server.
+"""Calls with a time limit to a disk or server that may hang.
 
-A call on a disk that hangs does not return, and cannot be ended. So such
-calls are made by one thread for each pool, and requests wait for its answer
-for a limited time. While it hangs, it is that one thread which hangs, new
-questions are turned down at once, and when the disk answers again all goes on
-by itself.
+A call on a disk that hangs does not return and cannot be stopped. So one
+thread per pool makes such calls, and requests wait for its answer for a
+limited time. While that thread hangs, new questions are refused at once. When
+the disk answers again, the thread continues.
 """
 
 from collections.abc import Callable
@@ -51,7 +50,7 @@ class NotAnswering(Exception):
 
 
 class Answer(Generic[T]):
-    """To come, until ``end``, a time of the monotonic clock."""
+    """A future answer, awaited until ``end`` on the monotonic clock."""
 
     def __init__(self, who: str, future: "futures.Future[T]", end: float):
         self._who = who
@@ -66,17 +65,17 @@ class Answer(Generic[T]):
         """
         seconds = self._end - time.monotonic()
         if not workers.wait(self._future, seconds):
-            # What still waits for its turn is not asked any more.
+            # Drop the question if it has not begun.
             self._future.cancel()
             raise NotAnswering(f"{self._who} does not answer")
         return self._future.result()
 
 
 class Watch:
-    """Puts questions to one thing, in one thread, one after the other.
+    """Asks questions of one disk or server, one at a time, in one thread.
 
-    :param who: for messages: what is asked.
-    :param limit_seconds: how long anybody waits for an answer.
+    :param who: its name in messages.
+    :param limit_seconds: how long callers wait for an answer.
     """
 
     def __init__(self, who: str, limit_seconds: float) -> None:
@@ -85,11 +84,11 @@ class Watch:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._questions = _Questions()
-        #: When the question at work began; None: there is none.
+        #: When the current question began; None: idle.
         self._began: float | None = None
 
     def start(self, question: Callable[[], T]) -> Answer[T]:
-        """Ask, and do not wait yet. What hangs already is not asked."""
+        """Ask without waiting. Does nothing if the thread hangs."""
         future: futures.Future[T] = futures.Future()
         end = time.monotonic() + self._limit
         if self.hangs():
@@ -104,20 +103,20 @@ class Watch:
         return self.start(question).get()
 
     def hangs(self) -> bool:
-        """Whether a question is at work for longer than the limit."""
+        """Whether the current question takes longer than the limit."""
         began = self._began
         return began is not None and time.monotonic() - began > self._limit
 
     def stop(self) -> None:
-        """Let the thread end, as soon as it can; the next question makes a
-        new one."""
+        """Let the thread end when it can; the next question starts a new
+        one."""
         with self._lock:
             self._questions.put(None)
             self._questions, self._thread = _Questions(), None
 
     def _ensure_thread(self) -> None:
         if self._thread is None:
-            # A daemon: what hangs must not keep the process from ending.
+            # A daemon: a hanging call must not block the process's exit.
             self._thread = threading.Thread(
                 target=self._run,
                 args=(self._questions,),
@@ -141,9 +140,9 @@ class Watch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sighting:
-    """How a pool is. ``usage`` and ``observed_at`` are those of the last
-    answer with figures; None: there was none."""
+class PoolStatus:
+    """The status of a pool. ``usage`` and ``observed_at`` are those of the
+    last answer with figures, or None."""
 
     answers: bool
     reasons: tuple[str, ...]
@@ -164,26 +163,26 @@ class PoolWatch(Watch):
         super().__init__(f"the pool {name}", limit_seconds)
         self._engine = engine
         self._clock = clock
-        self._last = Sighting(False, _SILENT)
-        #: What the log says.
-        self._told: tuple[str, ...] = ()
+        self._last = PoolStatus(False, _SILENT)
+        #: The reasons that were logged last.
+        self._logged: tuple[str, ...] = ()
 
-    def start_look(self) -> Answer[Sighting]:
+    def start_look(self) -> Answer[PoolStatus]:
         return self.start(self._look)
 
-    def finish_look(self, answer: Answer[Sighting]) -> Sighting:
-        """What was seen; of a pool that does not answer, the last figures."""
+    def finish_look(self, answer: Answer[PoolStatus]) -> PoolStatus:
+        """The status; the last figures if the pool does not answer."""
         try:
-            sighting = answer.get()
+            status = answer.get()
         except NotAnswering:
-            sighting = dataclasses.replace(
+            status = dataclasses.replace(
                 self._last, answers=False, reasons=_SILENT
             )
-        self._tell(sighting.reasons)
-        return sighting
+        self._tell(status.reasons)
+        return status
 
     def obstacles(self) -> tuple[str, ...]:
-        """Why nothing can be written there; no figures are asked for."""
+        """Why the pool is not writable; does not read its figures."""
         try:
             reasons = self.ask(self._check)
         except NotAnswering:
@@ -202,15 +201,15 @@ class PoolWatch(Watch):
         end = time.monotonic() + self._limit
         return self.start(lambda: self._measure(files, end))
 
-    def _look(self) -> Sighting:
+    def _look(self) -> PoolStatus:
         reasons = self._check()
         if reasons:
-            return Sighting(True, reasons)
+            return PoolStatus(True, reasons)
         try:
             usage = self._engine.usage()
         except engines.EngineError as error:
-            return Sighting(True, (str(error),))
-        self._last = Sighting(True, (), usage, self._clock())
+            return PoolStatus(True, (str(error),))
+        self._last = PoolStatus(True, (), usage, self._clock())
         return self._last
 
     def _check(self) -> tuple[str, ...]:
@@ -220,8 +219,8 @@ class PoolWatch(Watch):
             return (str(error),)
 
     def _tell(self, reasons: tuple[str, ...]) -> None:
-        """Log it when a pool goes down or comes up, not with each request."""
-        before, self._told = self._told, reasons
+        """Log only when a pool goes down or comes up."""
+        before, self._logged = self._logged, reasons
         if reasons and reasons != before:
             LOG.warning("%s is down: %s", self.who, reasons[0])
         elif before and not reasons:
@@ -230,8 +229,7 @@ class PoolWatch(Watch):
     def _measure(
         self, files: Iterable[tuple[str, str]], end: float
     ) -> dict[str, int | None]:
-        """A slow disk is one that answers: past the end it is not asked for
-        more."""
+        """Measure until ``end``; a slow disk counts as answering."""
         found: dict[str, int | None] = {}
         for share_id, name in files:
             if time.monotonic() > end:
@@ -241,7 +239,7 @@ class PoolWatch(Watch):
 
 
 def used_bytes(engine: engines.Engine, share_id: str, name: str) -> int | None:
-    """What a share's volume file occupies; None: it cannot be told."""
+    """The space that a share's volume file occupies; None: unknown."""
     try:
         return engine.used_bytes(share_id, name)
     except (engines.EngineError, OSError) as error:

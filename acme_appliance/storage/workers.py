@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Threads that make changes, some for each pool.
+"""Worker threads for changes, separate for each pool.
 
-A pool whose disk hangs holds its own threads and none of another pool's.
-They are daemons, which concurrent.futures does not offer: what hangs must
-not keep the process from ending. The journal is made for such an end.
+A pool whose disk hangs blocks only its own threads. They are daemons, which
+concurrent.futures does not support: a hanging call must not block the
+process's exit. The journal handles such an exit.
 """
 
 from collections.abc import Callable
@@ -36,8 +36,8 @@ _Item = tuple["futures.Future[Any]", Callable[[], Any]] | None
 
 
 def wait(future: "futures.Future[Any]", seconds: float) -> bool:
-    """Whether a future is done by then. Several times cheaper than
-    ``concurrent.futures.wait``, which is made for many."""
+    """Whether a future is done in time. Several times cheaper than
+    ``concurrent.futures.wait``."""
     try:
         future.exception(max(0.0, seconds))
     except futures.CancelledError:
@@ -48,14 +48,14 @@ def wait(future: "futures.Future[Any]", seconds: float) -> bool:
 
 
 class _PoolWorkers:
-    """One pool's threads. They start when they are needed."""
+    """One pool's threads, started when needed."""
 
     def __init__(self, pool: str, most: int) -> None:
         self._pool = pool
         self._most = most
         self._items = queue.SimpleQueue[_Item]()
         self._threads: list[threading.Thread] = []
-        #: Idle threads, less what waits for one.
+        #: Number of idle threads, less waiting items.
         self._idle = threading.Semaphore(0)
 
     def put(self, item: _Item) -> None:
@@ -83,7 +83,7 @@ class _PoolWorkers:
             try:
                 future.set_result(call())
             except BaseException as error:
-                # Also what is no Exception: whoever waits must be told.
+                # Also if it is no Exception: the waiting caller needs it.
                 future.set_exception(error)
             self._idle.release()
 
@@ -119,4 +119,4 @@ class Workers:
         end = time.monotonic() + wait_seconds
         for name, pool in self._pools.items():
             if not pool.stop(end):
-                LOG.warning("Changes of the pool %s go on after a stop", name)
+                LOG.warning("Changes of the pool %s outlast the stop", name)

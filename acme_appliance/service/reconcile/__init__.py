@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Database, pools and exports compared, repaired and rebuilt."""
+"""Compare, repair and rebuild database, pools and exports."""

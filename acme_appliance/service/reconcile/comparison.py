@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Database and pools, compared.
+"""Compare database and pools.
 
-A start waits for none of this: it goes on beside changes, in a thread for
-each pool, so that a pool that hangs holds up nobody but itself. What looks
-wrong may be a change that is under way: before anything is noted or repaired
-its share is held, and looked at again.
+Runs after a start, in parallel with changes, in a thread per pool, so that a
+pool that hangs delays no other. A difference may be a change in progress: so
+each is checked again under a claim on its share before it is reported or
+repaired.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ from acme_appliance.service.shares import bounds
 
 LOG = logging.getLogger(__name__)
 
-#: How soon a pool that could not be compared is tried again.
+#: How soon to retry a pool that could not be compared.
 RETRY_SECONDS: Final = 10.0
 
 _TABLES: Final[dict[engines.Kind, Any]] = {
@@ -50,7 +50,7 @@ _TABLES: Final[dict[engines.Kind, Any]] = {
 
 
 class Comparison:
-    """Of one pool at a time; repairs where the report is ``applied``."""
+    """Compares one pool at a time; repairs if the report is ``applied``."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -59,8 +59,8 @@ class Comparison:
 
     def compare(self, pool: str, *, apply: bool) -> Report:
         """:raises engines.EngineError: the pool cannot be used.
-        :raises problems.Problem: ``share.busy``: a share is changed for so
-            long that it could not be looked at.
+        :raises problems.Problem: ``share.busy``: a change of a share takes
+            too long.
         """
         if apply:
             self.context.generations.reserve()
@@ -81,7 +81,7 @@ class Comparison:
         self, report: Report, pool: str, kind: engines.Kind
     ) -> None:
         engine = self.context.pools.engine(pool)
-        # The pool first: whatever it holds by then, a row was there before.
+        # Read the pool first: its contents already have rows.
         found = engine.ids(kind)
         rows = self._rows(pool, kind)
         for row in rows:
@@ -100,11 +100,11 @@ class Comparison:
 
     def _look(self, row: Any) -> Finding:
         if hasattr(row, "file"):
-            return self.inspector.look_at_share(row)
-        return self.inspector.look_at_snapshot(row)
+            return self.inspector.inspect_share(row)
+        return self.inspector.inspect_snapshot(row)
 
     def _judge(self, report: Report, kind: engines.Kind, row: Any) -> None:
-        """Note and repair one whose share is held."""
+        """Report and repair a row whose share is held."""
         for now in self._rows(row.pool, kind, row.id):
             if not now.has_open_job:
                 finding = self._look(now)
@@ -114,8 +114,8 @@ class Comparison:
     def _rows(
         self, pool: str, kind: engines.Kind, id_: str | None = None
     ) -> Sequence[Any]:
-        """What the database has of a pool: there may be very many, and it
-        is not asked again for each."""
+        """The database's rows of a pool, in one query, because there may be
+        very many."""
         table = _TABLES[kind]
         if kind == engines.Kind.SHARE:
             more = [table.id.label("share_id"), table.file]
@@ -173,9 +173,9 @@ def _note(
 
 
 class AfterStart:
-    """Compares each pool once; one that cannot be used is tried again.
+    """Compares each pool once; retries unusable ones.
 
-    :param compare: finds and repairs all of a pool.
+    :param compare: compares and repairs a pool.
     """
 
     def __init__(self, compare: Callable[[str], Report]) -> None:
@@ -185,7 +185,7 @@ class AfterStart:
         self._done: set[str] = set()
 
     def run(self, pool: str) -> None:
-        """To be called by time."""
+        """The periodic task."""
         if pool in self._done:
             return
         try:
@@ -203,8 +203,8 @@ class AfterStart:
             self._changed.notify_all()
 
     def wait(self, pools: Sequence[str], seconds: float) -> Report | None:
-        """What was found of these pools by now; None: there is one that
-        was not tried in time."""
+        """The results for these pools so far; None: one was not tried in
+        time."""
         with self._changed:
             tried = self._changed.wait_for(
                 lambda: self._reports.keys() >= {*pools}, seconds

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Beside the shares stands how far the database has come."""
+"""Store the number of the newest event in each pool."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ from acme_appliance.storage import identity
 
 LOG = logging.getLogger(__name__)
 
-#: At most one write to a pool in so many seconds.
+#: Minimum interval between writes to a pool.
 _INTERVAL_SECONDS: Final = 0.1
 _IDLE_SECONDS: Final = 60.0
 #: How long a stop waits for a pool that does not answer.
@@ -32,9 +32,9 @@ _STOP_SECONDS: Final = 5.0
 class Marks:
     """Writes the number of the newest event to each pool.
 
-    In threads of their own, one for each pool: no change waits for it, and
-    no pool for another. What a power cut takes away makes a database look
-    no older than it is: the number only lags behind.
+    Uses a thread per pool, so that no change and no other pool waits for it.
+    The number may lag behind, also after a power cut, but it never makes a
+    database look older than it is.
     """
 
     def __init__(self, context: Context) -> None:
@@ -51,7 +51,7 @@ class Marks:
             thread.start()
 
     def stop(self) -> None:
-        """Write the last number, and end."""
+        """Write the last number and stop."""
         self._stopping.set()
         self.context.events.announce()
         for thread in self._threads:
@@ -73,8 +73,8 @@ class Marks:
                 sequence = identity.newest_event(session)
             self.context.pools.identities.mark(pool, sequence)
         except Exception as error:
-            # The next event, or the next round, tries again.
+            # The next event or round retries.
             level = logging.WARNING
             if isinstance(error, engines.EngineError):
                 level = logging.DEBUG
-            LOG.log(level, "The pool %s is not marked: %s", pool, error)
+            LOG.log(level, "Cannot mark the pool %s: %s", pool, error)

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Metadata that is missing or old in a pool, and its repair.
+"""Find and repair missing or outdated metadata in a pool.
 
-It is missing for what an earlier release made, and old where a crash came
-between a change of the database alone and the metadata of that change.
+It is missing for objects of an earlier release, and outdated if a crash came
+between a change of the database and the write of its metadata.
 """
 
 from collections.abc import Iterator
@@ -35,10 +35,11 @@ _PROGRESS: Final = 2_000
 
 
 def compare(runner: Runner, pool: str, *, apply: bool) -> list[str]:
-    """The shares and snapshots whose metadata is not what the database
-    says, ``pool/id``; with ``apply`` it is written.
+    """The shares and snapshots whose metadata differs from the database, as
+    ``pool/id``; with ``apply`` it is written.
 
-    What has an open job is left alone: its job writes the metadata.
+    Skips those with an open job, which writes the metadata.
+
     :raises engines.EngineError: the pool cannot be used.
     """
     context = runner.context
@@ -57,7 +58,7 @@ def compare(runner: Runner, pool: str, *, apply: bool) -> list[str]:
 
 
 def _write(context: Context, pool: str, reference: engines.Reference) -> None:
-    """Write the metadata of one whose share is held, and may be gone."""
+    """Write metadata while the share is held; the row may be gone."""
     for row in _rows(context, pool, reference.kind, reference.id):
         metadata = descriptions.of(row, reference.kind)
         context.pools.engine(pool).metadata.write(reference, metadata)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What an operator has repaired: database, pools and exports compared."""
+"""Compare and repair database, pools and exports for an operator."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -32,26 +32,25 @@ class Reconciliation:
 
     def run(self, apply: bool, close_jobs: Sequence[str] = ()) -> types.Body:
         """Compare database, pools and exports. With ``apply``, finish or
-        undo open jobs, and make exports and states what the database says;
-        that also withdraws exports that it does not explain. Unknown
-        subvolumes are only listed.
+        undo open jobs, correct exports and states to match the database, and
+        withdraw exports without a rule. Unknown subvolumes are only listed.
 
-        :param close_jobs: ids of open jobs that an operator gives up; what
-            they touched is judged by what is in the pool. ``job.not_found``.
+        :param close_jobs: ids of open jobs to close first; the states of
+            their shares then follow from the pool. ``job.not_found``.
         """
         try:
             report = self._recovery.reconcile(apply, close_jobs)
             return dataclasses.asdict(report)
         except identity.Mismatch as error:
-            # The operator is told, and needs no log to say it once more.
+            # The operator sees the report, so it is not logged.
             raise problems.Problem("engine.unavailable", str(error)) from error
         except Exception as error:
             raise failures.to_problem(error) from error
 
     def restore(self, *, apply: bool, adopt_into: str | None) -> types.Body:
         """Rebuild the database from the pools, or bring an older copy up to
-        date; see :class:`restoration.Restoration`. Never while a service is
-        at work."""
+        date; see :class:`restoration.Restoration`. Never while a service
+        runs."""
         try:
             return dataclasses.asdict(
                 restoration.Restoration(self.context).run(
@@ -62,9 +61,8 @@ class Reconciliation:
             raise failures.to_problem(error) from error
 
     def compare_exports(self) -> None:
-        """Look for the exports that no access rule explains, in a process
-        whose service is not started; ``System.export_warnings`` tells of
-        them."""
+        """Find exports without an access rule, in a process whose service is
+        not started, for ``System.export_warnings``."""
         try:
             self._recovery.compare_exports()
         except Exception as error:

@@ -10,13 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""After a stop: finish the journal's open entries, and compare everything.
+"""After a start: finish the journal's open entries, and compare everything.
 
-The repair at start only adds. It finishes what the journal knows, and it
-exports what the access rules say. What it cannot explain, it reports and
-leaves alone: a subvolume, or a client that has access without a rule. That
-may be somebody's only copy, or a guest's disk, and the database may be what
-is wrong. Exports without a rule go when an operator says so
+The repair at start only adds: it finishes open jobs and adds missing exports.
+It reports unknown subvolumes and clients with access but no rule, but does
+not remove them: they may be an only copy or a guest's disk, and the database
+may be wrong. Only an operator withdraws exports without a rule
 (``acme-appliance reconcile --apply``); subvolumes are never deleted.
 """
 
@@ -45,10 +44,10 @@ from acme_appliance.storage import workers
 
 @dataclasses.dataclass(frozen=True)
 class _Wanted:
-    """An export as the access rules want it."""
+    """An export that the access rules require."""
 
     pool: str
-    #: The share itself, or the one that a snapshot is of.
+    #: The share itself, or the snapshot's share.
     share_id: str
     directory: exporters.ExportedDirectory
     clients: exporters.Clients
@@ -59,13 +58,12 @@ class _Wanted:
 
 
 class Recovery:
-    """Run once at start, and its comparison whenever an operator asks.
+    """Runs once at start; an operator can run its comparison any time.
 
-    At start all changes are refused until exports are as they should be and
-    open jobs were taken up; the pools are compared after that, beside
-    changes. The command that repairs has the lock of the process that
-    serves. One that only looks, beside that process, may see changes that
-    are under way.
+    At start all changes are refused until exports are correct and open jobs
+    were resumed; then the pools are compared in parallel with changes. A
+    command that repairs holds the lock of the serving process. One that only
+    reads may see changes in progress.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -74,13 +72,13 @@ class Recovery:
         self.context = runner.context
         self.open_jobs = openjobs.OpenJobs(runner)
         self.comparison = comparison.Comparison(runner)
-        #: Pools whose exports the start has left alone.
+        #: Pools whose exports the start skipped.
         self._left: set[str] = set()
 
     def start(self) -> Report:
-        """Finish or undo what was cut off, and add exports that are missing.
+        """Finish or undo interrupted changes, and add missing exports.
 
-        :raises identity.Mismatch: the database is not that of the pools;
+        :raises identity.Mismatch: the database does not match the pools;
             nothing was done.
         """
         self.context.generations.reserve()
@@ -88,16 +86,16 @@ class Recovery:
         report.unusable_pools = self.context.pools.check_identities()
         self._left = set(report.unusable_pools)
         if self.journal.entries.open():
-            # Before a change of a share's rules is finished: it exports
-            # the share to the clients of its rules only.
+            # Before open jobs are finished: a change of a share's rules
+            # exports it only to the clients of its rules.
             self.compare_exports()
-        self.open_jobs.take_up_all()
+        self.open_jobs.resume_all()
         self._note_jobs(report)
         self._reconcile_exports(report, remove=False)
         return report
 
     def compare_pool(self, pool: str) -> Report:
-        """Compare and repair one pool, beside changes.
+        """Compare and repair one pool, in parallel with changes.
 
         :raises engines.EngineError: it cannot be used.
         :raises problems.Problem: a share in it is busy for too long.
@@ -111,10 +109,9 @@ class Recovery:
     def reconcile(self, apply: bool, close_jobs: Sequence[str]) -> Report:
         """Compare everything, for an operator.
 
-        :param apply: finish or undo what is open, correct the states of
-            shares, and make exports what the access rules say; that
-            withdraws those that no rule explains.
-        :param close_jobs: open jobs to be given up first.
+        :param apply: finish or undo open jobs, correct the states of shares
+            and the exports, and withdraw exports without a rule.
+        :param close_jobs: open jobs to close first.
         :raises identity.Mismatch: with ``apply``; nothing was done.
         """
         if apply:
@@ -122,7 +119,7 @@ class Recovery:
         for job_id in close_jobs:
             self.open_jobs.close(job_id)
         if apply:
-            self.open_jobs.take_up_all()
+            self.open_jobs.resume_all()
         report = Report(applied=apply)
         self._note_jobs(report)
         self._compare_pools(report)
@@ -142,7 +139,7 @@ class Recovery:
     # -- pools
 
     def _compare_pools(self, report: Report) -> None:
-        """All at the same time; one that hangs is left behind."""
+        """Compare all pools concurrently; skip those that hang."""
         threads = workers.Workers(most=1)
         running = {
             pool: threads.submit(
@@ -161,7 +158,7 @@ class Recovery:
         threads.stop(0)
 
     def _result(self, pool: str, future: "futures.Future[Report]") -> Report:
-        """:raises engines.EngineError: the pool cannot be used, any more."""
+        """:raises engines.EngineError: the pool became unusable."""
         while not workers.wait(future, self.context.settings.answer_seconds):
             obstacles = self.context.pools.watches[pool].obstacles()
             if obstacles:
@@ -207,7 +204,7 @@ class Recovery:
         }
 
     def _export_again(self, pool: str) -> None:
-        """Add the exports of a pool that the start has left alone."""
+        """Add the exports of a pool that the start skipped."""
         shares = {
             each.share_id
             for each in self._wanted_exports()
@@ -216,7 +213,7 @@ class Recovery:
         if not shares:
             return
         with self.runner.holding(*shares):
-            # The rules may be others by now.
+            # The rules may have changed.
             self.context.exports.exporter.reconcile(
                 [
                     each.export
@@ -227,7 +224,7 @@ class Recovery:
             )
 
     def compare_exports(self) -> None:
-        """Find the exports that no access rule explains; change nothing."""
+        """Find exports without an access rule; change nothing."""
         wanted = [each.export for each in self._wanted_exports()]
         self._note_unexplained(
             self.context.exports.exporter.reconcile(wanted, apply=False)
@@ -236,7 +233,7 @@ class Recovery:
     def _note_unexplained(
         self, differences: Sequence[exporters.Difference]
     ) -> None:
-        """Remember what changes of access rules must leave alone."""
+        """Remember exports that changes of access rules must keep."""
         jobs = self._clients_of_open_jobs()
         self.context.exports.unexplained = {
             each.reference: each.unexplained
@@ -247,7 +244,7 @@ class Recovery:
             self.context.exports.explain(reference, clients)
 
     def _clients_of_open_jobs(self) -> dict[references.Reference, list[str]]:
-        """Clients that an unfinished grant may have let in."""
+        """Clients that an unfinished grant may have given access."""
         return {
             operation.reference: operation.intent.arguments["rule"]["clients"]
             for _, operation in self.journal.entries.readable()

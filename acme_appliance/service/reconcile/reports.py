@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a comparison of database, pools and exports found."""
+"""Results of a comparison of database, pools and exports."""
 
 import dataclasses
 from typing import Any
@@ -20,15 +20,14 @@ from acme_appliance import types
 
 @dataclasses.dataclass
 class Report:
-    """What a comparison found; ``pool/id`` for things in a pool."""
+    """Results of a comparison; ``pool/id`` for objects in a pool."""
 
     #: In the database, not in the pool.
     missing_shares: list[str] = dataclasses.field(default_factory=list)
     missing_snapshots: list[str] = dataclasses.field(default_factory=list)
-    #: The share is there, its volume file is not as it should be.
+    #: The share exists, but its volume file is missing or replaced.
     damaged_shares: list[str] = dataclasses.field(default_factory=list)
-    #: The volume file takes more space than the share has: a client has
-    #: made it longer.
+    #: The volume file exceeds the share's size: a client extended it.
     oversized_shares: list[str] = dataclasses.field(default_factory=list)
     #: In the pool, not in the database.
     unknown_shares: list[str] = dataclasses.field(default_factory=list)
@@ -43,20 +42,20 @@ class Report:
     unexplained_exports: list[types.Body] = dataclasses.field(
         default_factory=list
     )
-    #: The metadata in the pool was missing or old; written if ``applied``.
+    #: Missing or outdated metadata in the pool; written if ``applied``.
     old_metadata: list[str] = dataclasses.field(default_factory=list)
     #: Parts of a share or snapshot whose create failed; to be deleted.
     unfinished_creates: list[str] = dataclasses.field(default_factory=list)
-    #: Ids of jobs that can neither be finished nor undone yet.
+    #: Ids of jobs that could be neither finished nor undone yet.
     open_jobs: list[str] = dataclasses.field(default_factory=list)
     #: Open jobs that this release cannot read: id to reason.
     unreadable_jobs: dict[str, str] = dataclasses.field(default_factory=dict)
-    #: Pools that could not be looked at, with the reason.
+    #: Pools that could not be read, with the reason.
     unusable_pools: dict[str, str] = dataclasses.field(default_factory=dict)
     applied: bool = False
 
     def add(self, other: "Report") -> None:
-        """Take in what was found of another pool."""
+        """Merge the report of another pool."""
         for field in dataclasses.fields(self):
             mine, theirs = (getattr(r, field.name) for r in (self, other))
             if isinstance(mine, dict):
@@ -65,7 +64,7 @@ class Report:
                 mine.extend(theirs)
 
     def lines(self) -> list[str]:
-        """What was found, for a log: a line for each kind; [] is well."""
+        """The findings for a log, one line per kind; empty: no findings."""
         found = dataclasses.asdict(self)
         del found["applied"]
         return [

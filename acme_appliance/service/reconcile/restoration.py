@@ -13,16 +13,15 @@
 """Rebuild a lost database from the pools, or bring an older copy up to date.
 
 Shares and snapshots come from the metadata in the pools, access rules from
-what stands with the exports. Everything happens in one transaction, which a
-dry run does not commit. The rules:
+the export files. Everything happens in one transaction, which a dry run does
+not commit. The rules:
 
-* What has metadata and data, and no row, gets a row.
+* Objects with metadata and data, but no row, get a row.
 * In an older copy, metadata that is at least as new as a row replaces it: a
-  change writes it with the generation that its beginning gave the row. A row
+  change writes it with the generation that its begin gave the row. A row
   whose metadata and data are both gone was deleted since.
-* The rules of access are those that stand with the exports. What an older
-  copy says of access was granted or revoked since.
-* Jobs that an older copy has open came to their end since.
+* The access rules of the exports replace those of an older copy.
+* Jobs that are open in an older copy ended since.
 * Data without metadata is only listed, unless the operator adopts it.
 * Metadata without data is only listed.
 """
@@ -70,11 +69,11 @@ def _list() -> Any:
 
 @dataclasses.dataclass
 class Report:
-    """What was or would be done; ``pool/id`` for things in a pool."""
+    """What was or would be done; ``pool/id`` for objects in a pool."""
 
-    #: What the database is to each pool: see identity.Relation.
+    #: The database's relation to each pool: see identity.Relation.
     pools: dict[str, str] = dataclasses.field(default_factory=dict)
-    #: Pools that are left alone, with the reason.
+    #: Skipped pools, with the reason.
     skipped_pools: dict[str, str] = dataclasses.field(default_factory=dict)
     added_shares: list[str] = _list()
     added_snapshots: list[str] = _list()
@@ -88,11 +87,11 @@ class Report:
     closed_jobs: list[str] = _list()
     #: Data without metadata, and why it was not adopted.
     undescribed: dict[str, str] = dataclasses.field(default_factory=dict)
-    #: Metadata without data, or of no use.
+    #: Metadata without data, or invalid.
     without_data: list[str] = _list()
-    #: Snapshots of shares that are not there.
+    #: Snapshots whose share is missing.
     without_share: list[str] = _list()
-    #: Of all shares; their tokens have to be made anew.
+    #: Of all shares; their tokens must be created again.
     namespaces: list[str] = _list()
     #: The appliance's id, by its pools; None: they say none.
     system_id: str | None = None
@@ -100,7 +99,7 @@ class Report:
 
 
 class Restoration:
-    """To be run while no service is at work.
+    """Must not run while a service runs.
 
     :raises engines.EngineError, exporters.ExporterError: from :meth:`run`;
         nothing was changed.
@@ -157,8 +156,8 @@ class Restoration:
                 if relation == Relation.OTHER:
                     reasons = [
                         "the database knows another pool by this name: mount"
-                        " the right disk, or move the database away to begin"
-                        " with what is in this pool"
+                        " the right disk, or move the database away to use"
+                        " the contents of this pool"
                     ]
             if reasons:
                 report.skipped_pools[pool] = reasons[0]
@@ -167,8 +166,8 @@ class Restoration:
         return usable
 
     def _pass_by(self, session: orm.Session, pools: list[str]) -> None:
-        """Go on after the newest event that any pool has seen: no number is
-        given twice, and the database is no older copy any more."""
+        """Continue after the newest event that any pool has seen, so that no
+        number repeats and the database is current."""
         found = [identity.read(self.context.pools[pool]) for pool in pools]
         seen = [each["sequence"] for each in found if each is not None]
         number = max([identity.newest_event(session), *seen]) + 1
@@ -243,8 +242,8 @@ class _Pool:
         self.report.namespaces += [each.namespace for each in shares.values()]
 
     def _find_system_id(self) -> None:
-        """A recovery that was cut off may have left the database complete,
-        and the appliance with another id than before."""
+        """An interrupted recovery may have left a complete database, but an
+        appliance with a new id."""
         if not self.is_new:
             found = identity.read(self.engine) or {}
             self.report.system_id = found.get(
@@ -309,8 +308,8 @@ class _Pool:
     def _values(
         self, kind: engines.Kind, id_: str, held: set[str]
     ) -> dict[str, Any] | None:
-        """The columns of what has metadata and data; None: either is not
-        there, or the metadata is of no use."""
+        """The columns from metadata; None: metadata or data is missing or
+        invalid."""
         if id_ not in held:
             self.report.without_data.append(self._name(id_))
             return None
@@ -351,7 +350,7 @@ class _Pool:
         return True
 
     def _renew(self, row: Any) -> None:
-        """No client may take it for what it saw before."""
+        """Set a new generation, so that clients see a change."""
         if self.report.applied:
             row.generation = self.context.generations.next()
 
@@ -400,7 +399,7 @@ class _Pool:
     # -- what an older copy has wrong
 
     def _close_jobs(self) -> None:
-        # No more of a row is read than is needed: it may be broken.
+        # Read only what is needed of a row: it may be broken.
         statement = sa.select(models.Job.id, models.Job.request_id).where(
             jobrows.IS_OPEN
         )
@@ -444,7 +443,7 @@ class _Pool:
                     self._settle(row, id_ in described)
 
     def _settle(self, row: Any, is_described: bool) -> None:
-        """The change that the copy shows at work came to its end."""
+        """End the change that the copy shows in progress."""
         row.job_id = None
         if row.state == types.State.CREATING and not is_described:
             row.state = types.State.ERROR
@@ -459,7 +458,7 @@ class _Pool:
         row: Any,
         known: dict[str, models.AccessRule],
     ) -> None:
-        """The rules that stand with the exports are the newest ones."""
+        """Restore the rules of the exports, which are the newest."""
         is_new = reference in self._new
         if not (self.is_lost or self.is_older or is_new):
             return

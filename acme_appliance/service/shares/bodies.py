@@ -27,7 +27,7 @@ from acme_appliance.storage import watch
 def of(
     context: Context, row: Any, access_rules: types.Body | None = None
 ) -> types.Body:
-    """All of it but what :func:`measured` adds.
+    """The whole body, except what :func:`measured` adds.
 
     :param access_rules: default: the row's, which must be loadable.
     """
@@ -40,8 +40,8 @@ def of(
 def export_locations(
     context: Context, reference: references.Reference, pool: str
 ) -> list[types.Body]:
-    """Where to mount a share or snapshot; empty if its pool is configured no
-    more, or exports no snapshots."""
+    """Where to mount a share or snapshot; empty if its pool is no longer
+    configured, or exports no snapshots."""
     engine = context.pools.get(pool)
     if engine is None:
         return []
@@ -62,10 +62,10 @@ def export_locations(
 
 
 def measured(context: Context, body: types.Body) -> types.Body:
-    """A share's body with what only its storage knows.
+    """A share's body with the figures from its storage.
 
-    Never to be called while a transaction is open or a share is held:
-    a disk that hangs would stop all who wait for those.
+    Must not be called in a transaction or while a share is held: a disk that
+    hangs would block all that wait for those.
     """
     return measured_all(context, [body])[0]
 
@@ -73,8 +73,8 @@ def measured(context: Context, body: types.Body) -> types.Body:
 def measured_all(
     context: Context, bodies: Iterable[types.Body]
 ) -> list[types.Body]:
-    """As :func:`measured`; the pools are asked at the same time, and one
-    that hangs leaves its own shares without a figure."""
+    """Like :func:`measured`; asks the pools concurrently. Shares of a pool
+    that hangs have no figure."""
     bodies = list(bodies)
     watches = context.pools.watches
     files: dict[str, list[tuple[str, str]]] = {}
@@ -96,7 +96,7 @@ def measured_all(
 def measured_outcome(
     context: Context, outcome: types.Done | types.Accepted
 ) -> types.Done | types.Accepted:
-    """A change of a share, when it was made, with a measured body."""
+    """The outcome of a change, with a measured body if it is done."""
     if isinstance(outcome, types.Accepted) or outcome.body is None:
         return outcome
     return dataclasses.replace(outcome, body=measured(context, outcome.body))

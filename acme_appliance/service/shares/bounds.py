@@ -10,16 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What keeps clients within their share, put back where it is missing.
+"""Restore missing limits and owners that confine clients to their share.
 
-A client may write the volume file of its share, and nothing else: the
-directory is root's. Shares that an earlier release made have a directory of
-their clients; it becomes root's at the first start, while they are attached.
-Where there is no volume file, clients make one, and the directory is theirs.
+A client may write only the volume file of its share: root owns the directory.
+In shares of earlier releases the clients own it; the first start changes
+that, even while the shares are attached. If there is no volume file, clients
+create one and own the directory.
 
-A client can make its volume file longer than its share is. Where the pool
-has hard limits that takes no more of the pool than the limit; everywhere it
-is reported.
+A client can make its volume file larger than its share. This is reported. If
+the pool has hard limits, they limit the space that the file can occupy.
 """
 
 from collections.abc import Sequence
@@ -35,15 +34,15 @@ from acme_appliance.engines import base as engines
 
 LOG = logging.getLogger(__name__)
 
-#: A file system gives space out in blocks.
+#: A file system allocates space in blocks.
 _BLOCK_BYTES = 4096
 
 
 def check(runner: Runner, pool: str, *, restore: bool) -> list[str]:
-    """Find the shares of a pool whose file takes more than their size.
+    """Find the shares of a pool whose file exceeds their size.
 
-    :param restore: bring all shares within bounds; one that cannot be is
-        logged and keeps no other from it.
+    :param restore: restore limits and owners of all shares; failures are
+        logged and do not stop the others.
     """
     engine = runner.context.pools.engine(pool)
     oversized = []
@@ -57,7 +56,7 @@ def check(runner: Runner, pool: str, *, restore: bool) -> list[str]:
             # The comparison reports it as missing.
             continue
         except engines.EngineError as error:
-            LOG.error("Share %s cannot be bounded: %s", row.id, error)
+            LOG.error("Cannot restore limits of share %s: %s", row.id, error)
     return oversized
 
 

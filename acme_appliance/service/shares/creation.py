@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Creating shares: what is asked for, checked against what is there."""
+"""Validate and decide the creation of shares."""
 
 from sqlalchemy import orm
 
@@ -34,7 +34,7 @@ CREATABLE = frozenset(
 
 
 class Creation:
-    """What a create is to hold, and what it comes to."""
+    """The claims and the decision of a create."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -45,7 +45,7 @@ class Creation:
         if source is None:
             return wanted
         origin = source["id"]
-        # Clones of one source are made side by side.
+        # Clones of one source are created concurrently.
         if source["type"] == engines.Kind.SNAPSHOT:
             wanted[claims.snapshot(origin)] = claims.Claim.SHARED
             with self.context.database.read() as session:
@@ -152,7 +152,7 @@ class Creation:
             defaults = vars(self.context.settings.file_defaults)
             file = {**defaults, **body.get("file", {})}
         elif "file" in body:
-            raise no_file(f"The pool {pool} does not make volume files.")
+            raise no_file(f"The pool {pool} does not create volume files.")
         return {
             "pool": pool,
             "size_bytes": body["size_bytes"],
@@ -168,7 +168,7 @@ class Creation:
         if body.get("pool", pool) != pool:
             raise problems.Problem(
                 "request.invalid",
-                f"The source is in the pool {pool}, so the share must be.",
+                f"The share must be in the pool of its source, {pool}.",
                 pointer="/pool",
             )
         size_bytes = body.get("size_bytes", source.size_bytes)
@@ -186,7 +186,7 @@ class Creation:
             file = {**inherited, **body.get("file", {})}
         elif "file" in body:
             raise no_file(
-                "The pool makes no volume files, or the source has none."
+                "The pool creates no volume files, or the source has none."
             )
         return {
             "pool": pool,
@@ -223,5 +223,5 @@ def _check_id(share_id: str) -> None:
 
 
 def no_file(detail: str) -> problems.Problem:
-    """The body has a volume file in it, where there is none."""
+    """The body names a volume file, but there can be none."""
     return problems.Problem("request.unknown_field", detail, pointer="/file")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Making, changing and deleting a share, step by step."""
+"""The operations that create, change and delete a share."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ from acme_appliance.storage import watch
 
 
 def volume_file(file: types.Body, size_bytes: int) -> engines.VolumeFile:
-    """A row's file as the engine wants it."""
+    """Convert a row's file for the engine."""
     return engines.VolumeFile(
         name=file["name"],
         size_bytes=size_bytes,
@@ -47,7 +47,7 @@ def volume_file(file: types.Body, size_bytes: int) -> engines.VolumeFile:
 
 
 def set_labels(row: models.Share, labels: types.Body) -> None:
-    """A share's labels, in both places that have them."""
+    """Set a share's labels in both tables."""
     row.labels = labels
     kept = {label.key: label for label in row.label_rows}
     for key in kept.keys() - labels.keys():
@@ -65,7 +65,7 @@ def _count(session: orm.Session) -> int:
 
 
 class ShareOperation(operation.Operation):
-    """What operations on a share have in common."""
+    """Base of operations on a share."""
 
     @property
     def engine(self) -> engines.Engine:
@@ -75,7 +75,7 @@ class ShareOperation(operation.Operation):
         return session.get_one(models.Share, self.intent.share_id)
 
     def check_quota(self, session: orm.Session, added: quotas.Usage) -> None:
-        """:raises problems.Problem: the namespace may not have that."""
+        """:raises problems.Problem: it exceeds the namespace's quota."""
         quotas.check(
             session,
             self.context.settings,
@@ -85,7 +85,7 @@ class ShareOperation(operation.Operation):
         )
 
     def write_metadata(self) -> None:
-        """Write beside the share what the database says of it now."""
+        """Write the share's metadata from the database to the pool."""
         metadata = descriptions.of_share(self.read_row())
         self.engine.metadata.write(self.reference, metadata)
 
@@ -106,9 +106,9 @@ class CreateShare(ShareOperation):
     (type, id, file_name, size_bytes) or None, request."""
 
     kind: ClassVar[str] = "share.create"
-    #: As it was begun; None: not by this process.
+    #: The initial row; None: another process began the create.
     _row: SimpleNamespace | None = None
-    #: What the new volume file occupies.
+    #: The space that the new volume file occupies.
     _used_bytes: int | None = None
 
     def begin(self, session: orm.Session) -> None:
@@ -152,7 +152,7 @@ class CreateShare(ShareOperation):
         }
 
     def read_row(self) -> Any:
-        # The database is asked only where an earlier process began it.
+        # Read the database only if an earlier process began it.
         return self._row or super().read_row()
 
     def steps(self) -> list[operation.Step]:
@@ -187,7 +187,7 @@ class CreateShare(ShareOperation):
         self._set_limit()
 
     def _clone(self, source: engines.Reference) -> None:
-        # An intent of an earlier release does not have the source's size.
+        # Intents of earlier releases lack the source's size.
         size = self.intent.arguments["source"].get("size_bytes")
         if source.kind == engines.Kind.SHARE and size is not None:
             self.engine.set_limit(source.id, size)
@@ -226,15 +226,15 @@ class CreateShare(ShareOperation):
         return [operation.Step("adopt file", adopt)]
 
     def _look_at(self, file: engines.VolumeFile) -> None:
-        """Here, where the disk is at work anyway: the answer needs no other
-        thread to ask it again."""
+        """Measure the file in this thread, which saves the reply a question
+        to another thread."""
         self._used_bytes = watch.used_bytes(
             self.engine, self.intent.share_id, file.name
         )
 
     def _directory_owner(self) -> engines.Owner | None:
-        """None where the appliance makes the only file there is; else as
-        whom clients act on the share."""
+        """None if the appliance creates the only file; else the user that
+        clients act as."""
         if self.intent.arguments["file"] is not None:
             return None
         defaults = self.context.settings.file_defaults
@@ -248,13 +248,13 @@ class CreateShare(ShareOperation):
             self.intent,
             detail={"name": row.name, "size_bytes": row.size_bytes},
         )
-        # Nobody could be given access to it so far.
+        # No one can have access to it yet.
         body = bodies.of(self.context, row, {})
         body["used_bytes"] = self._used_bytes
         return types.Done(body, created=True)
 
     def _write_result(self, session: orm.Session) -> Any:
-        """Returns the row as it is then."""
+        """Return the new row."""
         values: types.Body = {
             "state": types.State.AVAILABLE,
             "job_id": None,
@@ -283,7 +283,7 @@ class UpdateShare(ShareOperation):
     old_name and file_name (of the file; None: it has none), allocation."""
 
     kind: ClassVar[str] = "share.update"
-    #: The undoing found that the share is not in its pool any more.
+    #: The undo found that the share is gone from its pool.
     _is_gone = False
 
     def begin(self, session: orm.Session) -> None:
@@ -329,10 +329,10 @@ class UpdateShare(ShareOperation):
         ]
 
     def write_new_metadata(self) -> None:
-        """Write beside the share what the database will say of it."""
+        """Write the share's future metadata to the pool."""
         with self.context.database.read() as session:
             row = self.row(session)
-            # Into this session only, which is never committed.
+            # Only in this session, which is never committed.
             self._set_result(row)
             metadata = descriptions.of_share(row)
         self.engine.metadata.write(self.reference, metadata)
@@ -346,12 +346,12 @@ class UpdateShare(ShareOperation):
         row.labels = given["labels"]
 
     def _size(self) -> int:
-        """The size before; the row has it until the extend is finished."""
+        """The old size, which the row has until the extend is finished."""
         with self.context.database.read() as session:
             return self.row(session).size_bytes
 
     def _if_there(self, undo: Callable[[], None]) -> None:
-        """Undo a step; of a share that is gone there is nothing to undo."""
+        """Undo a step, unless the share is gone."""
         try:
             undo()
         except engines.NotFound:
@@ -367,7 +367,7 @@ class UpdateShare(ShareOperation):
         )
 
     def _rename_back(self, old: str, new: str) -> None:
-        # Where a client took the file away there is nothing to rename.
+        # If a client removed the file there is nothing to rename.
         if old != new and not self.engine.file_intact(
             self.intent.share_id, old
         ):
@@ -468,7 +468,7 @@ class DeleteShare(ShareOperation):
         return types.Done(None)
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
-        # Only a job that never began comes here: it was cancelled.
+        # Only a cancelled job, which never began, is abandoned.
         row = self.row(session)
         states.move(row, types.State(self.intent.arguments["state"]))
         self.end(row)

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who may own a volume file.
+"""Validate the owner of a volume file.
 
-With the squash that is the default every user of a granted host acts as the
-owner of the volume file. So a request must not be able to choose root or a
-system account; the configuration says which users and groups it may choose.
+With the default squash every user of a host with access acts as the owner of
+the volume file. So a request must not choose root or a system account; the
+configuration lists the allowed users and groups.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ _NEW_MODE = re.compile("06[0246]{2}")
 
 
 def check(file: types.Body, settings: types.ServiceSettings) -> None:
-    """Hold the owner that a request names to the configuration, and its
-    mode to bits for reading and writing.
+    """Check the requested owner against the configuration, and allow only
+    read and write bits in the mode.
 
-    Not to be asked of a share that is there: an earlier release took more.
+    Not for existing shares: an earlier release allowed more.
 
     :raises problems.Problem: ``request.invalid`` with pointers.
     """
@@ -64,11 +64,10 @@ def check(file: types.Body, settings: types.ServiceSettings) -> None:
 
 
 def inherited(file: types.Body, settings: types.ServiceSettings) -> types.Body:
-    """A source's file as a clone may have it.
+    """A source's file with an owner and mode that a clone may have.
 
-    An earlier release allowed any owner and any mode: the clone has the
-    default owner in place of one that is no longer allowed, and no bits
-    but those for reading and writing.
+    An earlier release allowed any owner and mode. The clone gets the default
+    owner if the source's is no longer allowed, and only read and write bits.
     """
     defaults = {
         "uid": settings.file_defaults.uid,

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a namespace may have, and what it has.
+"""Quotas of namespaces.
 
-A change is held to the quota in the transaction that writes its intent.
-These take turns, and what an intent is going to make counts from then on: so
-no two changes share what is left.
+The transaction that writes a change's intent checks the quota. Writers take
+turns, and an intent counts from then on, so two changes cannot both use the
+rest of a quota.
 """
 
 import dataclasses
@@ -28,14 +28,14 @@ from acme_appliance import types
 from acme_appliance.changes import jobrows
 from acme_appliance.db import models
 
-#: The kind of job that grows a share; see share_operations.UpdateShare.
+#: The kind of job that extends a share; see operations.UpdateShare.
 _UPDATE = "share.update"
 
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """What a namespace has, with what is being made; or what a change
-    adds to that."""
+    """A namespace's usage, including changes in progress; or what a change
+    adds."""
 
     size_bytes: int = 0
     shares: int = 0
@@ -50,11 +50,11 @@ def check(
     *,
     job_id: str | None = None,
 ) -> None:
-    """Hold a change to its namespace's quota.
+    """Check a change against its namespace's quota.
 
-    :param job_id: the change's own job, which is not to be counted.
+    :param job_id: the change's own job, which is not counted.
     :raises problems.Problem: ``limit.bytes``, ``limit.shares`` or
-        ``limit.snapshots``; what the change does not add to is not looked at.
+        ``limit.snapshots``; only limits that the change affects are checked.
     """
     quota = settings.quotas.get(namespace)
     if quota is None:
@@ -94,7 +94,7 @@ def check(
 def used(
     session: orm.Session, namespace: str, *, job_id: str | None = None
 ) -> Usage:
-    """What a namespace has now, with what its open jobs are going to make."""
+    """A namespace's usage, including its open jobs."""
     share, snapshot = models.Share, models.Snapshot
     count, size = session.execute(
         sa.select(
@@ -111,7 +111,7 @@ def used(
 
 
 def _growing(session: orm.Session, namespace: str, job_id: str | None) -> int:
-    """A share has its new size in its row only when it has it."""
+    """The bytes of unfinished extends, which the rows do not contain yet."""
     job, share = models.Job, models.Share
     arguments = sa.cast(job.arguments, sa.Text).label("arguments")
     statement = (
@@ -131,8 +131,8 @@ def _growing(session: orm.Session, namespace: str, job_id: str | None) -> int:
 
 
 def _wanted_bytes(arguments: str) -> int:
-    """The size that an extend is going to make; 0: a row that cannot be
-    read, which is set aside and makes nothing grow (see ``entries``)."""
+    """The new size of an extend; 0: the row is unreadable and set aside (see
+    ``entries``)."""
     try:
         return int(json.loads(arguments)["size_bytes"])
     except (KeyError, TypeError, ValueError):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Shares: what is asked for, checked against what is there."""
+"""The use cases of shares."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -115,7 +115,7 @@ class Shares:
             wait_seconds,
         )
         if isinstance(outcome, types.Done) and outcome.created:
-            # Measured by who made it.
+            # The create has measured it.
             return outcome
         return bodies.measured_outcome(self.context, outcome)
 
@@ -130,7 +130,7 @@ class Shares:
     ) -> types.Done | types.Accepted:
         """Merge-patch a share; ``patch`` is the schema SharePatch.
 
-        What changes nothing leaves the generation. ``share.not_found``,
+        A patch without effect keeps the generation. ``share.not_found``,
         ``share.shrink_refused``, ``share.degraded``, ``pool.no_space``.
         """
         fields.check_fields(patch, types.PATCHABLE)
@@ -181,7 +181,7 @@ class Shares:
         return operation.Work(pool, lambda: self._update_row(intent))
 
     def _patched(self, row: models.Share, patch: types.Body) -> types.Body:
-        """What the share is to be; :raises problems.Problem: it cannot."""
+        """The patched share; :raises problems.Problem: it is invalid."""
         wanted = _patchable(row)
         wanted["name"] = patch.get("name") or row.name
         if "labels" in patch:
@@ -202,7 +202,7 @@ class Shares:
         if size_bytes < row.size_bytes:
             raise problems.Problem(
                 "share.shrink_refused",
-                f"The share {row.id} has {row.size_bytes} bytes already.",
+                f"The share {row.id} already has {row.size_bytes} bytes.",
                 pointer="/size_bytes",
             )
         if size_bytes > limit:
@@ -218,11 +218,11 @@ class Shares:
         if row.access_rules and not able.grow_online:
             raise problems.Problem(
                 "share.in_use",
-                f"The pool {row.pool} grows no share that is exported.",
+                f"The pool {row.pool} cannot extend an exported share.",
             )
 
     def _update_row(self, intent: types.Intent) -> types.Done:
-        """Change what stands in the row, and then beside the share."""
+        """Update the row, and then the metadata in the pool."""
         given = intent.arguments
         with self.context.database.write() as session:
             row = session.get_one(models.Share, intent.share_id)
@@ -334,7 +334,7 @@ def page_statement(
     group_id = columns.pop("group_id", None)
     statement = pages.visible(models.Share, caller, columns)
     if group_id is not None:
-        # Groups are not there yet: no share is in one.
+        # Groups do not exist yet: no share is in one.
         statement = statement.where(sa.false())
     return _with_labels(statement, labels)
 

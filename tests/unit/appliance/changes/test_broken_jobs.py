@@ -106,7 +106,7 @@ class TestBrokenRows(case.ServiceCase):
     def test_timer_goes_on(self, name):
         self.spoil(name)
         self.world.steps.hooks.clear()
-        self.world.service.recovery.open_jobs.take_up_due()
+        self.world.service.recovery.open_jobs.resume_due()
         # Waits for its turn.
         self.world.patch_share(self.other_id, name="x")
         self.assertEqual(2 * MIB, self.share(self.other_id)["size_bytes"])

@@ -58,13 +58,13 @@ class FailingSteps(worlds.Steps):
 
 
 def by_timer(world):
-    world.clock.advance(seconds=openjobs.MOST_DELAY_SECONDS)
-    take_up_due(world)
+    world.clock.advance(seconds=openjobs.MAX_DELAY_SECONDS)
+    resume_due(world)
 
 
-def take_up_due(world):
+def resume_due(world):
     """What the timer does, waited for."""
-    world.service.recovery.open_jobs._take_up(
+    world.service.recovery.open_jobs._resume(
         [
             job
             for job in world.service.journal.entries.open()
@@ -275,18 +275,18 @@ class TestOpenJobs(case.ServiceCase):
         for _ in range(400):
             self.world.clock.advance(seconds=openjobs.LOOK_SECONDS)
             before = self.job()["attempts"]
-            take_up_due(self.world)
+            resume_due(self.world)
             if self.job()["attempts"] > before:
                 passed = self.world.clock.now - begin
                 attempts.append(passed.total_seconds())
         between = [b - a for a, b in zip(attempts, attempts[1:], strict=False)]
-        self.assertLessEqual(max(between), openjobs.MOST_DELAY_SECONDS + 5)
+        self.assertLessEqual(max(between), openjobs.MAX_DELAY_SECONDS + 5)
         self.assertGreaterEqual(min(between[-2:]), 200)
         self.assertLess(len(attempts), 20)
         # A clock that was set back does not put the next one off.
         self.world.clock.advance(days=-7)
         self.repair()
-        take_up_due(self.world)
+        resume_due(self.world)
         self.assertEqual([], self.world.service.system.status()["open_jobs"])
 
     def test_timer_takes_up_what_is_due(self):
@@ -301,7 +301,7 @@ class TestOpenJobs(case.ServiceCase):
         self.world.restart(steps=self.world.steps)
         self.assertEqual("extending", self.share(self.share_id)["state"])
         self.world.steps.hooks.clear()
-        self.world.clock.advance(seconds=openjobs.MOST_DELAY_SECONDS)
+        self.world.clock.advance(seconds=openjobs.MAX_DELAY_SECONDS)
         end = time.monotonic() + SOON
         while self.share(self.share_id)["state"] != "available":
             self.assertLess(time.monotonic(), end)

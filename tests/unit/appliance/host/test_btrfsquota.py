@@ -44,7 +44,7 @@ class KernelTest(unittest.TestCase):
         (self.folder / "commit").mkdir()
         self.apply("none")
         with self.assertRaisesRegex(
-            plugin.PoolError, "no simple quotas, Linux 6.7 .*quota to none"
+            plugin.PoolError, "not support simple quotas: .*quota to none"
         ):
             self.apply("simple")
         self.assertRegex(btrfsquota.advice(), "Linux 6.7 .*quota to none")

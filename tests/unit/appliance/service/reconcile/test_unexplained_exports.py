@@ -178,14 +178,14 @@ class TestUnexplainedExports(case.ServiceCase):
             return reconcile(wanted, **options)
 
         self.world.restart(start=False)
-        take_up_all = self.world.service.recovery.open_jobs.take_up_all
+        resume_all = self.world.service.recovery.open_jobs.resume_all
         with (
             mock.patch.object(exporter, "apply", slow_apply),
             mock.patch.object(exporter, "reconcile", late_reconcile),
             mock.patch.object(
                 self.world.service.recovery.open_jobs,
-                "take_up_all",
-                lambda: take_up_all(0),
+                "resume_all",
+                lambda: resume_all(0),
             ),
         ):
             report = self.world.service.start()
