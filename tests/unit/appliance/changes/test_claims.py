@@ -148,6 +148,9 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
     def setUp(self):
         super().setUp()
         self.share_id = self.make_share()
+        # Their threads read the database whenever they like.
+        self.world.service._marks.stop()
+        self.world.service._background.stop()
         self.asked = 0
         used_bytes = self.world.engine.used_bytes
 
