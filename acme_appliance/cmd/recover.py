@@ -45,12 +45,14 @@ _TITLES: Final = {
     "undescribed": "Data without metadata; shares with exactly one file can"
     " be adopted: --adopt NAMESPACE",
     "without_data": "Metadata without data; the share or snapshot is lost",
+    "duplicates": "Data whose id is in use in another pool",
     "without_share": "Snapshots whose share is missing",
 }
 _LEFT: Final = (
     "skipped_pools",
     "undescribed",
     "without_data",
+    "duplicates",
     "without_share",
 )
 _MOST: Final = 50

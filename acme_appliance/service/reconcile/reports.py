@@ -79,3 +79,41 @@ def _example(found: list[Any] | dict[str, Any]) -> str:
     return (
         f"{first}: {found[first]}" if isinstance(found, dict) else f"{first}"
     )
+
+
+def _list() -> Any:
+    return dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class RestorationReport:
+    """Results of a restoration; ``pool/id`` for objects in a pool."""
+
+    #: The database's relation to each pool: see
+    #: :class:`acme_appliance.storage.identity.Relation`.
+    pools: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: Skipped pools, with the reason.
+    skipped_pools: dict[str, str] = dataclasses.field(default_factory=dict)
+    added_shares: list[str] = _list()
+    added_snapshots: list[str] = _list()
+    adopted_shares: list[str] = _list()
+    updated_shares: list[str] = _list()
+    updated_snapshots: list[str] = _list()
+    removed_shares: list[str] = _list()
+    removed_snapshots: list[str] = _list()
+    #: ``{share_id or snapshot_id, granted, revoked}``: holders.
+    changed_rules: list[types.Body] = _list()
+    closed_jobs: list[str] = _list()
+    #: Data without metadata, and why it was not adopted.
+    undescribed: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: Metadata without data, or invalid.
+    without_data: list[str] = _list()
+    #: Data of an id that is in use in another pool, and in which.
+    duplicates: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: Snapshots whose share is missing.
+    without_share: list[str] = _list()
+    #: Of all shares; their tokens must be created again.
+    namespaces: list[str] = _list()
+    #: The appliance's id, by its pools; None: they say none.
+    system_id: str | None = None
+    applied: bool = False

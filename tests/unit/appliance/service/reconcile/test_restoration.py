@@ -13,6 +13,7 @@
 """A lost database is rebuilt, and an older copy brought up to date."""
 
 import dataclasses
+from unittest import mock
 
 import ddt
 
@@ -384,3 +385,97 @@ class TestOlderCopy(RestorationCase):
         self.assertIn("another pool", report["skipped_pools"]["gold"])
         self.assertEqual(before["shares"], self.world.state()["shares"])
         self.check_refused("knows another pool")
+
+
+class TestOlderCopyOfTwoPools(RestorationCase):
+    """Each id has one place."""
+
+    settings = {"pools": ("gold", "silver")}
+
+    def setUp(self):
+        super().setUp()
+        self.there = self.make_share(pool="gold")
+        self.back = self.make_share(pool="silver")
+        for id_ in (self.there, self.back):
+            self.make_snapshot(id_)
+            self.world.put_access(id_, "before", ("192.0.2.60",))
+
+    def swap(self):
+        """Delete both, and make them again, each in the other pool."""
+        for id_, pool in ((self.there, "silver"), (self.back, "gold")):
+            self.world.delete_access(id_, "before")
+            self.world.delete_share(id_, "cascade")
+            self.world.put_share(id_, pool=pool)
+            self.world.put_access(id_, "after", ("192.0.2.61",))
+
+    def test_shares_that_are_in_the_other_pool_now(self):
+        older = self.backup()
+        self.swap()
+        expected = self.world.state()
+        self.restore(older)
+        dry = self.restored(apply=False)
+        report = self.restored()
+        self.assertEqual(dry | {"applied": True}, report)
+        self.assertEqual(
+            [f"gold/{self.back}", f"silver/{self.there}"],
+            sorted(report["added_shares"]),
+        )
+        self.assertEqual(
+            [f"gold/{self.there}", f"silver/{self.back}"],
+            sorted(report["removed_shares"]),
+        )
+        self.assertEqual(expected, self.world.state())
+
+    def test_a_pool_that_cannot_be_read(self):
+        """What happened in it since would not be known any more."""
+        older = self.backup()
+        self.swap()
+        expected = self.world.state()
+        self.restore(older)
+        with mock.patch.object(
+            self.world.engines["gold"],
+            "check",
+            autospec=True,
+            return_value=["is not mounted"],
+        ):
+            report = self.restored(apply=False)
+            self.check_problem(
+                "engine.unavailable", lambda: self.restored(apply=True)
+            )
+        self.assertEqual({"gold": "is not mounted"}, report["skipped_pools"])
+        self.assertEqual(
+            {f"silver/{self.there}": "pool gold has a share of this id"},
+            report["duplicates"],
+        )
+        self.restored()
+        self.assertEqual(expected, self.world.state())
+
+    def test_only_jobs_of_older_pools_are_closed(self):
+        """Gold was away since the copy was made: its job is still open."""
+
+        def die():
+            raise worlds.Crash
+
+        def crash_in_both_pools():
+            for id_ in (self.there, self.back):
+                with self.assertRaises(worlds.Crash):
+                    self.world.patch_share(id_, size_bytes=9 * worlds.MIB)
+
+        self.world.steps.hooks["grow file:before"] = die
+        crash_in_both_pools()
+        older = self.backup()
+        gold = self.world.engines["gold"].metadata
+        identity_then = gold.read_identity()
+        jobs = {
+            row["object_id"]: row["job_id"]
+            for row in older[models.Base.metadata.tables["job_claims"]]
+        }
+        self.world.steps.hooks.clear()
+        self.make_share(pool="silver")
+        self.restore(older)
+        gold.write_identity(identity_then)
+        report = self.restored()
+        self.assertEqual({"gold": "ours", "silver": "older"}, report["pools"])
+        self.assertEqual([jobs[self.back]], report["closed_jobs"])
+        self.assertEqual(9 * worlds.MIB, self.share(self.there)["size_bytes"])
+        self.check_ours()
