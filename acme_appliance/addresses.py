@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Network addresses, as what comes from a socket has them."""
+"""Normalize the addresses of clients, as sockets report them."""
 
 import ipaddress
 
 
 def plain_address(address: str) -> str:
-    """An address without its zone; IPv4 as such, on IPv6 sockets too."""
+    """An address without its zone; IPv4-mapped ones as IPv4."""
     address = address.partition("%")[0]
     if not address.startswith("::ffff:"):
         return address
@@ -25,7 +25,7 @@ def plain_address(address: str) -> str:
 
 
 def network(address: str) -> str:
-    """Whose an address is: an IPv6 client owns a whole /64."""
+    """The network of one client: an IPv6 client owns a whole /64."""
     address = plain_address(address)
     if ":" not in address:
         return address

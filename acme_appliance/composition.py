@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The composition root: from a configuration to the parts that run."""
+"""The composition root: builds the appliance from its configuration."""
 
 from collections.abc import Mapping
 import contextlib
@@ -35,7 +35,7 @@ from acme_appliance.service import Service
 
 
 def version() -> str:
-    """The installed release; ``unknown`` where run from a bare checkout."""
+    """The installed release; ``unknown`` in an uninstalled checkout."""
     try:
         return importlib.metadata.version("acme-cinder")
     except importlib.metadata.PackageNotFoundError:
@@ -43,7 +43,7 @@ def version() -> str:
 
 
 def ensure_state_path(conf: cfg.ConfigOpts) -> pathlib.Path:
-    """The state directory, readable by its owner and group only."""
+    """Create the state directory, readable only by its owner and group."""
     path = options.state_path(conf)
     path.mkdir(mode=0o750, parents=True, exist_ok=True)
     return path
@@ -54,7 +54,7 @@ def system_id_file(state_path: pathlib.Path) -> pathlib.Path:
 
 
 def system_id(state_path: pathlib.Path) -> str:
-    """The appliance's id, made at its first start and kept."""
+    """The appliance's id; created at its first start."""
     file = system_id_file(state_path)
     if not file.exists():
         _make_system_id(file)
@@ -65,7 +65,7 @@ def _make_system_id(file: pathlib.Path) -> None:
     temporary = file.with_name(f"system-id.{uuid.uuid4()}")
     filesystem.write_durably(temporary, f"{uuid.uuid4()}\n")
     try:
-        # Whoever links first decides, and nobody sees half an id.
+        # Atomic; the first process to link wins.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, file)
     finally:
@@ -74,9 +74,9 @@ def _make_system_id(file: pathlib.Path) -> None:
 
 
 def build_database(conf: cfg.ConfigOpts) -> Database:
-    """The database, with the tables of this release."""
+    """Open the database, and upgrade it to this release's tables."""
     state_path = ensure_state_path(conf)
-    # It holds hashes of tokens and who may mount what.
+    # Others must not read it: it has token hashes and access rules.
     old_mask = os.umask(0o027)
     try:
         if not conf.database.url:
@@ -142,7 +142,7 @@ def build_service(
     database: Database,
     pools: Mapping[str, engines.Engine] | None = None,
 ) -> Service:
-    """The service, not started."""
+    """Build the service, without starting it."""
     return Service(
         database,
         build_engines(conf) if pools is None else pools,
@@ -156,9 +156,9 @@ def build_api_settings(conf: cfg.ConfigOpts) -> ApiSettings:
 
 
 def find_certificate(conf: cfg.ConfigOpts) -> tls.Certificate | None:
-    """The certificate to serve with, made now if it is ours and new.
+    """The server certificate; created if none is configured or exists.
 
-    None: TLS is off.
+    None: TLS is disabled.
     :raises tls.TlsError: a configured one cannot be used.
     """
     if not conf.tls.enabled:

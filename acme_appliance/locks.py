@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One appliance for one state directory, held to by file locks.
+"""File locks, so that a state directory has only one appliance.
 
-The kernel drops a lock when its holder is gone, however it went.
+The kernel releases a lock when its process ends, in any way.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from acme_appliance.host import users
 
 
 class Held(Exception):
-    """Somebody else has the lock; ``pid`` is theirs, if it is known."""
+    """Another process has the lock; ``pid`` is its id, if known."""
 
     def __init__(self, path: pathlib.Path, pid: int | None) -> None:
         super().__init__(f"{path} is held by process {pid or 'unknown'}")
@@ -34,9 +34,9 @@ class Held(Exception):
 
 
 class Lock:
-    """An exclusive lock on a file, by the process that called ``take``.
+    """An exclusive lock on a file, held by the process that calls ``take``.
 
-    A child that is forked holds it too, until it calls :meth:`leave`.
+    Forked children also hold it, until they call :meth:`leave`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Lock:
         self._descriptor: int | None = None
 
     def take(self, wait_seconds: float = 0) -> None:
-        """:raises Held: it is not to be had within the wait."""
+        """:raises Held: another process still has it after the wait."""
         users.create_for_owner(self.path)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         deadline = self._clock() + wait_seconds
@@ -61,7 +61,7 @@ class Lock:
                 if self._clock() >= deadline:
                     raise Held(self.path, self.holder())
                 self._sleep(0.05)
-            # In place and as wide as any: nobody ever reads half of it.
+            # In place, with a fixed width, so that readers see all or nothing.
             os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
             os.ftruncate(descriptor, 11)
         except BaseException:
@@ -70,13 +70,13 @@ class Lock:
         self._descriptor = descriptor
 
     def leave(self) -> None:
-        """Let go in this process; others that hold it keep it."""
+        """Release it in this process; other processes keep it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def is_held(self) -> bool:
-        """Whether anybody has it at this moment."""
+        """Whether any process has it now."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -87,7 +87,7 @@ class Lock:
             os.close(descriptor)
 
     def holder(self) -> int | None:
-        """Who took it last."""
+        """The id of the process that took it last."""
         try:
             return int(self.path.read_text())
         except (OSError, ValueError):

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is counted and timed while the appliance works.
+"""The appliance's metrics.
 
 Names and units follow Prometheus' conventions
-(https://prometheus.io/docs/practices/naming/). No label has a value that a
-client chooses: the number of series is bounded.
+(https://prometheus.io/docs/practices/naming/). No client can choose a label's
+value, so the number of series is bounded.
 """
 
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ from typing import Final
 import prometheus_client
 from prometheus_client import registry
 
-#: Of :meth:`Metrics.exposition`.
+#: The media type of :meth:`Metrics.exposition`.
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-#: From a fast read to a change that waits for a disk that hangs; in seconds.
+#: In seconds: from a fast read to a change that waits for a hanging disk.
 _BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The engines and exporters that are installed, by entry point.
+"""The installed engines and exporters, found by entry point.
 
-Any installed package may bring some. One that cannot be used bothers nobody
-but who configures it, and is told why.
+Any package can provide some. One that cannot be loaded is an error only for a
+configuration that uses it, and the message says why.
 """
 
 from collections.abc import Mapping
@@ -39,28 +39,28 @@ _CLASSES: Final = {
 
 
 class PluginError(Exception):
-    """None is installed: the text says what to do."""
+    """No plugin is installed; the text has the solution."""
 
 
 def engines() -> Mapping[str, engine_plugin.Plugin]:
-    """By the name that ``engine`` of a pool's configuration says."""
+    """Engines by name: the values of a pool's option ``engine``."""
     return _installed(ENGINES).usable
 
 
 def exporters() -> Mapping[str, exporter_plugin.Plugin]:
-    """By the name that ``[nfs] exporter`` says."""
+    """Exporters by name: the values of ``[nfs] exporter``."""
     return _installed(EXPORTERS).usable
 
 
 class Name(types.String):
-    """The type of an option that names a plugin of a group."""
+    """The type of options whose value is the name of a plugin."""
 
     def __init__(self, group: str) -> None:
         found = _installed(group)
         super().__init__(
             choices=[(name, each.help) for name, each in found.usable.items()]
         )
-        #: Those that are installed all the same, and what is wrong.
+        #: Installed plugins that cannot be used, with the reason.
         self.unusable = found.unusable
 
 
@@ -72,7 +72,7 @@ class _Plugins:
 
 @functools.cache
 def _installed(group: str) -> _Plugins:
-    """:raises PluginError: there is none that can be used."""
+    """:raises PluginError: there is no usable one."""
     found = _Plugins()
 
     def note(
@@ -95,8 +95,8 @@ def _installed(group: str) -> _Plugins:
     if not found.usable:
         raise PluginError(
             f"no entry point of the group {group} can be used, although"
-            " acme-cinder brings some: install it again (pip install -e ."
-            " in a checkout)"
+            " acme-cinder provides some: reinstall it (pip install -e . in a"
+            " checkout)"
         )
     return found
 
@@ -106,15 +106,15 @@ def _add(
 ) -> None:
     if not isinstance(each.obj, wanted):
         found.unusable[each.name] = (
-            f"{each.entry_point.value} is no"
+            f"{each.entry_point.value} is not a"
             f" {wanted.__module__}.{wanted.__qualname__}"
         )
         return
     other = found.usable.setdefault(each.name, each.obj)
     if other is not each.obj:
         found.unusable[each.name] = (
-            f"several installed packages bring it, with {_place(other)} and"
-            f" {_place(each.obj)}: remove one"
+            f"several installed packages provide it: {_place(other)} and"
+            f" {_place(each.obj)}; remove one"
         )
 
 

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The frozen table of problem codes, and the one exception that carries them.
+"""Problem codes, and the exception that carries them.
 
-A client decides by ``code`` and never by prose, so a code that has been
-released keeps its name, its HTTP status and its meaning for ever; new ones
-may be added. ``openapi.yaml`` lists the same codes, and a test compares.
+Clients decide by ``code``, never by text. So a released code never changes its
+name, HTTP status or meaning; new codes can be added. ``openapi.yaml`` lists
+the same codes, and a test compares them.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ import dataclasses
 from typing import Any
 from typing import Final
 
-#: A code's ``type`` (RFC 9457 wants a URI) is this and the code.
+#: Prefix of a problem's ``type``: RFC 9457 requires a URI.
 TYPE_PREFIX: Final = "urn:acme-appliance:problem:"
 
 
@@ -31,8 +31,7 @@ TYPE_PREFIX: Final = "urn:acme-appliance:problem:"
 class Code:
     """One row of the table.
 
-    ``retryable``: the same request may succeed later with nothing changed
-    by the client.
+    ``retryable``: the same request may succeed later, unchanged.
     """
 
     code: str
@@ -72,8 +71,8 @@ _TABLE: Final = (
     Code("share.degraded", 409, "The share's volume file was tampered with"),
     Code("job.not_cancellable", 409, "The job can no longer be cancelled"),
     Code("job.cancelled", 409, "The job was cancelled"),
-    Code("job.unreadable", 409, "A job of this cannot be read"),
-    Code("share.busy", 409, "Another operation has the share", True),
+    Code("job.unreadable", 409, "An open job cannot be read"),
+    Code("share.busy", 409, "Another operation uses the share", True),
     Code("precondition.failed", 412, "If-Match does not match"),
     Code("request.too_large", 413, "The request body is too large"),
     Code("request.media_type", 415, "The media type is not supported"),
@@ -83,25 +82,29 @@ _TABLE: Final = (
     Code("system.readonly", 503, "The appliance is read-only", True),
     Code("engine.unavailable", 503, "The storage is not available", True),
     Code("pool.no_space", 507, "The pool is full"),
-    Code("limit.bytes", 507, "The limit of bytes is reached"),
-    Code("limit.shares", 507, "The limit of shares is reached"),
-    Code("limit.snapshots", 507, "The limit of snapshots is reached"),
-    Code("limit.access_rules", 507, "The limit of access rules is reached"),
+    Code("limit.bytes", 507, "The size limit is reached"),
+    Code("limit.shares", 507, "The maximum number of shares is reached"),
+    Code("limit.snapshots", 507, "The maximum number of snapshots is reached"),
+    Code(
+        "limit.access_rules",
+        507,
+        "The maximum number of access rules is reached",
+    ),
 )
 
 CODES: Final[Mapping[str, Code]] = {row.code: row for row in _TABLE}
 
 
 class Problem(Exception):
-    """What a client is told when its request could not be served.
+    """The error response to a request.
 
-    :param code: a code of the table; another one is a KeyError at once.
-    :param detail: one sentence for a human being: the thing, by name, and
-        the way out.
-    :param pointer: JSON pointer of the one field at fault, in the body, or
-        ``/query/NAME``, ``/path/NAME``, ``/header/NAME``.
+    :param code: a code of the table.
+    :param detail: one sentence for people: names the object and the solution.
+    :param pointer: JSON pointer of the invalid field, if there is only one: in
+        the body, or ``/query/NAME``, ``/path/NAME``, ``/header/NAME``.
     :param errors: for several fields: dicts of pointer, code and detail.
-    :param retry_after_seconds: sent as ``Retry-After`` too.
+    :param retry_after_seconds: also sent as ``Retry-After``.
+    :raises KeyError: the code is unknown.
     """
 
     def __init__(
@@ -136,7 +139,7 @@ class Problem(Exception):
     def to_dict(
         self, *, request_id: str | None = None, instance: str | None = None
     ) -> dict[str, Any]:
-        """The body, as RFC 9457 has it; also what a failed job keeps."""
+        """The body, in RFC 9457's format. Failed jobs store it too."""
         return {
             "type": TYPE_PREFIX + self.code,
             "code": self.code,
@@ -152,7 +155,7 @@ class Problem(Exception):
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> "Problem":
-        """The problem that ``to_dict`` wrote, for example into a job."""
+        """The inverse of ``to_dict``."""
         return cls(
             body["code"],
             body["detail"],

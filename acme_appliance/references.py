@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The words that engines, exporters and all above them share."""
+"""Types that engines, exporters and the service share."""
 
 import dataclasses
 import enum
 
 
 class Kind(enum.StrEnum):
-    """What a pool holds, what is exported, and what a clone is made from."""
+    """The kinds of objects in a pool."""
 
     SHARE = "share"
     SNAPSHOT = "snapshot"
@@ -25,7 +25,7 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Reference:
-    """One share or snapshot. Both may have the same id."""
+    """A share or snapshot. A share and a snapshot can have the same id."""
 
     kind: Kind
     id: str

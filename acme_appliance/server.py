@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The process that serves: the front end, the service, and signals."""
+"""The server process: front end, service and signals."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -37,18 +37,18 @@ from acme_appliance.web import frontend
 LOG = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = (1, 2, 5, 10, 30)
-#: Beyond graceful_shutdown_seconds, for what the stop itself takes.
+#: Added to graceful_shutdown_seconds, for the stop itself.
 _STOP_SECONDS: Final = 10
 #: Files and sockets that are not API connections: database, log, commands.
 _OTHER_FILES: Final = 512
 
 
 class ListenError(Exception):
-    """An address cannot be listened on; the text says which and why."""
+    """Cannot listen on an address; the text says which and why."""
 
 
 def listen(conf: cfg.ConfigOpts) -> list[socket.socket]:
-    """A bound socket for each listen address; nobody is accepted yet.
+    """Bind a socket for each listen address. Accepts no connections yet.
 
     :raises ListenError: in use, not this machine's, or not permitted.
     """
@@ -73,7 +73,7 @@ def listen(conf: cfg.ConfigOpts) -> list[socket.socket]:
 
 
 class Server:
-    """The appliance, from its parts to its end.
+    """Runs the appliance.
 
     :param certificate: None: no TLS.
     :raises tls.TlsError: the certificate cannot be used.
@@ -91,10 +91,10 @@ class Server:
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT; SIGHUP reads the certificate again."""
+        """Run until SIGTERM or SIGINT. SIGHUP reloads the certificate."""
         database = composition.build_database(self._conf)
         service = composition.build_service(self._conf, database)
-        # asyncio's own loop takes 300 KiB for a TLS connection, this 50.
+        # A TLS connection takes 300 KiB in asyncio's own loop, 50 in uvloop.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run(service, tokens.TokenStore(database)))
 
@@ -141,14 +141,14 @@ class Server:
         LOG.info("Stopped")
 
     async def _reload(self) -> None:
-        """New connections get the certificate that is in the files now."""
+        """Read the certificate files again, for new connections."""
         try:
             certificate = await asyncio.to_thread(
                 composition.find_certificate, self._conf
             )
             self._context = _context(certificate)
         except (OSError, tls.TlsError) as error:
-            LOG.error("The certificate stays as it was: %s", error)
+            LOG.error("Cannot reload the certificate, keep the old: %s", error)
 
 
 def _context(certificate: tls.Certificate | None) -> ssl.SSLContext | None:
@@ -182,7 +182,7 @@ def _limits(conf: cfg.ConfigOpts, max_body_bytes: int) -> frontend.Limits:
 
 
 def _allow_open_files(wanted: int) -> int:
-    """Raise the soft limit as far as is needed and allowed; returns it."""
+    """Raise the soft limit as far as needed and allowed; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         soft = min(wanted, hard)
@@ -201,13 +201,13 @@ _BACKGROUND: Final[set[asyncio.Future[None]]] = set()
 
 
 def _leave_after(seconds: float) -> None:
-    """A thread that hangs, in a disk for example, does not keep the process.
+    """Exit the process after this time, even if a thread hangs.
 
-    What it was doing is taken up at the next start.
+    The next start resumes its work.
     """
 
     def leave() -> None:
-        LOG.error("Work does not end within %s s; leaving it", seconds)
+        LOG.error("Work takes longer than %s s; exit without it", seconds)
         logging.shutdown()
         os._exit(0)
 
@@ -217,7 +217,7 @@ def _leave_after(seconds: float) -> None:
 
 
 def notify(state: str) -> None:
-    """Tell systemd, if that started us (sd_notify(3))."""
+    """Notify systemd, if it started this process (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -227,14 +227,14 @@ def notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto(state.encode(), address)
     except OSError as error:
-        LOG.warning("systemd cannot be told %s: %s", state, error)
+        LOG.warning("Cannot notify systemd of %s: %s", state, error)
 
 
 class _Starter:
-    """Recovers in the background, again and again until it succeeds.
+    """Retries recovery in the background until it succeeds.
 
-    Reads are served meanwhile and changes get ``system.starting``; a pool
-    that is mounted late needs no restart.
+    Until then reads work and changes get ``system.starting``. A pool that is
+    mounted late needs no restart.
     """
 
     def __init__(self, service: Service) -> None:
@@ -257,9 +257,9 @@ class _Starter:
             try:
                 self._service.start()
             except problems.Problem as problem:
-                LOG.error("Recovery failed, will try again: %s", problem)
+                LOG.error("Recovery failed, will retry: %s", problem)
             except Exception:
-                LOG.exception("Recovery failed, will try again")
+                LOG.exception("Recovery failed, will retry")
             else:
                 LOG.info("Ready")
                 return

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The certificate that an appliance makes for itself at its first start.
+"""The TLS certificate, self-signed at the first start unless configured.
 
-It is its own authority: clients verify with a copy of the certificate file.
-Python 3.13 verifies strictly (``VERIFY_X509_STRICT``), so the extensions that
-RFC 5280 wants of an authority are all there.
+The certificate is its own CA: clients verify with a copy of its file. Python
+3.13 verifies strictly (``VERIFY_X509_STRICT``), so it has all extensions that
+RFC 5280 requires of a CA.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _LIFETIME: Final = datetime.timedelta(days=3650)
-#: A client's clock may be behind ours.
+#: Clients' clocks may be slow.
 _BACKDATE: Final = datetime.timedelta(days=1)
 _WARN_BEFORE: Final = datetime.timedelta(days=30)
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104
@@ -49,7 +49,7 @@ _END: Final = "-----END CERTIFICATE-----"
 
 
 class TlsError(Exception):
-    """The certificate cannot be used; the text says what to do."""
+    """The certificate cannot be used; the text has the solution."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Certificate:
 def certificate_names(
     listen: Iterable[str], portals: Iterable[str], extra: Iterable[str] = ()
 ) -> list[str]:
-    """The names and addresses by which clients may call this machine.
+    """The names and addresses that clients may use for this machine.
 
-    Listening on every address stands for the addresses that the host name
-    resolves to and the one that leads out.
+    A wildcard address stands for the addresses that the host name resolves to
+    and the source address of the default route.
     """
     host = socket.gethostname()
     names = ["localhost", "127.0.0.1", "::1", host, socket.getfqdn()]
@@ -89,7 +89,7 @@ def _canonical(name: str) -> str:
 
 
 def own_addresses(host: str) -> list[str]:
-    """This machine's, as far as its name and its routes tell."""
+    """This machine's addresses, from its host name and default route."""
     found = []
     try:
         found = [str(i[4][0]) for i in socket.getaddrinfo(host, None)]
@@ -97,21 +97,21 @@ def own_addresses(host: str) -> list[str]:
         LOG.debug("The host name %s does not resolve: %s", host, error)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Sends nothing; the kernel picks the address that leads out.
+            # Sends nothing; the kernel selects the source address.
             probe.connect(("192.0.2.1", 9))
             found.append(probe.getsockname()[0])
         except OSError as error:
-            LOG.debug("There is no route out: %s", error)
+            LOG.debug("There is no default route: %s", error)
     return [address.split("%")[0] for address in found]
 
 
 def ensure_certificate(
     directory: pathlib.Path, names: Sequence[str]
 ) -> Certificate:
-    """The certificate in ``directory``, made now if there is none.
+    """Return the certificate in ``directory``; create it if there is none.
 
-    One that is there is kept: clients hold copies of it. If it lacks a name
-    by now, or ends soon, the log says so and how to make a new one.
+    An existing one is kept, because clients have copies of it. If it lacks a
+    name or expires soon, the log says so and how to create a new one.
     """
     certificate_file = directory / "server.crt"
     key_file = directory / "server.key"
@@ -120,8 +120,8 @@ def ensure_certificate(
         _make(certificate_file, key_file, names)
     found = read_certificate(certificate_file, key_file)
     renew = (
-        f"to make a new one, remove {certificate_file} and {key_file},"
-        " restart, and give the new file to the clients"
+        f"to create a new one, remove {certificate_file} and {key_file},"
+        " restart, and copy the new file to the clients"
     )
     if missing := [name for name in names if name not in found.names]:
         LOG.warning(
@@ -129,7 +129,7 @@ def ensure_certificate(
         )
     if found.expires_at < datetime.datetime.now(datetime.UTC) + _WARN_BEFORE:
         LOG.warning(
-            "The certificate ends on %s; %s", found.expires_at.date(), renew
+            "The certificate expires on %s; %s", found.expires_at.date(), renew
         )
     return found
 
@@ -137,12 +137,12 @@ def ensure_certificate(
 def read_certificate(
     certificate_file: pathlib.Path, key_file: pathlib.Path
 ) -> Certificate:
-    """:raises TlsError: a file is missing or is not what it should be."""
-    # Python's own reader knows only authorities, which ours is one of; the
-    # other is costly to import.
+    """:raises TlsError: a file is missing or invalid."""
+    # Try the ssl module first, which reads only CA certificates, such as the
+    # self-signed one: cryptography is slow to import.
     try:
         pem = certificate_file.read_text("ascii")
-        # The first; openssl may have put a readable form before it.
+        # The first certificate; openssl may have written text before it.
         pem = pem[pem.index(_BEGIN) : pem.index(_END) + len(_END)]
         der = ssl.PEM_cert_to_DER_cert(pem)
         found = _read_authority(der) or _read_any(der)
@@ -169,7 +169,7 @@ _Contents = tuple[list[str], datetime.datetime]
 
 
 def _read_authority(der: bytes) -> _Contents | None:
-    """Names and end of an authority's certificate; None: it is none."""
+    """Names and expiry of a CA certificate; None: it is not a CA's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=der)
@@ -203,7 +203,7 @@ def _read_any(der: bytes) -> _Contents:
 def server_context(certificate: Certificate) -> ssl.SSLContext:
     """TLS 1.2 or newer.
 
-    :raises TlsError: the key cannot be read or belongs to another one.
+    :raises TlsError: the key cannot be read or does not match.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -239,7 +239,7 @@ def _make(
     )
     _write(certificate_file, _self_signed(key, names), 0o644)
     LOG.info(
-        "Made a certificate for %s: %s", ", ".join(names), certificate_file
+        "Created a certificate for %s: %s", ", ".join(names), certificate_file
     )
 
 
@@ -251,7 +251,7 @@ def _self_signed(key: object, names: Sequence[str]) -> bytes:
     from cryptography.x509 import oid
 
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError("the key is an elliptic curve's")
+        raise TypeError("the key must be an elliptic curve key")
     public = key.public_key()
     subject = x509.Name(
         [
@@ -293,7 +293,7 @@ def _self_signed(key: object, names: Sequence[str]) -> bytes:
 
 
 def _key_usage() -> "x509.KeyUsage":
-    """Of a server that is its own authority."""
+    """For a server that is its own CA."""
     from cryptography import x509
 
     return x509.KeyUsage(
@@ -319,7 +319,7 @@ def _general(name: str) -> "x509.GeneralName":
 
 
 def _write(path: pathlib.Path, data: bytes, mode: int) -> None:
-    """Never readable by others for a moment, never half written."""
+    """Write a file atomically, with its mode from the start."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

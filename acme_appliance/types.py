@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What goes into the service and what comes out of it."""
+"""Types of the service's arguments and results."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -20,7 +20,7 @@ from typing import Any
 #: A JSON object, as the API sends and gets it.
 Body = dict[str, Any]
 
-#: The namespace of what an admin or operator creates.
+#: The namespace of objects that an admin or operator creates.
 DEFAULT_NAMESPACE = "default"
 
 FEATURE_VOLUME_FILE = "share.volume_file"
@@ -28,15 +28,15 @@ FEATURE_GROW_ONLINE = "share.grow_online"
 FEATURE_HARD_LIMIT = "share.hard_limit"
 FEATURE_SNAPSHOT_EXPORT = "snapshot.export"
 
-#: A merge patch's members that :meth:`Service.patch_share` understands.
+#: The members of a share that a merge patch can change.
 PATCHABLE = frozenset({"name", "size_bytes", "labels", "file"})
 
-#: Of a share or snapshot; the contract says the same of a create.
+#: Maximum per share or snapshot; ``openapi.yaml`` has the same for a create.
 MAX_LABELS = 32
 
 
 class State(enum.StrEnum):
-    """Of a share or snapshot."""
+    """The state of a share or snapshot."""
 
     CREATING = "creating"
     AVAILABLE = "available"
@@ -54,7 +54,7 @@ class JobState(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-#: Any other state is that of an open job: also one of a later release.
+#: A job in any other state is open, including states of later releases.
 ENDED_JOB_STATES = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 )
@@ -62,7 +62,8 @@ ENDED_JOB_STATES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Who asks. ``namespace`` None sees everything (admin, operator)."""
+    """The authenticated caller. ``namespace`` None: sees everything (admin,
+    operator)."""
 
     name: str
     scope: str
@@ -71,7 +72,7 @@ class Caller:
 
     @property
     def home(self) -> str:
-        """The namespace that new things belong to."""
+        """The namespace of new objects."""
         return self.namespace or DEFAULT_NAMESPACE
 
     def sees(self, namespace: str) -> bool:
@@ -80,9 +81,9 @@ class Caller:
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """A change is made and on disk. ``body`` None: nothing to show.
+    """A change is done and on disk. ``body`` None: no content.
 
-    :ivar absent: there was nothing to change.
+    :ivar absent: the object did not exist.
     """
 
     body: Body | None
@@ -92,14 +93,14 @@ class Done:
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """A change is being made; ``job`` is its representation."""
+    """A change is in progress; ``job`` is the body of its job."""
 
     job: Body
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """Part of a list; ``next_marker`` None: there is no more."""
+    """Part of a list; ``next_marker`` None: the last page."""
 
     items: list[Body]
     next_marker: str | None
@@ -107,7 +108,7 @@ class Page:
 
 @dataclasses.dataclass(frozen=True)
 class Portal:
-    """An address by which clients mount shares."""
+    """An address that clients mount shares from."""
 
     address: str
     preferred: bool = True
@@ -115,8 +116,8 @@ class Portal:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """All are published in ``/v1/system``; those of pages are the
-    contract's, which holds requests to them."""
+    """The limits in ``/v1/system``. Those of pages are ``openapi.yaml``'s,
+    which requests are validated against."""
 
     max_shares: int = 20_000
     max_snapshots_per_share: int = 1_000
@@ -129,7 +130,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class FileDefaults:
-    """A volume file's members where the request leaves them out."""
+    """Defaults for the members of a volume file."""
 
     name: str = "volume"
     format: str = "raw"
@@ -142,10 +143,10 @@ class FileDefaults:
 
 @dataclasses.dataclass(frozen=True)
 class AllowedOwners:
-    """Users and groups that a create may name, besides the defaults.
+    """Users and groups that a create may set, besides the defaults.
 
-    By default neither root, nor system accounts (below 1000, Debian policy
-    9.2.2), nor nobody (65534), as whom a squashed root acts.
+    By default all except root, system accounts (below 1000, Debian policy
+    9.2.2) and nobody (65534), which a squashed root becomes.
     """
 
     uids: tuple[range, ...] = (range(1000, 65534),)
@@ -154,9 +155,9 @@ class AllowedOwners:
 
 @dataclasses.dataclass(frozen=True)
 class Quota:
-    """What a namespace may have; None: as much as there is.
+    """The limits of a namespace; None: unlimited.
 
-    ``max_bytes`` is of the sizes of its shares together.
+    ``max_bytes`` limits the total size of its shares.
     """
 
     max_bytes: int | None = None
@@ -166,7 +167,7 @@ class Quota:
 
 @dataclasses.dataclass(frozen=True)
 class ServiceSettings:
-    """What the service is told about the world."""
+    """The service's configuration."""
 
     system_id: str
     system_name: str
@@ -176,15 +177,14 @@ class ServiceSettings:
     limits: Limits = Limits()
     file_defaults: FileDefaults = FileDefaults()
     allowed_owners: AllowedOwners = AllowedOwners()
-    #: By namespace; one that is not there has none.
+    #: By namespace; others have no quota.
     quotas: Mapping[str, Quota] = dataclasses.field(default_factory=dict)
-    #: False stands for a minimal appliance, which knows nothing of files.
+    #: False: a minimal appliance, without volume files.
     volume_file: bool = True
-    #: How long a request waits for what a pool or the NFS server has to
-    #: tell, before they are taken to hang.
+    #: How long requests wait for a pool or the NFS server to answer. After
+    #: that it is considered to hang.
     answer_seconds: float = 5.0
-    #: Changes of one pool that are at work at the same time; more of them
-    #: are queued jobs.
+    #: Maximum number of concurrent changes per pool; more are queued.
     workers: int = 32
     job_retention_days: int = 30
     event_retention_days: int = 400
@@ -192,7 +192,7 @@ class ServiceSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Intent:
-    """A change that was decided on; a journal entry keeps all of it."""
+    """A change to make, as the journal stores it."""
 
     id: str
     kind: str

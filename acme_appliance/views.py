@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Rows as the API shows them: the shapes of ``openapi.yaml``."""
+"""Convert rows to the API's objects, see ``openapi.yaml``."""
 
 from collections.abc import Iterable
 import datetime
@@ -22,7 +22,7 @@ from acme_appliance.references import Reference
 
 
 def time(value: datetime.datetime) -> str:
-    """RFC 3339, in UTC, to the microsecond."""
+    """RFC 3339, in UTC, with microseconds."""
     return value.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -31,7 +31,7 @@ def maybe_time(value: datetime.datetime | None) -> str | None:
 
 
 def rules(rows: Iterable[Any]) -> types.Body:
-    """Access rules by holder; of objects, or of rows with these columns."""
+    """Access rules by holder, from model objects or rows."""
     return {
         row.holder: {"clients": row.clients, "level": row.level}
         for row in rows
@@ -44,7 +44,7 @@ def share(
     export_locations: list[types.Body],
 ) -> types.Body:
     """:param row: a share, or a row with its columns.
-    :param access_rules: as :func:`rules` makes them.
+    :param access_rules: from :func:`rules`.
     """
     origin = None
     if row.origin_type is not None:
@@ -57,10 +57,9 @@ def share(
         "state": str(row.state),
         "generation": row.generation,
         "size_bytes": row.size_bytes,
-        # The storage is asked, but not by whoever has the row.
+        # Set later, from the storage.
         "used_bytes": None,
-        # What no other share or snapshot refers to: only quota groups
-        # know, and they slow every write down.
+        # Needs quota groups, which slow down every write.
         "exclusive_bytes": None,
         "file": row.file,
         "origin": origin,
@@ -84,8 +83,7 @@ def access_rule(
 ) -> types.Body:
     """One holder's rule.
 
-    :param access: all rules of the share or snapshot, as :func:`rules`
-        gives them.
+    :param access: all rules of the share or snapshot, from :func:`rules`.
     """
     return {
         **named(reference),
@@ -110,7 +108,7 @@ def snapshot(
     access_rules: types.Body,
     export_locations: list[types.Body],
 ) -> types.Body:
-    """:param access_rules: as :func:`rules` makes them."""
+    """:param access_rules: from :func:`rules`."""
     return {
         "id": row.id,
         "name": row.name,
@@ -133,10 +131,10 @@ def snapshot(
 
 
 def job(row: Any) -> types.Body:
-    """:param row: a job without faults, see ``jobrows``."""
+    """:param row: a valid job, see ``jobrows``."""
     state = str(row.state)
     if state not in set(types.JobState):
-        # Clients know no others; it is not ended, and no one may cancel it.
+        # A state that clients do not know: open, and not cancellable.
         state = types.JobState.RUNNING.value
     return {
         "id": row.id,

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What an operator is told of values that an option cannot have."""
+"""Find invalid values of options, and explain them to the operator."""
 
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ from acme_appliance import plugins
 def find(
     conf: cfg.ConfigOpts, groups: Mapping[str, Sequence[cfg.Opt]]
 ) -> list[str]:
-    """A line for each wrong value: section, option, value, what may be.
+    """One line per invalid value: section, option, value, valid values.
 
-    oslo.config looks at a value when it is first asked for: this asks for
-    all, so that none is found in the middle of something.
+    oslo.config validates a value when it is first read. So this reads all,
+    and no later read can fail.
     """
     written = _written(conf.config_file or ())
     wrong = []
@@ -50,7 +50,7 @@ def find(
 
 
 def _written(files: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Values as they stand in the files; the last one counts."""
+    """Values as written in the files; the last one wins."""
     found: dict[str, dict[str, str]] = {}
     for file in files:
         sections: dict[str, Any] = {}

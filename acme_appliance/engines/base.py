@@ -12,14 +12,13 @@
 
 """The interface of a storage engine.
 
-An engine keeps shares and snapshots of one pool. It knows nothing of names,
-namespaces or rules: the service keeps those. Every method that changes
-something may be called again after it was cut off anywhere, by an error, by
-SIGKILL or by a power cut, and then ends in the same state; what it did is
-on disk only after :meth:`Engine.sync`.
+An engine stores the shares and snapshots of one pool. It does not know names,
+namespaces or rules: the service does. Every method that changes something is
+idempotent: after an interruption anywhere, by an error, SIGKILL or a power
+cut, call it again to reach the same state. Changes are on disk only after
+:meth:`Engine.sync`.
 
-Ids are lower-case UUIDs; anything else is refused, so that no id can name
-a path outside of the pool.
+Ids must be lower-case UUIDs, so that no id is a path outside of the pool.
 """
 
 import abc
@@ -42,7 +41,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class EngineError(Exception):
-    """The storage failed; the message says at what."""
+    """The storage failed; the message has the object and the reason."""
 
 
 class Unavailable(EngineError):
@@ -54,30 +53,29 @@ class NoSpace(EngineError):
 
 
 class TooLarge(EngineError):
-    """A file cannot be that large on this storage."""
+    """The file is too large for this storage."""
 
 
 class NotFound(EngineError):
-    """The share or snapshot to work on is not there."""
+    """The share or snapshot does not exist."""
 
 
 class FileChanged(EngineError):
-    """The volume file is gone, or something else has its name.
+    """The volume file is missing, or is not a regular file.
 
-    Clients cannot do that where the directory is root's, unless the
-    operator lets their root act as root (squash none). Snapshots and shares
-    of earlier releases may have it from when the directory was theirs.
+    In a directory that root owns, clients can cause this only with the option
+    squash = none. In earlier releases clients owned the directory.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-    """What an engine can do; nobody asks for its class.
+    """What an engine can do.
 
-    ``volume_file``: makes and grows a volume file inside of a share.
+    ``volume_file``: creates and grows a volume file in a share.
     ``grow_online``: grows it while clients have the share mounted.
-    ``hard_limit``: clients cannot take more of the pool than
-    :meth:`Engine.set_limit` says.
+    ``hard_limit``: clients cannot use more of the pool than
+    :meth:`Engine.set_limit` allows.
     ``durable``: shares outlive the process.
     ``snapshot_export``: an exporter can serve snapshots, read-only.
     """
@@ -91,7 +89,7 @@ class Capabilities:
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """A pool's capacity. Used and free need not add up to the total."""
+    """A pool's capacity. Used and free may not add up to the total."""
 
     total_bytes: int
     used_bytes: int
@@ -100,7 +98,8 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """Who owns a volume file, or a directory in which clients make it."""
+    """The owner of a volume file, or of a directory where clients create
+    it."""
 
     uid: int
     gid: int
@@ -108,17 +107,17 @@ class Owner:
 
 ROOT = Owner(0, 0)
 
-#: A hard limit leaves room for this many times the size of the share, and
-#: for this much more; see :meth:`Engine.set_limit`.
+#: A hard limit allows this many times the size of the share, plus the extra
+#: bytes; see :meth:`Engine.set_limit`.
 LIMIT_FACTOR = 8
 LIMIT_EXTRA_BYTES = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class VolumeFile:
-    """The one file of a share, as it is to be.
+    """The desired volume file of a share.
 
-    ``mode`` is the permission bits. ``size_bytes`` only ever grows.
+    ``mode`` has the permission bits. ``size_bytes`` never shrinks.
     """
 
     name: str
@@ -130,202 +129,205 @@ class VolumeFile:
 
 class Engine(abc.ABC):
     """One pool's storage. Methods are thread-safe for different shares;
-    the service never runs two changes of one share at a time.
+    the service never runs two changes of one share concurrently.
 
-    Any method may raise :class:`Unavailable` and :class:`EngineError`.
+    All methods can raise :class:`Unavailable` and :class:`EngineError`.
     """
 
-    #: What the API calls it.
+    #: Its name in the API.
     name: ClassVar[str]
     capabilities: Capabilities
-    #: What the pool tells of itself, of its shares and of its snapshots.
+    #: Metadata of the pool, its shares and its snapshots.
     metadata: "MetadataStore"
 
     @abc.abstractmethod
     def check(self) -> list[str]:
-        """Why the pool cannot be written, one sentence each; empty: it can.
+        """Why the pool is not writable, one sentence per reason; empty: it
+        is.
 
-        Asks the disk, and not only what the kernel remembers of it; so it
-        may hang, as changes would, and is never called by who must not wait.
-        Must notice that the pool is not mounted: an empty directory where
-        shares should be is a reason, not an empty pool.
+        Accesses the disk, not only the kernel's cache. So it can hang, as
+        changes would: do not call it in a thread that must not wait. Must
+        detect that the pool is not mounted: an empty directory is a reason,
+        not an empty pool.
         """
 
     @abc.abstractmethod
     def warnings(self) -> list[str]:
-        """What an operator should change although the pool works, one
-        sentence each. A pool that cannot be looked at has none."""
+        """What the operator should improve although the pool works, one
+        sentence each. Empty if the pool cannot be inspected."""
 
     @abc.abstractmethod
     def usage(self) -> Usage:
-        """The pool's capacity, as of now."""
+        """The pool's current capacity."""
 
     @abc.abstractmethod
     def ids(self, kind: Kind) -> set[str]:
-        """Everything of that kind the pool holds, known to us or not."""
+        """The ids of all objects of a kind, also of unknown ones."""
 
     @abc.abstractmethod
     def exists(self, reference: Reference) -> bool:
-        """Whether the pool holds it, in whatever condition."""
+        """Whether it exists, in any condition."""
 
     @abc.abstractmethod
     def directory(self, reference: Reference) -> str:
-        """The absolute path that an exporter serves; need not exist."""
+        """The absolute path for the exporter; it may not exist."""
 
     def ensure_reachable(self, kind: Kind) -> None:
-        """Let clients pass through the folders above shares, or above
-        snapshots, without seeing what else is in them.
+        """Let clients traverse the folder of the shares or snapshots, without
+        listing it.
 
-        For pools of earlier releases, which kept snapshots to themselves.
+        For pools of earlier releases, which did not export snapshots.
         """
         return
 
     @abc.abstractmethod
     def create_share(self, share_id: str, owner: Owner | None) -> None:
-        """Make an empty share, unless it is there.
+        """Create an empty share, unless it exists.
 
-        :param owner: of its directory, as for :meth:`set_directory`.
+        :param owner: of its directory, see :meth:`set_directory`.
         :raises NoSpace: the pool is full.
         """
 
     @abc.abstractmethod
     def set_directory(self, share_id: str, owner: Owner | None) -> None:
-        """Say who may make, rename and remove files in a share.
+        """Set who can create, rename and remove files in a share.
 
-        Clients that have the share mounted go on: what is open stays open.
-        Costs one look where it is so already.
+        Does not disturb clients: open files stay open. Cheap if nothing
+        changes.
 
-        :param owner: None: only the appliance. The directory is root's,
-            mode 0755: clients look files up and list them. Else: its
-            owner, mode 0770, for clients that make the volume file.
-        :raises NotFound: the share is not there.
+        :param owner: None: only the appliance can. Root owns the directory,
+            mode 0755, so that clients can look up and list files. Otherwise
+            the owner of the directory, mode 0770, for clients that create the
+            volume file.
+        :raises NotFound: the share does not exist.
         """
 
     @abc.abstractmethod
     def set_limit(self, share_id: str, size_bytes: int) -> None:
-        """Limit what clients can take of the pool through a share from now
-        on, if the engine can (capability ``hard_limit``).
+        """Limit the space that a share can use from now on, if the engine
+        can (capability ``hard_limit``).
 
-        To be called before anything that makes present data stay when it
-        is overwritten: a snapshot, a clone of the share; and before the
-        share grows. Whoever keeps to ``size_bytes`` shall never meet the
-        limit. So it is what the share has taken by now, which may have to
-        stay for good, and eight times ``size_bytes``. An extent stays as
-        long as any part of it is in use, so what is written anew takes
-        more than its size: up to 4.5 times, measured on btrfs by
-        overwriting at random places in pieces of 4 KiB to 64 MiB. The
-        rest is for what is written until the snapshot is there.
+        Call it before the share grows, and before a snapshot or clone of it:
+        these keep the present data when it is overwritten. A client that
+        stays within ``size_bytes`` must never reach the limit. So the limit
+        is the space that the share uses now, plus eight times ``size_bytes``.
+        An extent stays as long as any part of it is used, so new data takes
+        more than its size: up to 4.5 times, measured on btrfs with random
+        overwrites of 4 KiB to 64 MiB. The rest is for data that is written
+        until the snapshot exists.
 
-        :raises NotFound: the share is not there.
+        :raises NotFound: the share does not exist.
         """
 
     @abc.abstractmethod
     def has_limit(self, share_id: str) -> bool:
-        """Whether there is a limit, or none can be set."""
+        """Whether the share has a limit; True if the engine has none."""
 
     @abc.abstractmethod
     def clone_share(self, source: Reference, share_id: str) -> None:
-        """Make a share with the content the source has now, unless it is
-        there.
+        """Create a share with the source's current content, unless it exists.
 
-        Takes no longer for more data. Source and clone live on without each
-        other. Who owns the clone, and its file, is the source's until
-        :meth:`adopt` or :meth:`set_directory`.
+        Takes constant time. Source and clone are independent. The clone and
+        its file have the source's owner until :meth:`adopt` or
+        :meth:`set_directory`.
 
-        :raises NotFound: the source is not there.
+        :raises NotFound: the source does not exist.
         :raises NoSpace: the pool is full.
         """
 
     @abc.abstractmethod
     def ensure_file(self, share_id: str, file: VolumeFile) -> None:
-        """Make the volume file, or grow it and set its owner and mode.
+        """Create the volume file, or grow it and set its owner and mode.
 
-        :raises FileChanged: something that is no regular file has its name.
-        :raises NoSpace: the pool is full. :raises TooLarge: see there.
+        :raises FileChanged: it exists and is not a regular file.
+        :raises NoSpace, TooLarge: see these classes.
         """
 
     @abc.abstractmethod
     def adopt(self, share_id: str, old_name: str, file: VolumeFile) -> None:
-        """Turn a clone's file ``old_name`` into ``file``, and make the
-        directory root's, as :meth:`set_directory` does.
+        """Turn a clone's file ``old_name`` into ``file``, and make root own
+        the directory, see :meth:`set_directory`.
 
         :raises FileChanged: neither the old nor the new name is a regular
-            file, or both are there. :raises NoSpace, TooLarge: see there.
+            file, or both exist.
+        :raises NoSpace, TooLarge: see these classes.
         """
 
     @abc.abstractmethod
     def rename_file(self, share_id: str, old: str, new: str) -> None:
-        """Rename a volume file; clients that have it open keep it.
+        """Rename a volume file; it stays open in clients.
 
-        :raises FileChanged: as :meth:`adopt`.
+        :raises FileChanged: see :meth:`adopt`.
         """
 
     @abc.abstractmethod
     def grow_file(
         self, share_id: str, name: str, size_bytes: int, allocation: str
     ) -> None:
-        """Grow a volume file to a size; one that has it is left alone.
+        """Grow a volume file to a size, unless it is as large.
 
-        With allocation ``full`` the space is taken first: where there is
-        not enough, the size stays.
+        With allocation ``full`` the space is reserved first: if there is not
+        enough, the size does not change.
 
-        :raises FileChanged: it is gone, or no regular file.
-        :raises NoSpace, TooLarge: see there.
+        :raises FileChanged: it is missing, or not a regular file.
+        :raises NoSpace, TooLarge: see these classes.
         """
 
     @abc.abstractmethod
     def drop_excess(self, share_id: str, name: str, size_bytes: int) -> None:
-        """Undo :meth:`grow_file`: cut the file off at the size it had, and
-        give back what is reserved beyond; no matter if the file is gone.
+        """Undo :meth:`grow_file`: truncate the file to its old size, and
+        release space that is reserved beyond it. Does nothing if the file is
+        missing.
 
-        A file that has data beyond that size keeps its size: somebody has
+        A file with data beyond that size keeps its size, because a client has
         written there since.
         """
 
     @abc.abstractmethod
     def delete_share(self, share_id: str) -> None:
-        """Delete a share with all in it, unless it is gone."""
+        """Delete a share with its content, if it exists."""
 
     @abc.abstractmethod
     def create_snapshot(self, share_id: str, snapshot_id: str) -> None:
-        """Keep the share's content of now, read-only, unless it is kept.
+        """Snapshot the share's current content, read-only, unless it exists.
 
-        :raises NotFound: the share is not there.
+        :raises NotFound: the share does not exist.
         :raises NoSpace: the pool is full.
         """
 
     @abc.abstractmethod
     def delete_snapshot(self, snapshot_id: str) -> None:
-        """Delete a snapshot, unless it is gone; clones of it live on."""
+        """Delete a snapshot, if it exists; its clones stay."""
 
     @abc.abstractmethod
     def used_bytes(self, share_id: str, name: str) -> int | None:
-        """What the volume file occupies; None: it cannot be told."""
+        """The space that the volume file occupies; None: unknown."""
 
     @abc.abstractmethod
     def file_size(self, share_id: str, name: str) -> int | None:
-        """The volume file's size in bytes; None: it is not there, or is no
+        """The volume file's size in bytes; None: it is missing, or not a
         regular file."""
 
     def file_intact(self, share_id: str, name: str) -> bool:
-        """Whether the volume file is there and a regular file."""
+        """Whether the volume file exists and is a regular file."""
         return self.file_size(share_id, name) is not None
 
     @abc.abstractmethod
     def find_file(self, share_id: str) -> VolumeFile | None:
-        """The one regular file of a share of which nobody knows more; None:
-        the share has something else in it, or no file, or several.
+        """Find the volume file of an unknown share: the only entry, and a
+        regular file. None: there is no such file.
 
-        :raises NotFound: the share is not there.
+        :raises NotFound: the share does not exist.
         """
 
     @abc.abstractmethod
     def sync(self) -> None:
-        """Return once all that was done before the call is on disk."""
+        """Return when all changes before the call are on disk."""
 
 
 def directory_rights(owner: Owner | None) -> tuple[Owner, int]:
-    """Owner and mode of a share's directory, see ``set_directory``."""
+    """Owner and mode of a share's directory, see
+    :meth:`Engine.set_directory`."""
     return (ROOT, 0o755) if owner is None else (owner, 0o770)
 
 
@@ -335,14 +337,14 @@ def limit_for(taken_bytes: int, size_bytes: int) -> int:
 
 
 def check_id(value: str) -> str:
-    """The id itself. :raises ValueError: it is no lower-case UUID."""
+    """Return the id. :raises ValueError: it is not a lower-case UUID."""
     if not _UUID.fullmatch(value):
         raise ValueError(f"not a lower-case UUID: {value!r}")
     return value
 
 
 def check_file_name(value: str) -> str:
-    """The name itself. :raises ValueError: it is no plain file name."""
+    """Return the name. :raises ValueError: it is not a plain file name."""
     plain = value not in ("", ".", "..") and not set(value) & {"/", "\0"}
     if not plain or len(value.encode()) > 255:
         raise ValueError(f"not a plain file name: {value!r}")
@@ -350,5 +352,5 @@ def check_file_name(value: str) -> str:
 
 
 def well_formed_ids(names: Iterable[str]) -> set[str]:
-    """Those of the names that are ids; a pool may hold other things."""
+    """The names that are ids; a pool may contain other files."""
     return {name for name in names if _UUID.fullmatch(name)}

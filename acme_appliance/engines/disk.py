@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Pools on a disk: what their engines have in common.
+"""Base class of plugins for engines on a disk.
 
 A pool is on a block device, in an image file, or in a directory on a file
-system that others use, too. Root makes and mounts it (``init``, ``mount``).
+system that has other users. Root creates and mounts it (``init``, ``mount``).
 """
 
 import abc
@@ -35,52 +35,51 @@ LOG = logging.getLogger(__name__)
 
 
 class DiskPlugin(plugin.Plugin):
-    """An engine on a file system that it makes by itself."""
+    """The plugin of an engine that creates its own file system."""
 
-    #: What is made on a device or image, by the name that mount(8) knows.
+    #: The type of file system for a device or image, as mount(8) names it.
     filesystem: ClassVar[str]
-    #: The least that it can be made on.
+    #: Minimum size of the device or image.
     min_bytes: ClassVar[int]
 
     @abc.abstractmethod
     def make_filesystem(
         self, source: str, label: str, *, discard: bool
     ) -> None:
-        """Make it on a device or an image, which must be empty.
+        """Create the file system on an empty device or image.
 
-        :param discard: tell the disk first that all of it is free; a new
-            image has nothing to give back.
+        :param discard: discard all blocks first; useless on a new image.
         :raises commands.CommandError: it is not empty, or too small.
         """
 
     @abc.abstractmethod
     def why_unusable(self, path: str) -> str | None:
-        """Why a pool cannot be on the file system of a directory; None: it
-        can.
+        """Why a pool cannot use the file system of a directory; None: it can.
 
-        :raises OSError: it is not there.
+        :raises OSError: the directory does not exist.
         """
 
     @abc.abstractmethod
     def prepare(self, path: str) -> None:
-        """Make a directory a pool; one that is one already stays.
+        """Turn a directory into a pool, unless it is one.
 
-        :raises base.EngineError: it cannot be.
+        :raises base.EngineError: this fails.
         """
 
     @abc.abstractmethod
     def warnings(self, path: str) -> list[str]:
-        """What the operator should change on a pool that is mounted."""
+        """What the operator should improve on a mounted pool."""
 
     def mount_options(self, options: Mapping[str, Any] | None) -> str:
-        """Further options of a pool's mount.
+        """Further mount options of a pool.
 
-        :param options: the pool's; None: a pool that ``init`` makes.
+        :param options: the pool's; None: a pool that ``init`` creates.
         """
         return ""
 
     def label(self, plan: Plan) -> str:
-        """By which a second ``init`` knows its own work."""
+        """The file system's label, by which a second ``init`` recognizes
+        it."""
         return f"acme-{plan.name}"
 
     def make_pool(self, plan: Plan) -> list[str]:
@@ -113,14 +112,14 @@ class DiskPlugin(plugin.Plugin):
                 return False
             if os.geteuid() != 0:
                 raise PoolError(
-                    f"{path} is not mounted, and only root mounts: run"
+                    f"{path} is not mounted, and only root can mount it: run"
                     " acme-appliance mount as root"
                 )
             os.makedirs(path, mode=0o755, exist_ok=True)
             if os.listdir(path):
                 raise PoolError(
                     f"{path} is not mounted and not empty: a mount would hide"
-                    " what is in it. Move that away, or mount by hand"
+                    " its content. Move the content away, or mount manually"
                 )
             filesystem.mount(
                 source,
@@ -145,8 +144,8 @@ class DiskPlugin(plugin.Plugin):
         wrong = self.why_unusable(str(parent))
         if wrong is not None:
             raise PoolError(
-                f"{wrong}. Give another directory, a block device to format"
-                " (--device), or an image file (--image)"
+                f"{wrong}. Specify another directory, a block device to"
+                " format (--device), or an image file (--image)"
             )
 
     def _make_mounted(self, plan: Plan, source: str) -> list[str]:
@@ -154,10 +153,10 @@ class DiskPlugin(plugin.Plugin):
             wrong = self.why_unusable(plan.path)
             if wrong is not None:
                 raise PoolError(
-                    f"{wrong}, which is mounted already: unmount it, or"
-                    " choose another --path"
+                    f"{wrong}, which is already mounted: unmount it, or"
+                    " specify another --path"
                 )
-            return [f"{plan.path} is mounted already"]
+            return [f"{plan.path} is already mounted"]
         done = []
         if plan.device is not None:
             _check_device(plan.device)
@@ -169,7 +168,7 @@ class DiskPlugin(plugin.Plugin):
                 source, label, discard=plan.device is not None
             )
             done.append(
-                f"made {self.filesystem}, labelled {label}, on {source}"
+                f"created {self.filesystem} with label {label} on {source}"
             )
         self._ensure_mounted(source, plan.path, self.mount_options(None))
         done.append(f"mounted {source} at {plan.path}")
@@ -177,20 +176,22 @@ class DiskPlugin(plugin.Plugin):
 
     def _make_image(self, plan: Plan, source: str) -> list[str]:
         if plan.image_bytes is None:
-            raise PoolError(f"{source} does not exist: give --size to make it")
+            raise PoolError(
+                f"{source} does not exist: specify --size to create it"
+            )
         if plan.image_bytes < self.min_bytes:
             raise PoolError(
-                f"--size must be at least {self.min_bytes >> 20} MiB:"
-                f" {self.filesystem} needs about that much for itself"
+                f"--size must be at least {self.min_bytes >> 20} MiB, which"
+                f" {self.filesystem} needs for itself"
             )
         os.makedirs(os.path.dirname(source) or ".", mode=0o755, exist_ok=True)
         filesystem.create_image(source, plan.image_bytes)
-        return [f"made {source} of {plan.image_bytes >> 20} MiB, sparse"]
+        return [f"created {source}, {plan.image_bytes >> 20} MiB, sparse"]
 
     def _must_format(self, plan: Plan, source: str) -> bool:
-        """Whether there is nothing on it; or, by force, whatever there is.
+        """Whether to format: it is empty, or ``force`` is set.
 
-        :raises PoolError: it holds data that is not ours.
+        :raises PoolError: it has other data.
         """
         found = _signature(source)
         ours = (self.filesystem, self.label(plan))
@@ -201,10 +202,10 @@ class DiskPlugin(plugin.Plugin):
         what = " ".join(f"{key}={value}" for key, value in found.items())
         if not plan.force:
             raise PoolError(
-                f"{source} holds data ({what}), and nothing was changed. If"
-                " it can be lost, for good, repeat with --force"
+                f"{source} has data ({what}); nothing was changed. To erase"
+                " this data, repeat with --force"
             )
-        # Refuses, as mkfs does, what is mounted or part of something in use.
+        # Like mkfs, refuses a mounted device, or one that is in use.
         commands.run(["wipefs", "--all", "--", source])
         return True
 
@@ -218,19 +219,19 @@ def _check_device(device: str) -> None:
         ) from error
     if not block:
         raise PoolError(
-            f"{device} is not a block device: lsblk lists them. An image"
-            " file is given by --image"
+            f"{device} is not a block device: lsblk lists them. Use --image"
+            " for an image file"
         )
 
 
 def _signature(path: str) -> dict[str, str]:
-    """What blkid finds: TYPE, LABEL, PTTYPE...; empty: nothing."""
+    """blkid's output: TYPE, LABEL, PTTYPE...; empty: no signature."""
     try:
         text = commands.run(
             ["blkid", "--probe", "--output", "export", "--", path]
         )
     except commands.CommandError as error:
-        if error.status == 2:  # blkid: nothing was found
+        if error.status == 2:  # blkid found nothing
             return {}
         raise
     pairs = (line.partition("=") for line in text.splitlines())

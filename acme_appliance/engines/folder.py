@@ -10,18 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Shares as directories of a file system: what such engines have in common.
+"""Base class of engines whose shares are directories of a file system.
 
 A pool is a directory::
 
     POOL/shares/ID      a share
     POOL/snapshots/ID   a snapshot
-    POOL/metadata       what the service knows of both, see engines.metadata
-    POOL/probe          a small file, read to see whether the disk answers
+    POOL/metadata       metadata of both, see engines.metadata
+    POOL/probe          a small file, read to check that the disk answers
 
-Where the appliance makes the volume file, the share's directory is root's,
-and clients write that file only. Where clients make it, the directory is
-theirs; and snapshots may hold what was in one of theirs. So nothing in a share
+If the appliance creates the volume file, root owns the share's directory, and
+clients can only write that file. If clients create it, they own the directory,
+and can put anything there; snapshots may have it, too. So nothing in a share
 is followed or opened before it is known to be a regular file: every path is
 opened step by step from the pool, without symbolic links, and a file is first
 opened with O_PATH, which reads no device and waits for no pipe.
@@ -41,8 +41,8 @@ from acme_appliance.engines import metadata
 from acme_appliance.host import filesystem
 
 _FOLDERS = {base.Kind.SHARE: "shares", base.Kind.SNAPSHOT: "snapshots"}
-#: An NFSv4 client walks to its share through the folder, as nobody: it may
-#: pass, and not look around.
+#: An NFSv4 client traverses the folder to its share, as nobody. It must not be
+#: able to list it.
 _FOLDER_MODE = 0o711
 _PROBE = "probe"
 _TOUCH_SECONDS = 1.0
@@ -50,11 +50,11 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class FolderEngine(base.Engine):
-    """:param directory: the pool, prepared.
-    :param hard_limit: limit shares, which the file system must be ready for.
+    """:param directory: the prepared pool.
+    :param hard_limit: limit shares; needs quotas in the file system.
     """
 
-    #: Names that the pool must have, beside those of shares and snapshots.
+    #: Further names that a pool of this engine must contain.
     further: ClassVar[tuple[str, ...]]
 
     def __init__(self, directory: str, *, hard_limit: bool = False) -> None:
@@ -64,37 +64,34 @@ class FolderEngine(base.Engine):
         #: When the disk last answered, by the monotonic clock.
         self._touched = float("-inf")
 
-    # -- what each engine says by itself
+    # -- implemented by each engine; these methods can raise OSError
 
     @abc.abstractmethod
     def why_unusable(self) -> str | None:
-        """What is wrong with the file system. :raises OSError:"""
+        """Why the file system cannot be used; None: it can."""
 
     @abc.abstractmethod
     def why_unlimited(self) -> str | None:
-        """What is wrong with its quotas. :raises OSError:"""
+        """Why shares cannot have a hard limit; None: they can."""
 
     @abc.abstractmethod
     def make_directory(self, folder: int, name: str) -> None:
-        """Make what holds a share, or finish one that is there.
+        """Create a share's directory, or complete an existing one.
 
-        :param folder: open, where it is to be.
+        :param folder: descriptor of the parent directory.
         """
 
     @abc.abstractmethod
     def copy(self, source: base.Reference, kind: base.Kind, name: str) -> None:
-        """Make a share or snapshot of what the source has now.
-
-        :raises OSError:
-        """
+        """Create a share or snapshot with the source's current content."""
 
     def reserve(self, fd: int, size_bytes: int) -> None:
-        """Take the space for a file's first bytes. :raises OSError:"""
+        """Reserve the space for a file's first bytes."""
         filesystem.reserve(fd, size_bytes)
 
     @abc.abstractmethod
     def discard(self, kind: base.Kind, name: str) -> None:
-        """Delete one, unless it is gone. :raises OSError:"""
+        """Delete a share or snapshot, if it exists."""
 
     # -- the pool
 
@@ -105,8 +102,8 @@ class FolderEngine(base.Engine):
                 return [wrong]
             if filesystem.is_read_only(self.root):
                 return [
-                    f"{self.root} is read-only: so it is mounted, or the"
-                    " unit's ReadWritePaths= lacks it"
+                    f"{self.root} is read-only: it is mounted read-only, or"
+                    " missing in ReadWritePaths= of the systemd unit"
                 ]
             for name in (*_FOLDERS.values(), *self.further):
                 os.stat(os.path.join(self.root, name))
@@ -118,10 +115,10 @@ class FolderEngine(base.Engine):
         return [wrong] if wrong else []
 
     def _touch_disk(self) -> None:
-        """Hangs where the disk, or a frozen file system, would hang a
-        change: all else that is asked here the kernel has in memory.
+        """Hang if the disk, or a frozen file system, would hang a change.
+        The kernel answers all other checks from memory.
 
-        Once a second at most: it is a read of the disk.
+        Reads the disk, so at most once a second.
         """
         now = time.monotonic()
         if now - self._touched < _TOUCH_SECONDS:
@@ -133,13 +130,13 @@ class FolderEngine(base.Engine):
         try:
             missing = filesystem.missing_mount_options(self.root)
         except OSError:
-            # Why it cannot be looked at is what check() says.
+            # check() reports the reason.
             return []
         if not missing:
             return []
         return [
             f"the file system of {self.root} is mounted without"
-            f" {','.join(missing)}: clients write what they like there."
+            f" {','.join(missing)}, but clients can write any content there."
             " Add these options to the mount"
         ]
 
@@ -177,7 +174,7 @@ class FolderEngine(base.Engine):
     def set_directory(self, share_id: str, owner: base.Owner | None) -> None:
         path = self._path(share_id)
         with translated(share_id):
-            # Asked of every share at each start: one call for most.
+            # Runs for every share at each start: usually one system call.
             found = os.stat(path, follow_symlinks=False)
             if not _has_rights(found, owner):
                 with self.share(share_id) as share:
@@ -226,7 +223,7 @@ class FolderEngine(base.Engine):
                     end = os.fstat(fd).st_size
                     if not filesystem.has_data_beyond(fd, size_bytes):
                         end = min(end, size_bytes)
-                    # Also frees what is reserved beyond the end.
+                    # Also releases reserved space beyond the end.
                     os.ftruncate(fd, end)
             except base.FileChanged:
                 return
@@ -275,9 +272,9 @@ class FolderEngine(base.Engine):
 
     @contextlib.contextmanager
     def place(self, name: str) -> Iterator[int]:
-        """An open directory of the pool.
+        """Open a directory of the pool.
 
-        :raises base.Unavailable: it is not there, nor is the pool.
+        :raises base.Unavailable: it is missing, as in an unmounted pool.
         """
         path = os.path.join(self.root, name)
         try:
@@ -324,8 +321,8 @@ class FolderEngine(base.Engine):
             os.ftruncate(fd, size_bytes)
 
     def stat_file(self, share_id: str, name: str) -> os.stat_result | None:
-        # One call, as a start looks at every share. Only the last part of
-        # the path is a client's to name, and that is not followed.
+        # One system call, because a start checks every share. Clients control
+        # only the last part of the path, which is not followed.
         path = os.path.join(self._path(share_id), base.check_file_name(name))
         with translated(share_id):
             try:
@@ -337,8 +334,9 @@ class FolderEngine(base.Engine):
 
 
 def refuse_others(directory: str, further: tuple[str, ...]) -> None:
-    """:param further: what a pool of the engine has that makes this one.
-    :raises base.Unavailable: the directory is a pool of another engine."""
+    """:param further: see :class:`FolderEngine`.
+    :raises base.Unavailable: the directory is a pool of another engine.
+    """
     if os.path.exists(os.path.join(directory, _FOLDERS[base.Kind.SHARE])):
         for name in further:
             if not os.path.exists(os.path.join(directory, name)):
@@ -349,9 +347,9 @@ def refuse_others(directory: str, further: tuple[str, ...]) -> None:
 
 
 def prepare(directory: str) -> None:
-    """Make the folders of a pool; those that are there stay.
+    """Create the missing folders of a pool.
 
-    The last thing that an engine does, see :func:`refuse_others`.
+    An engine must do this last, see :func:`refuse_others`.
     """
     for name in _FOLDERS.values():
         make_folder(directory, name, _FOLDER_MODE)
@@ -359,7 +357,7 @@ def prepare(directory: str) -> None:
 
 
 def make_folder(directory: str, name: str, mode: int = 0o700) -> None:
-    """Make one of a pool, unless it is there."""
+    """Create a folder of a pool, unless it exists."""
     path = os.path.join(directory, name)
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
@@ -376,7 +374,7 @@ def find(folder: int, name: str) -> os.stat_result | None:
 
 @contextlib.contextmanager
 def opened(name: str, folder: int | None = None) -> Iterator[int]:
-    """An open directory, never through a symbolic link."""
+    """Open a directory, not through a symbolic link."""
     fd = os.open(name, DIRECTORY, dir_fd=folder)
     try:
         yield fd
@@ -387,27 +385,27 @@ def opened(name: str, folder: int | None = None) -> Iterator[int]:
 def opened_file(
     share: int, name: str
 ) -> contextlib.AbstractContextManager[int]:
-    """The volume file of a share, open for writing.
+    """Open the volume file of a share for writing.
 
-    :raises base.FileChanged: it is something else, or not there.
+    :raises base.FileChanged: it is missing, or not a regular file.
     """
     return regular_file(share, base.check_file_name(name), os.O_RDWR)
 
 
 @contextlib.contextmanager
 def regular_file(share: int, name: str, flags: int) -> Iterator[int]:
-    """A file that a directory has, open.
+    """Open a file of a directory.
 
-    :raises base.FileChanged: it is something else, or not there.
+    :raises base.FileChanged: it is missing, or not a regular file.
     """
     try:
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=share)
     except FileNotFoundError:
-        raise base.FileChanged(f"the volume file {name!r} is gone") from None
+        raise base.FileChanged(f"volume file {name!r} is missing") from None
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise base.FileChanged(f"{name!r} is no regular file")
-        # Opens the very inode that was looked at, whatever has its name.
+            raise base.FileChanged(f"{name!r} is not a regular file")
+        # Open the inode that was checked, not another one of that name.
         fd = os.open(f"/proc/self/fd/{handle}", flags)
     finally:
         os.close(handle)
@@ -420,7 +418,7 @@ def regular_file(share: int, name: str, flags: int) -> Iterator[int]:
 def _set_directory(fd: int, owner: base.Owner | None) -> None:
     wanted, mode = base.directory_rights(owner)
     os.fchown(fd, wanted.uid, wanted.gid)
-    # Also takes from an access list what the mode does not allow.
+    # Also restricts an access control list to the mode.
     os.fchmod(fd, mode)
 
 
@@ -440,21 +438,21 @@ def _rename(share: int, old: str, new: str) -> None:
     if old == new or (before is None and after is not None):
         before, old = after, new
     if before is None:
-        raise base.FileChanged(f"the volume file {old!r} is gone")
+        raise base.FileChanged(f"volume file {old!r} is missing")
     if not stat.S_ISREG(before.st_mode):
-        raise base.FileChanged(f"{old!r} is no regular file")
+        raise base.FileChanged(f"{old!r} is not a regular file")
     if old != new:
         try:
             filesystem.rename_exclusive(share, old, new)
         except FileExistsError:
-            raise base.FileChanged(f"{new!r} is in the way") from None
+            raise base.FileChanged(f"{new!r} already exists") from None
         except FileNotFoundError:
-            raise base.FileChanged(f"{old!r} is gone") from None
+            raise base.FileChanged(f"volume file {old!r} is missing") from None
 
 
 @contextlib.contextmanager
 def translated(what: str) -> Iterator[None]:
-    """The system's errors as the interface's."""
+    """Convert operating system errors to engine errors."""
     try:
         yield
     except OSError as error:

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a pool tells of itself: metadata beside shares and snapshots.
+"""Metadata in a pool, beside its shares and snapshots.
 
-The service keeps here what its database knows of each, and who the pool is,
-so that a lost database can be rebuilt from the pool alone. No client of a
-share ever gets there.
+The service stores here what its database has about each, and the identity of
+the pool. So a lost database can be rebuilt from the pool alone. Clients of
+shares have no access to it.
 
 :class:`FolderStore` is for pools that are a directory::
 
@@ -22,10 +22,10 @@ share ever gets there.
     POOL/metadata/shares/ID      a share
     POOL/metadata/snapshots/ID   a snapshot
 
-Each is a small JSON object in an extended attribute of an empty file. A
-commit of the file system has names and attributes on disk; the content of a
-file is not, without an fsync for each. What is too large for an attribute
-is the file's content, and has that fsync.
+Each is a small JSON object in an extended attribute of an empty file. One
+commit of the file system puts all names and attributes on disk, but the
+content of a file needs an fsync each. An object that is too large for an
+attribute is the file's content, with that fsync.
 """
 
 import abc
@@ -51,46 +51,45 @@ _FOLDERS: Final = {
 }
 _IDENTITY: Final = "pool"
 _ATTRIBUTE: Final = "user.acme.metadata"
-#: btrfs: an attribute has to fit into a node, which has 16 KiB unless the
-#: file system was made with smaller ones (mkfs.btrfs(8), --nodesize).
-_MOST_ATTRIBUTE_BYTES: Final = 12_288
+#: On btrfs an attribute must fit into a node. Its size is 16 KiB unless
+#: mkfs.btrfs(8) had a smaller --nodesize.
+_MAX_ATTRIBUTE_BYTES: Final = 12_288
 _TOO_LARGE: Final = (errno.ENOSPC, errno.E2BIG)
 
 
 class MetadataStore(abc.ABC):
     """The metadata of one pool. Methods are thread-safe for different
-    shares, raise :class:`base.EngineError`, and may be called again after
-    they were cut off. What they did is on disk after ``Engine.sync``.
+    shares, idempotent, and raise :class:`base.EngineError`. Changes are on
+    disk after :meth:`base.Engine.sync`.
     """
 
     @abc.abstractmethod
     def prepare(self) -> None:
-        """Make room for metadata in a pool that has none yet."""
+        """Prepare a new pool for metadata."""
 
     @abc.abstractmethod
     def write(self, reference: base.Reference, metadata: Metadata) -> None:
-        """Keep this of a share or snapshot, in one step: at any moment
-        there is the old metadata or the new."""
+        """Store the metadata of a share or snapshot, atomically."""
 
     @abc.abstractmethod
     def read(self, reference: base.Reference) -> Metadata | None:
-        """What was kept; None: nothing that can be read."""
+        """The stored metadata; None: it is missing or unreadable."""
 
     @abc.abstractmethod
     def delete(self, reference: base.Reference) -> None:
-        """Forget a share or snapshot, unless it is forgotten."""
+        """Delete the metadata of a share or snapshot, if it exists."""
 
     @abc.abstractmethod
     def ids(self, kind: base.Kind) -> set[str]:
-        """All of a kind that have metadata."""
+        """The ids of all objects of a kind that have metadata."""
 
     @abc.abstractmethod
     def write_identity(self, identity: Metadata) -> None:
-        """Keep who the pool is, in one step."""
+        """Store the pool's identity, atomically."""
 
     @abc.abstractmethod
     def read_identity(self) -> Metadata | None:
-        """Who the pool is; None: nobody has said so yet."""
+        """The pool's identity; None: it has none yet."""
 
 
 class FolderStore(MetadataStore):
@@ -158,7 +157,7 @@ class FolderStore(MetadataStore):
 
 
 def _create(path: str) -> int:
-    """An empty file without attributes, open for writing."""
+    """Create an empty file without attributes, open for writing."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -167,7 +166,7 @@ def _create(path: str) -> int:
 
 def _set_attribute(fd: int, data: bytes) -> bool:
     """False: it is too large."""
-    if len(data) > _MOST_ATTRIBUTE_BYTES:
+    if len(data) > _MAX_ATTRIBUTE_BYTES:
         return False
     try:
         os.setxattr(fd, _ATTRIBUTE, data)
@@ -205,7 +204,7 @@ def _parse(path: str, data: bytes) -> Metadata | None:
 
 @contextlib.contextmanager
 def _translated(what: str) -> Iterator[None]:
-    """The system's errors as the interface's."""
+    """Convert operating system errors to engine errors."""
     try:
         yield
     except OSError as error:

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the appliance asks an engine before a pool of it is open.
+"""The interface of an engine's plugin: options, creating and mounting pools.
 
-An engine is a folder with all that belongs to it: the engine, its options,
-how pools are made and mounted. Its :class:`Plugin` is an entry point of the
-group ``acme_appliance.engines``, whose name is what ``engine`` of a pool's
-configuration says. No other module knows the names.
+An engine is a folder with all its code: the engine, its options, and how to
+create and mount pools. Its :class:`Plugin` is an entry point of the group
+``acme_appliance.engines``. The entry point's name is the value of a pool's
+option ``engine``. No other module knows these names.
 """
 
 import abc
@@ -30,20 +30,20 @@ from oslo_config import cfg
 
 from acme_appliance.engines import base
 
-#: The engine of a pool that names none.
+#: The default of a pool's option ``engine``.
 DEFAULT: Final = "btrfs"
 
 
 class PoolError(Exception):
-    """The pool cannot be made or mounted; the text says what to do."""
+    """The pool cannot be created or mounted; the text has the solution."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
     """A configured pool.
 
-    ``path`` is its directory; an engine that is not on a disk has a made-up
-    one. ``options`` are the values of the plugin's options.
+    ``path`` is its directory, an invented one for an engine without a disk.
+    ``options`` are the values of the plugin's options.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A pool to be; ``device`` and ``image`` None: a directory.
+    """A pool to create; ``device`` and ``image`` None: in a directory.
 
-    ``path`` is where the pool is, or is mounted. ``image_bytes`` is for an
-    image that is not there yet. ``force`` formats what holds other data.
+    ``path`` is the pool's directory or mount point. ``image_bytes`` is the
+    size of a new image. ``force`` erases other data.
     """
 
     name: str
@@ -74,47 +74,46 @@ class Plan:
 
 
 class Plugin(abc.ABC):
-    """One kind of engine. Made without arguments, and has no state."""
+    """One type of engine. Stateless, and constructed without arguments."""
 
-    #: One line for the configuration's sample.
+    #: One line for the sample configuration.
     help: ClassVar[str]
     #: The engine's own options in the group of a pool.
     options: ClassVar[Sequence[cfg.Opt]] = ()
     #: Whether pools are directories on a disk: they have a ``path``, may
-    #: have a ``device``, and ``acme-appliance init`` makes them.
+    #: have a ``device``, and ``acme-appliance init`` creates them.
     on_disk: ClassVar[bool] = True
 
     @abc.abstractmethod
     def open(self, pool: Pool) -> base.Engine:
-        """The engine of a pool. Does not look at the disk: one that cannot
-        be used says so by :meth:`base.Engine.check`."""
+        """Return the engine of a pool. Does not access the disk:
+        :meth:`base.Engine.check` reports problems."""
 
     @abc.abstractmethod
     def make_pool(self, plan: Plan) -> list[str]:
-        """Make the pool ready, as far as it is not; what was done, in
-        words. May be repeated.
+        """Create the pool, or complete it. Return a text for each step.
+        Idempotent.
 
-        :raises PoolError: before anything was changed, where that can be
-            told.
+        :raises PoolError: if possible, before anything was changed.
         """
 
     @abc.abstractmethod
     def new_pool_options(self, plan: Plan) -> str:
-        """What ``init`` writes into the group of a pool that it makes, past
-        engine, path and device: lines, with a comment that says why."""
+        """Lines for the group of a pool that ``init`` creates, besides
+        engine, path and device, with a comment that explains them."""
 
     @abc.abstractmethod
     def mount(self, pool: Pool) -> bool:
-        """Mount a pool that has a device, unless something is mounted.
+        """Mount a pool that has a device, unless its path is a mount point.
 
-        :returns: whether it was mounted now.
-        :raises PoolError: it cannot be.
+        :returns: whether this call mounted it.
+        :raises PoolError: it cannot be mounted.
         """
 
     @abc.abstractmethod
     def apply_options(self, pool: Pool) -> None:
-        """Switch on what the pool's options ask of its file system. Root
-        calls it at every start, after :meth:`mount`.
+        """Apply the pool's options to its file system. Root calls this at
+        every start, after :meth:`mount`.
 
-        :raises PoolError: it cannot be.
+        :raises PoolError: they cannot be applied.
         """

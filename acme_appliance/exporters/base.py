@@ -12,13 +12,12 @@
 
 """The interface of an exporter.
 
-Declarative: the service says which clients a share or snapshot is to have,
-and the exporter makes it so, whatever was there before; saying it again
-costs nothing. What has no clients is not exported at all. What is not said to
-be granted is denied: no exporter ever exports a parent of shares, or
-anything to everybody.
+It is declarative: the service passes the desired clients of a share or
+snapshot, and the exporter changes the exports to match. Repeated calls are
+cheap. A share without clients is not exported. The default is to deny: no
+exporter exports a parent directory of shares, or anything to everyone.
 
-A share and a snapshot may have the same id, and are two exports then.
+A share and a snapshot can have the same id; these are two exports.
 """
 
 import abc
@@ -34,7 +33,7 @@ from acme_appliance.references import Reference
 LEVEL_READ_ONLY = "ro"
 LEVEL_READ_WRITE = "rw"
 
-#: The widest networks that a rule may name: wider ones are a mistake.
+#: Minimum prefix length of networks in rules: wider ones are a mistake.
 WIDEST_PREFIX = {4: 8, 6: 32}
 
 #: Client (an address or a network, canonical) to level.
@@ -42,12 +41,12 @@ Clients = Mapping[str, str]
 
 
 class ExporterError(Exception):
-    """The NFS server could not be told."""
+    """The NFS server or its configuration could not be changed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One holder's access rule: its clients, canonical, and their level."""
+    """One holder's access rule: its canonical clients and their level."""
 
     clients: tuple[str, ...]
     level: str
@@ -59,12 +58,12 @@ Rules = Mapping[str, Rule]
 
 @dataclasses.dataclass(frozen=True)
 class ExportedDirectory:
-    """What an exporter must know of a share or snapshot.
+    """A share or snapshot to export.
 
-    ``uid`` and ``gid`` own its volume file: with squashing, every user of a
-    granted host acts as them. ``rules`` is kept beside the export, so that
-    a lost database can be rebuilt; the export itself is what ``clients``
-    of :meth:`Exporter.apply` say.
+    ``uid`` and ``gid`` own its volume file: with squashing, all users of a
+    granted host act as them. ``rules`` are stored with the export, only to
+    rebuild a lost database: the ``clients`` of :meth:`Exporter.apply` decide
+    who has access.
     """
 
     reference: Reference
@@ -76,7 +75,7 @@ class ExportedDirectory:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A share or snapshot whose exports are not as they should be."""
+    """A share or snapshot whose exports differ from the desired ones."""
 
     reference: Reference
     wanted: Clients
@@ -84,7 +83,7 @@ class Difference:
 
     @property
     def unexplained(self) -> Clients:
-        """What is exported beyond what is wanted."""
+        """The clients that are exported, but not wanted."""
         return unexplained(self.wanted, self.found)
 
     @property
@@ -100,38 +99,39 @@ class Difference:
 
 
 class Exporter(abc.ABC):
-    """Methods are thread-safe. All may raise :class:`ExporterError`."""
+    """Methods are thread-safe. All can raise :class:`ExporterError`."""
 
     @abc.abstractmethod
     def check(self) -> list[str]:
-        """Why shares cannot be served, one sentence each; empty: they can."""
+        """Why shares cannot be served, one sentence per reason; empty: they
+        can."""
 
     @abc.abstractmethod
     def path(self, directory: str) -> str:
-        """The path by which a client mounts a directory."""
+        """The path that clients mount a directory from."""
 
     @abc.abstractmethod
     def apply(self, directory: ExportedDirectory, clients: Clients) -> None:
-        """Export the directory to these clients and to nobody else.
+        """Export the directory to these clients and to no others.
 
-        Returns when the server knows, and when a restart of the machine
-        will know too. Idempotent.
+        Returns when the server has the change, and a restart of the machine
+        will keep it. Idempotent.
         """
 
     @abc.abstractmethod
     def withdraw(self, reference: Reference) -> None:
-        """As ``apply`` with no clients, for what may be gone."""
+        """Like ``apply`` without clients. The directory may not exist."""
 
     @abc.abstractmethod
     def exported(self) -> dict[Reference, dict[str, str]]:
-        """What is exported now, with each client's level."""
+        """The current exports: each client's level."""
 
     @abc.abstractmethod
     def rules(self) -> dict[Reference, Rules]:
-        """The access rules kept with the exports.
+        """The access rules stored with the exports.
 
-        A client that no kept rule explains has a rule of its own, with a
-        holder made by :func:`recovered_holder`.
+        A client without a stored rule gets a new rule, whose holder is from
+        :func:`recovered_holder`.
         """
 
     @abc.abstractmethod
@@ -143,7 +143,7 @@ class Exporter(abc.ABC):
         remove: bool = False,
         leave: Container[Reference] = frozenset(),
     ) -> list[Difference]:
-        """Compare all exports with what is wanted.
+        """Compare all exports with the desired ones.
 
         :param apply: add what is missing. What is found beyond what is
             wanted stays, also over a restart of the machine.
@@ -152,18 +152,18 @@ class Exporter(abc.ABC):
             not answer, and the server would look at it; or its rules are
             being changed.
 
-        Exports that are not ours are not looked at.
+        Ignores exports that the appliance did not create.
         """
 
 
 def canonical_client(text: str) -> str:
-    """One spelling for one client: ``192.0.2.51``, ``192.0.2.0/24``.
+    """The canonical form of a client: ``192.0.2.51``, ``192.0.2.0/24``.
 
     :raises ValueError: not an address or network, host bits set, or wider
-        than ``WIDEST_PREFIX``; the message is fit for the user.
+        than ``WIDEST_PREFIX``; the message is for the user.
     """
     if "%" in text:
-        raise ValueError(f"{text!r} has a zone, which only its host knows")
+        raise ValueError(f"{text!r} has a zone, which is valid only locally")
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
@@ -176,7 +176,7 @@ def canonical_client(text: str) -> str:
     if network.prefixlen < WIDEST_PREFIX[network.version]:
         raise ValueError(f"{text!r} is too wide a network")
     if network.network_address.is_unspecified:
-        raise ValueError(f"{text!r} is no client")
+        raise ValueError(f"{text!r} is not the address of a client")
     if network.num_addresses == 1:
         return str(network.network_address)
     return str(network)
@@ -188,12 +188,12 @@ def clients_of(rules: Rules) -> Clients:
 
 
 def merge_clients(rules: Iterable[tuple[Iterable[str], str]]) -> Clients:
-    """The clients of all rules, each with its strongest level.
+    """The clients of all rules, each with its highest level.
 
-    NFS servers take a client's own entry before that of its network, so a
-    member of a network that has more than the member gets it as well. Which
-    of two networks a server takes is its own affair: where a writing one is
-    inside of a reading one, its members may only read.
+    NFS servers prefer a client's own entry to that of its network. So a client
+    inside a network with a higher level gets that level, too. Servers differ
+    in the choice between two networks: a read-write network inside a read-only
+    one may be read-only.
     """
     levels: dict[str, str] = {}
     for clients, level in rules:
@@ -213,7 +213,7 @@ def merge_clients(rules: Iterable[tuple[Iterable[str], str]]) -> Clients:
 
 
 def unexplained(wanted: Clients, found: Clients) -> Clients:
-    """Those found that are not wanted, or not with a level that high."""
+    """The found clients that are not wanted, or only at a lower level."""
     return {
         client: level
         for client, level in found.items()
@@ -223,7 +223,7 @@ def unexplained(wanted: Clients, found: Clients) -> Clients:
 
 
 def strongest(*several: Clients) -> Clients:
-    """The clients of all, each with the highest level that it has."""
+    """The clients of all, each with its highest level."""
     levels: dict[str, str] = {}
     for clients in several:
         for client, level in clients.items():
@@ -233,12 +233,12 @@ def strongest(*several: Clients) -> Clients:
 
 
 def recovered_holder(client: str) -> str:
-    """The holder of a rule whose holder nobody knows any more."""
+    """The holder of a rule whose holder is lost."""
     return f"recovered:{client.replace('/', '-')}"
 
 
 def with_recovered(rules: Rules, clients: Clients) -> Rules:
-    """The rules, and one for each client that they do not explain."""
+    """The rules, plus one for each client without a rule."""
     explained = clients_of(rules)
     return {
         **rules,
@@ -250,7 +250,7 @@ def with_recovered(rules: Rules, clients: Clients) -> Rules:
 
 
 def export_path(directory: str, root: str) -> str:
-    """``directory`` as seen from ``root``, the server's export root.
+    """The path of ``directory`` relative to ``root``, the export root.
 
     :raises ValueError: the directory is not below the root.
     """
@@ -259,8 +259,8 @@ def export_path(directory: str, root: str) -> str:
         == os.path.normpath(f"{root}/{directory[len(root) :]}")
         != root
     ):
-        # Asked for every share at a start; what follows takes ten times as
-        # long.
+        # Runs for every share at a start, and is ten times faster than the
+        # code below.
         return directory[len(root) :]
     relative = os.path.relpath(directory, root)
     if relative == "." or relative.split("/")[0] == "..":

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the appliance asks an exporter before it is open.
+"""The interface of an exporter's plugin.
 
-An exporter is a folder with all that belongs to it. Its :class:`Plugin` is
-an entry point of the group ``acme_appliance.exporters``, whose name is what
-``[nfs] exporter`` says. No other module knows the names.
+An exporter is a folder with all its code. Its :class:`Plugin` is an entry
+point of the group ``acme_appliance.exporters``. The entry point's name is the
+value of ``[nfs] exporter``. No other module knows these names.
 """
 
 import abc
@@ -28,22 +28,22 @@ from oslo_config import cfg
 
 from acme_appliance.exporters import base
 
-#: The exporter of a configuration that names none.
+#: The default of ``[nfs] exporter``.
 DEFAULT: Final = "kernel"
 
 
 class Plugin(abc.ABC):
-    """One kind of exporter. Made without arguments, and has no state."""
+    """One type of exporter. Stateless, and constructed without arguments."""
 
-    #: One line for the configuration's sample.
+    #: One line for the sample configuration.
     help: ClassVar[str]
     #: The exporter's own options in the group ``nfs``.
     options: ClassVar[Sequence[cfg.Opt]] = ()
 
     @abc.abstractmethod
     def open(self, root: str, options: Mapping[str, Any]) -> base.Exporter:
-        """The exporter. Does not look at the server: one that cannot be
-        used says so by :meth:`base.Exporter.check`.
+        """Return the exporter. Does not access the server:
+        :meth:`base.Exporter.check` reports problems.
 
         :param root: the directory that clients see as ``/``.
         :param options: the values of the plugin's options.

@@ -218,7 +218,7 @@ class TestReflinkEngineOnBtrfs(suite.EngineSuite, functional.PoolCase):
     def test_it_has_no_projects(self):
         self.assertEqual([], self.engine.check())
         limited = self.pool.engine(hard_limit=True)
-        self.assertRegex(limited.check()[0], "an XFS of the pool's own")
+        self.assertRegex(limited.check()[0], "an XFS only for the pool")
 
 
 class TestPoolOfAnotherEngine(functional.PoolCase):
@@ -237,7 +237,7 @@ class TestPoolThatIsNotThere(functional.TestPoolThatIsNotThere):
 
     def test_not_btrfs(self):
         engine = reflink.ReflinkEngine("/proc")
-        self.assertRegex(engine.check()[0], "on no XFS or btrfs")
+        self.assertRegex(engine.check()[0], "not on XFS or btrfs")
         self.assertRaises(base.Unavailable, reflink.prepare, "/proc")
 
     def test_directory_without_a_pool(self):
@@ -283,7 +283,9 @@ class TestHardLimit(QuotaCase, test_simple_quota.TestHardLimit):
         ):
             self.engine.create_share(id_, None)
         self.assertFalse(self.engine.has_limit(id_))
-        with self.assertRaisesRegex(base.EngineError, "no XFS of its own"):
+        with self.assertRaisesRegex(
+            base.EngineError, "have an XFS of its own"
+        ):
             self.engine.set_limit(id_, MIB)
 
     def project(self, share_id):
@@ -354,7 +356,7 @@ class TestMadePools(functional.PoolCase):
         self.addCleanup(filesystem.unmount, str(self.path))
         made = ReflinkPlugin().make_pool(plan)
         self.assertRegex(
-            "\n".join(made), "(?s)made xfs, labelled acme-.*ready in"
+            "\n".join(made), "(?s)created xfs with label acme-.*ready in"
         )
         engine = ReflinkPlugin().open(
             plugin.Pool(
@@ -396,14 +398,14 @@ class TestMadePools(functional.PoolCase):
         )
         filesystem.mount(str(image), str(self.path), "xfs", loop=True)
         self.addCleanup(filesystem.unmount, str(self.path))
-        with self.assertRaisesRegex(plugin.PoolError, "made with reflink=0"):
+        with self.assertRaisesRegex(plugin.PoolError, "reflink=0"):
             ReflinkPlugin().make_pool(self.plan())
         self.assertEqual([], os.listdir(self.path))
 
     def test_other_file_systems(self):
         for path in ("/dev/shm", "/proc"):
             self.path = pathlib.Path(path, "pool")
-            with self.assertRaisesRegex(plugin.PoolError, "no XFS or btrfs"):
+            with self.assertRaisesRegex(plugin.PoolError, "not on XFS"):
                 ReflinkPlugin().make_pool(self.plan())
 
     def test_a_directory(self):
@@ -414,4 +416,4 @@ class TestMadePools(functional.PoolCase):
         self.assertEqual([], engine.check())
         # Others' projects there may be the same.
         engine = reflink.ReflinkEngine(str(self.path), hard_limit=True)
-        self.assertRegex(engine.check()[0], "XFS of the pool's own")
+        self.assertRegex(engine.check()[0], "XFS only for the pool")

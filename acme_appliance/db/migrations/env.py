@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How alembic reaches the database: through the engine it is given."""
+"""Alembic's environment: uses the engine that the caller passes."""
 
 from alembic import context
 

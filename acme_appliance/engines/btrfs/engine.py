@@ -12,14 +12,14 @@
 
 """Shares as btrfs subvolumes.
 
-A pool is as engines.folder has it; shares are subvolumes, snapshots
-read-only ones, and there is one more::
+A pool has the layout of engines.folder: shares are subvolumes, snapshots are
+read-only ones. It also has::
 
     POOL/commit         an empty subvolume, see btrfsutil.commit
 
-Making, cloning and deleting a subvolume take the same few milliseconds
-whatever is in it, and none depends on another afterwards. Quota groups slow
-down every write, simple quotas do not: with these a share has a hard limit.
+Creating, cloning and deleting a subvolume take a few milliseconds, whatever
+its size, and clones are independent. Simple quotas give shares a hard limit;
+quota groups would slow down every write.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class BtrfsEngine(folder.FolderEngine):
             btrfsutil.create_subvolume(folder_fd, name)
         with folder.opened(name, folder_fd) as share:
             if not btrfsutil.is_subvolume(share):
-                raise base.EngineError(f"{name} is no subvolume")
+                raise base.EngineError(f"{name} is not a subvolume")
 
     def set_limit(self, share_id: str, size_bytes: int) -> None:
         with folder.translated(share_id), self.share(share_id) as share:
@@ -103,10 +103,10 @@ class BtrfsEngine(folder.FolderEngine):
 
 
 def prepare(directory: str) -> None:
-    """Make a directory on btrfs a pool; one that is one already stays.
+    """Turn a directory on btrfs into a pool, unless it is one.
 
-    :raises base.EngineError: it is not on btrfs, cannot be written, or is a
-        pool of another engine.
+    :raises base.EngineError: it is not on btrfs, not writable, or a pool of
+        another engine.
     """
     with folder.translated(directory):
         if not filesystem.is_btrfs(directory):
@@ -120,13 +120,13 @@ def prepare(directory: str) -> None:
 
 
 def enable_simple_quotas(directory: str) -> None:
-    """Switch them on for a pool's file system, unless they are.
+    """Enable them on a pool's file system, unless they are enabled.
 
-    :raises base.EngineError: it is not mounted, the kernel has none, or the
-        file system has quotas of the other kind.
+    :raises base.EngineError: it is not mounted, the kernel does not support
+        them, or the file system has quota groups.
     """
     with folder.translated(directory), folder.opened(directory) as pool:
-        # Below a pool that is not mounted is a file system of others.
+        # The mount point of an unmounted pool is on another file system.
         if folder.find(pool, _COMMIT) is None:
-            raise base.Unavailable("no pool is there; is it mounted?")
+            raise base.Unavailable("there is no pool; is it mounted?")
         btrfsquota.enable(pool)

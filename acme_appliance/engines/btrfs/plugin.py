@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The btrfs engine's options, and how its pools are made."""
+"""The btrfs engine's plugin: its options, and how to create its pools."""
 
 from typing import Final
 
@@ -36,7 +36,7 @@ class BtrfsPlugin(disk.DiskPlugin):
             choices=[
                 (
                     QUOTA_NONE,
-                    "only the size of its volume file bounds a share",
+                    "only the size of its volume file limits a share",
                 ),
                 (
                     QUOTA_SIMPLE,
@@ -44,10 +44,9 @@ class BtrfsPlugin(disk.DiskPlugin):
                     " 6.7 or later",
                 ),
             ],
-            help="What keeps a client that makes its volume file longer from"
-            " filling the pool. The appliance switches simple quotas on at"
-            " its start; older kernels cannot mount the file system after"
-            " that.",
+            help="How to prevent a client from filling the pool by extending"
+            " its volume file. The appliance enables simple quotas at its"
+            " start; after that, older kernels cannot mount the file system.",
         ),
     )
     filesystem = "btrfs"
@@ -57,7 +56,7 @@ class BtrfsPlugin(disk.DiskPlugin):
         return engine.BtrfsEngine(pool.path, hard_limit=_is_limited(pool))
 
     def new_pool_options(self, plan: plugin.Plan) -> str:
-        # A directory is on a file system that others use, too.
+        # A directory's file system has other users.
         if plan.source is None or not btrfsquota.is_supported():
             return ""
         return (

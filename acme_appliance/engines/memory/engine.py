@@ -12,10 +12,10 @@
 
 """Shares in memory: for unit tests, and to try the API without a disk.
 
-It keeps what a disk would keep: directories of files with sizes, owners and
-modes, and written blocks, shared copy-on-write between clones. It also
-loses what a disk may lose: :meth:`MemoryEngine.lose_unsynced` is a power
-cut. Tests act as an NFS client through :meth:`MemoryEngine.entries`.
+It models a disk: directories of files with sizes, owners, modes and written
+blocks, shared copy-on-write between clones.
+:meth:`MemoryEngine.lose_unsynced` is a power cut. Tests act as an NFS client
+through :meth:`MemoryEngine.entries`.
 """
 
 from collections.abc import Callable
@@ -34,11 +34,11 @@ BLOCK_BYTES = 4096
 
 @dataclasses.dataclass
 class Entry:
-    """One directory entry: a regular file unless ``type`` says other."""
+    """One directory entry; a regular file by default."""
 
     type: str = "file"
     size_bytes: int = 0
-    #: Space that is taken without having been written.
+    #: Allocated, not necessarily written.
     reserved_bytes: int = 0
     owner: base.Owner = dataclasses.field(
         default_factory=lambda: base.Owner(0, 0)
@@ -51,7 +51,7 @@ class Entry:
         return max(self.reserved_bytes, len(self.blocks) * BLOCK_BYTES)
 
     def write(self, offset: int, data: bytes) -> None:
-        """What pwrite does; whole blocks only."""
+        """Like pwrite, for whole blocks."""
         if offset % BLOCK_BYTES or len(data) % BLOCK_BYTES:
             raise ValueError("the memory engine writes whole blocks")
         for start in range(0, len(data), BLOCK_BYTES):
@@ -60,7 +60,7 @@ class Entry:
         self.size_bytes = max(self.size_bytes, offset + len(data))
 
     def read(self, offset: int, size: int) -> bytes:
-        """What pread does; whole blocks only."""
+        """Like pread, for whole blocks."""
         first, last = offset // BLOCK_BYTES, (offset + size) // BLOCK_BYTES
         zeros = bytes(BLOCK_BYTES)
         return b"".join(self.blocks.get(n, zeros) for n in range(first, last))
@@ -80,13 +80,13 @@ State = dict[base.Kind, dict[str, Directory]]
 
 
 class MemoryStore(metadata.MetadataStore):
-    """Metadata as JSON in memory; the engine says when it is on disk."""
+    """Metadata as JSON in memory, with a copy as of the last sync."""
 
     def __init__(
         self, changing: Callable[[], contextlib.AbstractContextManager[None]]
     ) -> None:
         self._changing = changing
-        #: None is the pool itself.
+        #: None: the pool's identity.
         self._texts: dict[base.Reference | None, str] = {}
         self._durable: dict[base.Reference | None, str] = {}
 
@@ -144,9 +144,9 @@ class MemoryEngine(base.Engine):
     """See the module.
 
     :param total_bytes: the pool's size.
-    :param hard_limit: note limits; nothing enforces them.
-    :param durable: tests hand the engine to the next service, as a disk
-        would be.
+    :param hard_limit: store limits, without enforcing them.
+    :param durable: keep a copy as of the last sync, for tests that pass the
+        engine to the next service.
     """
 
     name = "memory"
@@ -166,27 +166,27 @@ class MemoryEngine(base.Engine):
         self.metadata = MemoryStore(self._changing)
         self.total_bytes = total_bytes
         self.root = root
-        #: What ``check`` reports; tests make a pool fail with it.
+        #: The result of ``check``; tests set it to make the pool fail.
         self.reasons: list[str] = []
-        #: How often a disk would have been made to write.
+        #: Number of syncs.
         self.sync_count = 0
         self._lock = threading.RLock()
         self._state: State = {kind: {} for kind in base.Kind}
         self._durable: State = copy.deepcopy(self._state)
-        #: What may differ between the two.
+        #: Objects that may differ between the two.
         self._touched: set[base.Reference] = set()
 
     # -- for tests: the client, and the power cut
 
     def entries(self, reference: base.Reference) -> dict[str, Entry]:
-        """The live directory, to be changed as a client may change it."""
+        """The entries of a directory; tests change them as clients do."""
         return self._get(reference).entries
 
     def root_of(self, reference: base.Reference) -> Directory:
         return self._get(reference)
 
     def lose_unsynced(self) -> None:
-        """Go back to what the last :meth:`sync` put on disk."""
+        """Revert to the state of the last :meth:`sync`."""
         with self._lock:
             self._copy_touched(self._durable, self._state)
             self.metadata.lose_unsynced()
@@ -286,7 +286,7 @@ class MemoryEngine(base.Engine):
                 return
             _regular(entries.get(old), old)
             if new in entries:
-                raise base.FileChanged(f"{new!r} is in the way")
+                raise base.FileChanged(f"{new!r} already exists")
             entries[new] = entries.pop(old)
 
     def grow_file(
@@ -357,7 +357,7 @@ class MemoryEngine(base.Engine):
         with self._changing():
             self.sync_count += 1
             if not self.capabilities.durable:
-                # It is gone with the process, and nobody goes back.
+                # Nothing reverts to this state.
                 self._touched.clear()
                 return
             self._copy_touched(self._state, self._durable)
@@ -379,7 +379,7 @@ class MemoryEngine(base.Engine):
             return self._state[reference.kind][reference.id]
         except KeyError:
             raise base.NotFound(
-                f"no {reference.kind} {reference.id}"
+                f"{reference.kind} {reference.id} does not exist"
             ) from None
 
     def _put(
@@ -409,14 +409,14 @@ class MemoryEngine(base.Engine):
         if allocation == base.ALLOCATION_FULL:
             wanted = max(size_bytes, entry.reserved_bytes)
             if wanted - entry.used_bytes > self.usage().free_bytes:
-                raise base.NoSpace(f"no room for {size_bytes} bytes")
+                raise base.NoSpace(f"no space for {size_bytes} bytes")
             entry.reserved_bytes = wanted
         entry.size_bytes = max(entry.size_bytes, size_bytes)
 
 
 def _regular(entry: Entry | None, name: str) -> Entry:
     if entry is None:
-        raise base.FileChanged(f"the volume file {name!r} is gone")
+        raise base.FileChanged(f"volume file {name!r} is missing")
     if entry.type != "file":
-        raise base.FileChanged(f"{name!r} is no regular file")
+        raise base.FileChanged(f"{name!r} is not a regular file")
     return entry

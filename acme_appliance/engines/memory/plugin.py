@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The memory engine's options. Nothing is made or mounted for it."""
+"""The memory engine's plugin. There is nothing to create or mount."""
 
 from oslo_config import cfg
 
@@ -19,17 +19,17 @@ from acme_appliance.engines.memory import engine
 
 
 class MemoryPlugin(plugin.Plugin):
-    help = "shares are lost at the end; for trying out"
+    help = "shares are lost when the appliance stops; for trials only"
     options = (
         cfg.StrOpt(
             "quota",
             default="none",
             choices=[
-                ("none", "only the size of its volume file bounds a share"),
+                ("none", "only the size of its volume file limits a share"),
                 ("simple", "every share has a hard limit"),
             ],
-            help="What keeps a client that makes its volume file longer from"
-            " filling the pool.",
+            help="How to prevent a client from filling the pool by extending"
+            " its volume file.",
         ),
     )
     on_disk = False
@@ -42,7 +42,9 @@ class MemoryPlugin(plugin.Plugin):
         )
 
     def make_pool(self, plan: plugin.Plan) -> list[str]:
-        raise plugin.PoolError("a pool in memory is made by its appliance")
+        raise plugin.PoolError(
+            "a pool in memory exists only in a running appliance"
+        )
 
     def new_pool_options(self, plan: plugin.Plan) -> str:
         return ""

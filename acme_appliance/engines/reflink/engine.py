@@ -12,24 +12,23 @@
 
 """Shares as directories on XFS or btrfs, copied by reflink.
 
-A pool is as engines.folder has it, with shares and snapshots as directories,
-and this beside them, for root alone::
+A pool has the layout of engines.folder: shares and snapshots are directories.
+It also has, only for root::
 
-    POOL/staging    copies that are being made
-    POOL/trash      what is being deleted
+    POOL/staging    incomplete copies
+    POOL/trash      directories to remove
     POOL/synced     an empty file, see filesystem.commit
-    POOL/projects   the last project that a share was given
+    POOL/projects   the number of the newest project
 
-A copy is made of the regular files of a share, one by one, each as it is at
-one moment (see host.reflink). The service has one in each share, the volume
-file; where clients make files, copies of several are not of the same moment,
-and directories and links are left out. A copy is made aside and renamed when
-it is whole, and what is deleted is renamed before it is removed: so a share or
-snapshot is there with all that is in it, or not at all. Whoever repeats what
-was cut off removes what it has left.
+A copy has the regular files of a share, but no directories and links. Each
+file is cloned atomically (see host.reflink), one after the other: several
+files, which only clients can create, are not consistent with each other. A
+copy is renamed into place when it is complete, and a deleted directory is
+renamed before it is removed. So a share or snapshot exists completely or not
+at all. A repeated call removes the remains of an interrupted one.
 
-On an XFS of the pool's own each share is a project, by which it can have a
-hard limit.
+If the pool has an XFS of its own, each share is a project and can have a hard
+limit.
 """
 
 import contextlib
@@ -71,7 +70,7 @@ class ReflinkEngine(folder.FolderEngine):
 
     def why_unusable(self) -> str | None:
         if not _has_reflinks(self.root):
-            return f"{self.root} is on no XFS or btrfs; is the pool mounted?"
+            return f"{self.root} is not on XFS or btrfs; is the pool mounted?"
         return None
 
     def why_unlimited(self) -> str | None:
@@ -80,12 +79,13 @@ class ReflinkEngine(folder.FolderEngine):
                 return None
         return (
             f"{self.root} has no project quotas, and the pool's option quota"
-            " is project: that needs an XFS of the pool's own, mounted with"
-            " prjquota. To change it, unmount the pool first"
+            " is project. This needs an XFS only for the pool, mounted with"
+            " prjquota; unmount the pool to change that"
         )
 
     def _has_projects(self) -> bool:
-        """On a file system of others, their projects might be the same."""
+        """Whether to use projects: other users of the file system might use
+        the same numbers."""
         return filesystem.is_xfs(self.root) and filesystem.is_mount_point(
             self.root
         )
@@ -113,8 +113,8 @@ class ReflinkEngine(folder.FolderEngine):
             number = projectquota.project(share)
             if number == 0:
                 raise base.EngineError(
-                    f"{share_id} cannot have a limit: it was made where its"
-                    " pool was no XFS of its own"
+                    f"{share_id} cannot have a limit: when it was created,"
+                    " the pool did not have an XFS of its own"
                 )
             taken = projectquota.charged_bytes(share, number)
             limit = base.limit_for(taken, size_bytes)
@@ -128,8 +128,8 @@ class ReflinkEngine(folder.FolderEngine):
             return number != 0 and projectquota.has_limit(share, number)
 
     def reserve(self, fd: int, size_bytes: int) -> None:
-        # XFS takes all that is free before it says that there is not enough,
-        # and whoever writes meanwhile has none.
+        # XFS allocates all free space before it fails, and concurrent writes
+        # would fail, too.
         taken = os.fstat(fd).st_blocks * 512
         if size_bytes - taken > self.usage().free_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -139,7 +139,7 @@ class ReflinkEngine(folder.FolderEngine):
         found = self.stat_file(share_id, name)
         if found is None:
             return None
-        # XFS also counts what it has set aside for writes to come.
+        # XFS also counts its preallocation for future writes.
         end = -(-found.st_size // _BLOCK_BYTES) * _BLOCK_BYTES
         return min(found.st_blocks * 512, end)
 
@@ -150,8 +150,8 @@ class ReflinkEngine(folder.FolderEngine):
             folder.opened(source.id, sources) as origin,
             self.place(_STAGING) as staging,
         ):
-            made = _name_aside(kind, name)
-            self._throw_away(staging, made)
+            made = _staging_name(kind, name)
+            self._move_to_trash(staging, made)
             os.mkdir(made, 0o700, dir_fd=staging)
             with folder.opened(made, staging) as copy:
                 if kind == base.Kind.SHARE:
@@ -161,14 +161,14 @@ class ReflinkEngine(folder.FolderEngine):
 
     def discard(self, kind: base.Kind, name: str) -> None:
         with self.place(_STAGING) as staging, self.folder(kind) as parent:
-            self._throw_away(staging, _name_aside(kind, name))
-            self._throw_away(parent, name)
+            self._move_to_trash(staging, _staging_name(kind, name))
+            self._move_to_trash(parent, name)
         self._empty_trash()
 
     # -- helpers
 
-    def _throw_away(self, parent: int, name: str) -> None:
-        """Have a directory in the trash, unless it is gone."""
+    def _move_to_trash(self, parent: int, name: str) -> None:
+        """Move a directory to the trash, if it exists."""
         with self.place(_TRASH) as trash:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(
@@ -179,7 +179,7 @@ class ReflinkEngine(folder.FolderEngine):
                 )
 
     def _empty_trash(self) -> None:
-        """Also of what others have left, who were cut off."""
+        """Also removes the remains of interrupted calls."""
         with self.place(_TRASH) as trash, self._removing:
             filesystem.empty(trash)
 
@@ -188,8 +188,8 @@ class ReflinkEngine(folder.FolderEngine):
             projectquota.set_project(share, self._next_project())
 
     def _next_project(self) -> int:
-        """One that no share has had. XFS logs what is done in its order, so
-        no power cut forgets the number and keeps the share."""
+        """A number that no share has had. XFS logs changes in their order, so
+        a power cut cannot lose the number but keep the share."""
         path = os.path.join(self.root, _PROJECTS)
         with self._numbering:
             number = int(os.getxattr(path, _LAST)) + 1
@@ -198,10 +198,10 @@ class ReflinkEngine(folder.FolderEngine):
 
 
 def prepare(directory: str) -> None:
-    """Make a directory a pool; one that is one already stays.
+    """Turn a directory into a pool, unless it is one.
 
-    :raises base.EngineError: its file system has no reflinks, or cannot be
-        written.
+    :raises base.EngineError: its file system has no reflinks, or is not
+        writable.
     """
     with folder.translated(directory):
         wrong = why_unusable(directory)
@@ -221,25 +221,27 @@ def prepare(directory: str) -> None:
 
 
 def why_unusable(directory: str) -> str | None:
-    """Why a pool cannot be made there. :raises OSError: it is not there, or
-    cannot be written."""
+    """Why a directory cannot become a pool; None: it can.
+
+    :raises OSError: it does not exist, or is not writable.
+    """
     if not _has_reflinks(directory):
-        return f"{directory} is on no XFS or btrfs"
+        return f"{directory} is not on XFS or btrfs"
     if not reflink.is_supported(directory):
         return (
-            f"the file system of {directory} has no reflinks: it was made"
-            " with reflink=0, which cannot be changed later"
+            f"the file system of {directory} has no reflinks: it was created"
+            " with reflink=0, which cannot be changed"
         )
     return None
 
 
 def _has_reflinks(path: str) -> bool:
-    """Of the file systems that can have them: others may not have a change
-    on the disk when sync() returns."""
+    """Whether it is a supported file system with reflinks: sync() may not put
+    changes of others on disk."""
     return filesystem.is_xfs(path) or filesystem.is_btrfs(path)
 
 
-def _name_aside(kind: base.Kind, name: str) -> str:
+def _staging_name(kind: base.Kind, name: str) -> str:
     return f"{kind}-{name}"
 
 

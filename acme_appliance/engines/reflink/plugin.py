@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The reflink engine's options, and how its pools are made."""
+"""The reflink engine's plugin: its options, and how to create its pools."""
 
 from collections.abc import Mapping
 import hashlib
@@ -28,7 +28,7 @@ from acme_appliance.host import projectquota
 QUOTA_NONE: Final = "none"
 QUOTA_PROJECT: Final = "project"
 
-#: XFS has no longer ones.
+#: Maximum length on XFS.
 _LABEL_BYTES: Final = 12
 
 
@@ -41,17 +41,17 @@ class ReflinkPlugin(disk.DiskPlugin):
             choices=[
                 (
                     QUOTA_NONE,
-                    "only the size of its volume file bounds a share",
+                    "only the size of its volume file limits a share",
                 ),
                 (
                     QUOTA_PROJECT,
-                    "project quotas give every share a hard limit; on an XFS"
-                    " of the pool's own",
+                    "project quotas give every share a hard limit; needs an"
+                    " XFS only for the pool",
                 ),
             ],
-            help="What keeps a client that makes its volume file longer from"
-            " filling the pool. The appliance mounts a pool that has a device"
-            " with prjquota; else the mount must have that option.",
+            help="How to prevent a client from filling the pool by extending"
+            " its volume file. The appliance mounts a pool that has a device"
+            " with prjquota; other mounts need this option.",
         ),
     )
     filesystem = "xfs"
@@ -71,7 +71,7 @@ class ReflinkPlugin(disk.DiskPlugin):
         )
 
     def apply_options(self, pool: plugin.Pool) -> None:
-        # XFS has quotas by the mount, and takes them at no other time.
+        # XFS enables quotas only by a mount option.
         return
 
     def mount_options(self, options: Mapping[str, Any] | None) -> str:

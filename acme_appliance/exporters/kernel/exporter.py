@@ -12,27 +12,25 @@
 
 """Exports by the kernel's NFS server.
 
-Every share and every exported snapshot has a file of its own in
-``/etc/exports.d``, with which it is exported again after a restart of the
-machine; the running server is told of a change by ``exportfs``. That takes
-longer with every export that there is, so changes that are due at the same
-moment go together: one process for what is to be revoked, and one or two for
-what is to be granted, however many shares there are. Nothing here ever
-reloads all files: that would export what others have withdrawn by hand, and
-drop what they have exported by hand.
+Every share and every exported snapshot has a file in ``/etc/exports.d``, which
+restores the export when the machine restarts. ``exportfs`` changes the running
+server. It takes longer the more exports there are, so concurrent changes are
+batched: one process revokes, and one or two grant, for any number of shares.
+Nothing here reloads all files, because that would undo manual changes of the
+operator.
 
-Every export has an ``fsid`` of its own, so that clients' handles stay good
-over restarts and belong to nothing else. A share's is its id; a snapshot's is
-made from its id, which may be a share's too (:func:`fsid`). Paths are seen
-from ``root``, which is nfs.conf's ``[exports] rootdir``.
+Every export has its own ``fsid``, so that clients' handles stay valid over
+restarts and are unique. A share's ``fsid`` is its id; a snapshot's is derived
+from its id, because a share can have the same one (:func:`fsid`). Paths are
+relative to ``root``, which is nfs.conf's ``[exports] rootdir``.
 
-``subtree_check`` is what keeps a client inside of its share. All shares of a
-pool are subvolumes of one file system, and a handle of btrfs names the
-subvolume: without the check the server opens whatever the handle names, and
-a client that makes one up reads and writes the shares of others. So it does
-where the client has only a snapshot, whose handles are alike. What the
-check is said to break, files renamed from one directory to another while
-they are open (exports(5)), cannot happen to the one file of a volume.
+``subtree_check`` confines a client to its share. All shares of a pool are
+subvolumes of one file system, and a btrfs handle names the subvolume: without
+the check the server opens any handle, and a client with forged handles could
+read and write other shares. This includes clients that have only a snapshot.
+The drawback of the check, that files which are renamed across directories
+while open become unreachable (exports(5)), does not apply: a volume has one
+file, which stays in its directory.
 """
 
 from collections.abc import Container
@@ -60,10 +58,10 @@ from acme_appliance.references import Reference
 
 LOG = logging.getLogger(__name__)
 
-#: Every user of a granted host acts as the owner of the volume file: it is
-#: hosts that are trusted, and not the users that they claim to have.
+#: All users of a granted host act as the owner of the volume file: hosts are
+#: trusted, their user ids are not.
 SQUASH_ALL = "all"
-#: Only root is squashed, to nobody.
+#: Only root is mapped, to nobody.
 SQUASH_ROOT = "root"
 SQUASH_NONE = "none"
 
@@ -74,15 +72,15 @@ _SQUASH = {
 }
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-#: Fixed for good: clients' handles of snapshots depend on it.
+#: Must never change: clients' handles of snapshots depend on it.
 _SNAPSHOTS = uuid.UUID("5b0e2c52-3f0b-5d0c-9c62-6f9e41a7d3b8")
 
-#: So many kinds of options have a process each; for more of them, one
-#: process reads the options from the files, which costs as much as two.
-_MOST_KINDS = 2
+#: Up to this many different option strings use a process each. For more, one
+#: process reads the options from the files, which takes as long as two.
+_MAX_OPTION_STRINGS = 2
 
 
-#: ``(path, client)``, as the table has them.
+#: ``(path, client)``, as in the export table.
 _Key = tuple[str, str]
 _Found = dict[_Key, exportfs.Entry]
 _Rows = Mapping[Reference, tuple[base.ExportedDirectory, base.Clients]]
@@ -90,9 +88,9 @@ _Rows = Mapping[Reference, tuple[base.ExportedDirectory, base.Clients]]
 
 @dataclasses.dataclass(frozen=True)
 class _Target:
-    """How one directory's exports are to be: ``(path, client)`` to options.
+    """The desired exports of one directory: ``(path, client)`` to options.
 
-    ``directory`` None: it may be gone, and has no clients.
+    ``directory`` None: it may not exist, and has no clients.
     """
 
     reference: Reference
@@ -115,7 +113,7 @@ class _Target:
 
 class KernelExporter(base.Exporter):
     """:param root: nfs.conf's rootdir; all pools are below it.
-    :param exports_dir: where the export files are; ``exportfs -a`` reads it.
+    :param exports_dir: folder of the export files; ``exportfs -a`` reads it.
     """
 
     def __init__(
@@ -134,7 +132,7 @@ class KernelExporter(base.Exporter):
         self._squash = _SQUASH[squash]
         self._table = table or exportfs.ExportTable()
         self._passes = passes.Passes(self._pass)
-        #: Held by whoever compares the table and changes it.
+        #: Held while the export table is compared and changed.
         self._adjusting = threading.Lock()
 
     def check(self) -> list[str]:
@@ -180,11 +178,11 @@ class KernelExporter(base.Exporter):
     def rules(self) -> dict[Reference, base.Rules]:
         with _translated():
             found = self._found()
-            files = self._not_as_wanted({}, self._files.texts())
+            files = self._changed_files({}, self._files.texts())
         return {
             reference: base.with_recovered(
                 files[reference].rules if reference in files else {},
-                _everything(reference, found, files),
+                _all_clients(reference, found, files),
             )
             for reference in found.keys() | files.keys()
         }
@@ -210,12 +208,12 @@ class KernelExporter(base.Exporter):
     def _differences(
         self, rows: _Rows, texts: Mapping[Reference, str]
     ) -> list[base.Difference]:
-        found, files = self._found(), self._not_as_wanted(rows, texts)
+        found, files = self._found(), self._changed_files(rows, texts)
         differences = []
         for reference in sorted({*rows, *found, *files}):
             clients = dict(rows[reference][1]) if reference in rows else {}
             surplus = base.unexplained(
-                clients, _everything(reference, found, files)
+                clients, _all_clients(reference, found, files)
             )
             row = found.get(reference, {})
             if surplus or not _agree(row, self._target_of(rows, reference)):
@@ -252,10 +250,9 @@ class KernelExporter(base.Exporter):
         errors = self._pass(targets)
         for target, error in zip(targets, errors, strict=True):
             if error is not None:
-                # One that is not there keeps no other from its clients;
-                # it is reported as the difference that it is.
+                # Continue: the failed one is reported as a difference.
                 LOG.error(
-                    "The %s is not exported as it should be: %s",
+                    "The exports of %s cannot be corrected: %s",
                     target.reference,
                     error,
                 )
@@ -268,9 +265,10 @@ class KernelExporter(base.Exporter):
     # -- the table
 
     def _pass(self, targets: list[_Target]) -> list[Exception | None]:
-        """Make the table so, for all of these; their files are written."""
+        """Change the export table for all targets, whose files are
+        written."""
         filesystem.sync_directory(self.exports_dir)
-        # Two calls for the same: the later one is what holds.
+        # The last target of the same share wins.
         latest = {target.reference: target for target in targets}
         with self._adjusting:
             errors = self._adjust(latest)
@@ -279,7 +277,7 @@ class KernelExporter(base.Exporter):
     def _adjust(
         self, targets: Mapping[Reference, _Target]
     ) -> dict[Reference, Exception]:
-        """As :meth:`_pass`; what failed, with its error."""
+        """Like :meth:`_pass`; return the errors."""
         found = self._found(targets)
         try:
             self._change(targets.values(), found)
@@ -287,18 +285,18 @@ class KernelExporter(base.Exporter):
             if len(targets) == 1:
                 return dict.fromkeys(targets, error)
             if error.status is None:
-                # What did not end by itself would not for one share. The
-                # command names the shares of others: nobody is told it.
+                # A timeout or signal would also occur for a single share. The
+                # command contains other shares: do not show it to callers.
                 reason = base.ExporterError(f"{error.argv[0]}: {error.reason}")
                 return dict.fromkeys(targets, reason)
-            LOG.warning("Exports are changed one by one: %s", error)
+            LOG.warning("Retrying exports one by one: %s", error)
             return self._adjust_singly(targets, found)
         return {}
 
     def _change(
         self, targets: Iterable[_Target], found: Mapping[Reference, _Found]
     ) -> None:
-        """Runs nothing where the table is as it should be."""
+        """Runs no process if nothing differs."""
         surplus: list[_Key] = []
         missing: dict[_Key, str] = {}
         for target in targets:
@@ -317,7 +315,7 @@ class KernelExporter(base.Exporter):
         for key, options in missing.items():
             kinds.setdefault(options, []).append(key)
         readable = self._table.folder == str(self.exports_dir)
-        if readable and len(kinds) > _MOST_KINDS:
+        if readable and len(kinds) > _MAX_OPTION_STRINGS:
             self._table.grant_from_files(missing)
             return
         for options, keys in kinds.items():
@@ -328,11 +326,11 @@ class KernelExporter(base.Exporter):
         targets: Mapping[Reference, _Target],
         before: Mapping[Reference, _Found],
     ) -> dict[Reference, Exception]:
-        """After a failure that may be of only one, or of none of ours: each
-        has its own answer.
+        """Retry each target after a failure, and return the errors.
 
-        exportfs does what it can, and says that it failed if anything did;
-        it also keeps entries of directories that are not there.
+        exportfs continues after errors, and then fails, even if the error is
+        in an export that the appliance did not create. It also keeps entries
+        of missing directories.
         """
         errors: dict[Reference, Exception] = {}
         found = self._found(targets)
@@ -351,7 +349,7 @@ class KernelExporter(base.Exporter):
     def _found(
         self, references: Iterable[Reference] | None = None
     ) -> dict[Reference, _Found]:
-        """What is exported of ours: ``(path, client)`` to entry."""
+        """The appliance's current exports: ``(path, client)`` to entry."""
         names = None
         if references is not None:
             names = {each.id for each in references}
@@ -375,8 +373,7 @@ class KernelExporter(base.Exporter):
 
     def _options(self, directory: base.ExportedDirectory, level: str) -> str:
         if directory.reference.kind == Kind.SNAPSHOT:
-            # Whatever a rule says: not every engine's snapshots refuse to
-            # be written by themselves.
+            # Despite the rule: not every engine has read-only snapshots.
             level = base.LEVEL_READ_ONLY
         id_ = fsid(directory.reference)
         squash = self._squash.format(uid=directory.uid, gid=directory.gid)
@@ -384,10 +381,10 @@ class KernelExporter(base.Exporter):
 
     # -- the files
 
-    def _not_as_wanted(
+    def _changed_files(
         self, rows: _Rows, texts: Mapping[Reference, str]
     ) -> dict[Reference, exportfiles.Content]:
-        """The files that do not say exactly what is wanted."""
+        """The files that differ from the desired ones."""
         return {
             reference: exportfiles.parse(text)
             for reference, text in texts.items()
@@ -397,7 +394,7 @@ class KernelExporter(base.Exporter):
     def _write_files(
         self, rows: _Rows, texts: Mapping[Reference, str]
     ) -> None:
-        """Write what differs; one wait for the disk serves all."""
+        """Write the files that differ, with one sync for all."""
         changed = {
             reference: text
             for reference, row in rows.items()
@@ -411,7 +408,7 @@ class KernelExporter(base.Exporter):
     def _write_file(
         self, directory: base.ExportedDirectory, clients: base.Clients
     ) -> None:
-        """The next pass has the folder on disk."""
+        """The next pass syncs the folder."""
         if clients:
             text = self._text(directory, clients)
             self._files.write(directory.reference, text)
@@ -430,9 +427,9 @@ class KernelExporter(base.Exporter):
 
 
 def fsid(reference: Reference) -> str:
-    """A share's id; what is made from a snapshot's id, with the variant that
-    RFC 9562 reserves. No share is created with such an id: with the same
-    fsid, one tenant's share could pass for another's snapshot."""
+    """A share's id, or a UUID derived from a snapshot's id, with the variant
+    that RFC 9562 reserves. No share has such an id. Otherwise a tenant could
+    create a share with the fsid of another tenant's snapshot."""
     if reference.kind == Kind.SHARE:
         return reference.id
     made = uuid.uuid5(_SNAPSHOTS, reference.id)
@@ -440,7 +437,7 @@ def fsid(reference: Reference) -> str:
 
 
 def _reference(entry: exportfs.Entry) -> Reference | None:
-    """What an entry exports; None: nothing of ours."""
+    """The share or snapshot of an entry; None: not the appliance's."""
     id_ = os.path.basename(entry.path)
     if not _ID.fullmatch(id_):
         return None
@@ -453,8 +450,8 @@ def _reference(entry: exportfs.Entry) -> Reference | None:
 def _only_adding(
     rows: _Rows, differences: list[base.Difference]
 ) -> tuple[_Rows, list[base.Difference]]:
-    """The rows, with all in them that is exported beyond them; and the
-    differences of those that have a row."""
+    """The rows, extended by the unexplained exports; and the differences of
+    objects that have a row."""
     known = [each for each in differences if each.reference in rows]
     grown = dict(rows)
     for each in known:
@@ -470,19 +467,19 @@ def _levels(found: _Found) -> dict[str, str]:
     return {client: _level(entry) for (_, client), entry in found.items()}
 
 
-def _everything(
+def _all_clients(
     reference: Reference,
     found: Mapping[Reference, _Found],
     files: Mapping[Reference, exportfiles.Content],
 ) -> base.Clients:
-    """What is exported, now or after the next restart of the machine."""
+    """Clients with access, now or after a restart of the machine."""
     file = files[reference].clients if reference in files else {}
     return base.strongest(_levels(found.get(reference, {})), file)
 
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """The machine's errors as the interface's."""
+    """Convert errors of the machine to exporter errors."""
     try:
         yield
     except (OSError, commands.CommandError) as error:

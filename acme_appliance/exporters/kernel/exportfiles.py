@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The export files: what the machine exports again after a restart.
+"""The export files, which restore the exports when the machine restarts.
 
-Each share has a file of its own, ``acme-ID.exports``, and each snapshot
-``acme-snapshot-ID.exports``, in the format of exports(5). A comment in it has
-the access rules as JSON: exports(5) knows addresses only, and a lost database
-is rebuilt with the holders as well.
+Each share has a file ``acme-ID.exports``, and each snapshot a file
+``acme-snapshot-ID.exports``, in the format of exports(5). A comment contains
+the access rules as JSON, to rebuild a lost database: exports(5) has only
+addresses, not holders.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from acme_appliance.references import Reference
 
 LOG = logging.getLogger(__name__)
 
-#: A share's has no kind in its name: so the first release named all.
+#: A share's has no kind, because the first release had only these.
 _PREFIXES = {Kind.SHARE: "acme-", Kind.SNAPSHOT: "acme-snapshot-"}
 _FILE = re.compile(r"(acme-(?:snapshot-)?)([0-9a-f-]{36})\.exports")
 _CLIENT = re.compile(r"([^\s()]+)\(([^()]*)\)")
@@ -42,15 +42,15 @@ _RULES = "# rules: "
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a file says: client to level, and the access rules behind it;
-    a file of an early release has no rules."""
+    """The content of a file: client to level, and the access rules. Files of
+    early releases have no rules."""
 
     clients: base.Clients
     rules: base.Rules
 
 
 class ExportFiles:
-    """The files in one folder. Methods may raise OSError."""
+    """The files in one folder. Methods can raise OSError."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
@@ -72,20 +72,19 @@ class ExportFiles:
     def write(
         self, reference: Reference, text: str, *, sync: bool = True
     ) -> None:
-        """Replace a file, if its text differs; on disk once the folder is.
+        """Replace a file, if its text differs. Sync the folder afterwards.
 
-        :param sync: False: on disk after :meth:`sync`.
+        :param sync: False: call :meth:`sync` afterwards, too.
         """
         if self._text(reference) != text:
             filesystem.replace_file(self._path(reference), text, sync=sync)
 
     def remove(self, reference: Reference) -> None:
-        """Remove a file, unless it is gone; for good once the folder is on
-        disk."""
+        """Remove a file, if it exists. Sync the folder afterwards."""
         self._path(reference).unlink(missing_ok=True)
 
     def sync(self) -> None:
-        """Have all files on disk."""
+        """Write all files to disk."""
         filesystem.sync_filesystem(self.folder)
 
     def _path(self, reference: Reference) -> pathlib.Path:
@@ -100,7 +99,7 @@ class ExportFiles:
 
 
 def render(path: str, options: dict[str, str], rules: base.Rules) -> str:
-    """A file's text. :param options: client to export options."""
+    """Return a file's text. :param options: client to export options."""
     kept = {
         holder: {"clients": list(rule.clients), "level": rule.level}
         for holder, rule in sorted(rules.items())
@@ -110,7 +109,7 @@ def render(path: str, options: dict[str, str], rules: base.Rules) -> str:
 
 
 def parse(text: str) -> Content:
-    """The content of a file that :func:`render` made, of any release."""
+    """Parse a file that :func:`render` wrote, of any release."""
     clients: dict[str, str] = {}
     rules: base.Rules = {}
     for line in text.splitlines():
@@ -129,6 +128,6 @@ def _parse_rules(text: str) -> base.Rules:
             for holder, rule in json.loads(text).items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        # The clients of the same file are still good.
+        # The clients of the same file are still valid.
         LOG.warning("Access rules in an export file are unusable: %s", error)
         return {}

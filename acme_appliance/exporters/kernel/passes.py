@@ -19,7 +19,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Serves items in their order; one error for each, or None.
+#: Processes a batch; returns an error or None per item, in order.
 Work = Callable[[list[T]], list[Exception | None]]
 
 
@@ -31,11 +31,12 @@ class _Call(Generic[T]):
 
 
 class Passes(Generic[T]):
-    """Serves items in passes: one pass at a time, for all who wait.
+    """Processes items in batches: one pass at a time, for all waiting
+    callers.
 
-    A caller is served by a pass that began after its call. Whoever finds no
-    pass at work leads the next one; it leads no more than the one that it is
-    itself in, so nobody waits for later callers.
+    An item is processed by a pass that began after the call. A caller that
+    finds no running pass runs the next one. It runs only the pass with its own
+    item, so no caller works for later ones.
     """
 
     def __init__(self, work: Work[T]) -> None:
@@ -45,10 +46,10 @@ class Passes(Generic[T]):
         self._at_work = False
 
     def serve(self, item: T) -> None:
-        """Return once the item was served.
+        """Return when the item is processed.
 
-        :raises Exception: the item's own error; or, where the whole pass
-            failed, that of the pass, which all of its callers get.
+        :raises Exception: the item's own error, or the error of the whole
+            pass, which all of its callers get.
         """
         call = _Call(item)
         with self._changed:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The options of the exporter that uses the kernel's NFS server."""
+"""The kernel exporter's plugin: its options."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,8 +27,8 @@ class KernelPlugin(plugin.Plugin):
         cfg.StrOpt(
             "exports_dir",
             default="/etc/exports.d",
-            help="Directory for the export table's files, acme-ID.exports."
-            " The appliance leaves other files there alone.",
+            help="Directory for the appliance's export files, acme-ID.exports."
+            " The appliance does not change other files.",
         ),
         cfg.StrOpt(
             "squash",
@@ -40,16 +40,16 @@ class KernelPlugin(plugin.Plugin):
                 ),
                 (
                     exporter.SQUASH_ROOT,
-                    "root becomes nobody, others stay who they are",
+                    "root becomes nobody, other users keep their ids",
                 ),
                 (
                     exporter.SQUASH_NONE,
-                    "users stay who they are, and root can remove or replace"
-                    " the volume file",
+                    "users keep their ids, and root can remove or replace the"
+                    " volume file",
                 ),
             ],
-            help="What a granted host's users may do. Hosts are granted"
-            " access, not users, so all is the one without surprises.",
+            help="How to map the users of granted hosts. Access is granted to"
+            " hosts, not to users, so keep the default if unsure.",
         ),
     )
 

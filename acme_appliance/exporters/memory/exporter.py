@@ -21,13 +21,13 @@ from acme_appliance.references import Reference
 
 
 class MemoryExporter(base.Exporter):
-    """``root`` is what clients see as ``/``."""
+    """:param root: the directory that clients see as ``/``."""
 
     def __init__(self, root: str = "/memory") -> None:
         self.root = root
-        #: What ``check`` reports; tests make a server fail with it.
+        #: The result of ``check``; tests set it to make the server fail.
         self.reasons: list[str] = []
-        #: How often a real server would have been told something.
+        #: Number of changes that a real server would get.
         self.change_count = 0
         self._lock = threading.Lock()
         self._table: dict[Reference, dict[str, str]] = {}

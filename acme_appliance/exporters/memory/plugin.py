@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The exporter in memory has no options."""
+"""The memory exporter's plugin."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from acme_appliance.exporters.memory import exporter
 
 
 class MemoryPlugin(plugin.Plugin):
-    help = "none: shares cannot be mounted; for trying out"
+    help = "shares cannot be mounted; for trials only"
 
     def open(
         self, root: str, options: Mapping[str, Any]

@@ -219,7 +219,7 @@ class ThirdPartyTest(unittest.TestCase):
         code, _, err = self.run_command("mount", exporter="zfs")
         self.assertEqual(3, code)
         self.assertIn(
-            "[nfs] exporter = zfs: acme_zfs:Plugin is no"
+            "[nfs] exporter = zfs: acme_zfs:Plugin is not a"
             " acme_appliance.exporters.plugin.Plugin",
             err,
         )
@@ -239,7 +239,7 @@ class ThirdPartyTest(unittest.TestCase):
 
     def assert_told_of_both(self, err: str) -> None:
         for text in (
-            "[pool:gold] engine = btrfs: several installed packages bring it",
+            "[pool:gold] engine = btrfs: several installed packages provide",
             "acme_other:Plugin",
             "acme_appliance.engines.btrfs.plugin:BtrfsPlugin",
         ):
@@ -274,7 +274,7 @@ class InstalledTest(unittest.TestCase):
             unittest.mock.patch.dict(
                 plugins._CLASSES, {"acme.nothing": engine_plugin.Plugin}
             ),
-            self.assertRaisesRegex(plugins.PluginError, "install it again"),
+            self.assertRaisesRegex(plugins.PluginError, "reinstall it"),
         ):
             plugins.engines()
 

@@ -576,7 +576,7 @@ class SignalsTest(ServerCase):
         process.send_signal(signal.SIGHUP)
         wait_for(
             "the message",
-            lambda: "stays as it was" in self.server.log.read_text(),
+            lambda: "Cannot reload the cert" in self.server.log.read_text(),
         )
         self.assertEqual(before, self.fingerprint())
 

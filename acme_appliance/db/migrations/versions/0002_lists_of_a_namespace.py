@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Lists of a namespace by what they can be filtered by."""
+"""Indexes for the filters of a namespace's lists."""
 
 from alembic import op
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is known of open jobs, and counters."""
+"""Attempts of open jobs, and counters."""
 
 from alembic import op
 import sqlalchemy as sa

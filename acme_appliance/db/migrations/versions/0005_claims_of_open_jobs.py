@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What open jobs claim.
+"""Claims of open jobs.
 
-Jobs that are open get the claims that their release held in memory: the
-share, the snapshot, and the source of a clone.
+Open jobs get the claims that their release held only in memory: the share, the
+snapshot, and the source of a clone.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def upgrade() -> None:
 
 
 def _open_jobs() -> Iterator[Any]:
-    # As text: what cannot be read must not stop the upgrade.
+    # As text: an unreadable job must not stop the upgrade.
     jobs = sa.table(
         "jobs",
         *(sa.column(name, sa.Text) for name in ("id", "kind", "arguments")),
@@ -92,8 +92,8 @@ def _claims(job: Any) -> dict[tuple[str, str], str]:
             origin = source.get("type"), source.get("id")
         except (AttributeError, KeyError, TypeError, ValueError):
             return claims
-        for thing in _of_source(*origin):
-            claims.setdefault(thing, "together")
+        for resource in _of_source(*origin):
+            claims.setdefault(resource, "together")
     return claims
 
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Claims have the words of locks: exclusive and shared."""
+"""Rename the kinds of claims to exclusive and shared."""
 
 from alembic import op
 import sqlalchemy as sa

@@ -22,11 +22,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # A new table, and not the old one changed: SQLite changes no primary
-    # key, and drops no foreign key.
+    # A new table, because SQLite can neither change a primary key nor drop a
+    # foreign key.
     op.rename_table("access_rules", "access_rules_of_shares")
     if op.get_bind().dialect.name == "postgresql":
-        # Its name stays with the old table there, and is needed.
+        # The old table keeps the index, whose name the new one needs.
         op.execute(
             "ALTER INDEX pk_access_rules RENAME TO pk_access_rules_of_shares"
         )
