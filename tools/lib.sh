@@ -119,10 +119,10 @@ apt_install() {
     return $code
 }
 
-# ensure_world [--sandbox]: what tools/sandbox.sh needs on this machine. Where
+# ensure_sandbox [--sandbox]: what tools/sandbox.sh needs on this machine. Where
 # no kernel can be had that runs as a process (on another CPU, say), the own
 # one may have more modules to offer.
-ensure_world() {
+ensure_sandbox() {
     local modules
     "$ACME_TOP/tools/sandbox.sh" "$@" check >/dev/null 2>&1 && return
     if apt-cache show user-mode-linux >/dev/null 2>&1; then
@@ -202,7 +202,7 @@ ensure_demo() {
     # Byte code is what makes the second start of a Python program fast.
     unset PYTHONDONTWRITEBYTECODE
     ensure_packages appliance test
-    ensure_world "$@"
+    ensure_sandbox "$@"
     ensure_venv "$ACME_WORK/venv/demo" constraints.txt requirements.txt \
         pyproject.toml -- -c constraints.txt cinder python-cinderclient \
         -e '.[appliance]'

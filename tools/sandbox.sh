@@ -11,12 +11,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# An NFS server and client, btrfs and loop devices for one command, on any
-# machine, apart from the host's own exports and mounts. See --help.
+# Runs a command with an NFS server and client, btrfs and loop devices, on any
+# machine, isolated from the host's exports and mounts. See --help.
 set -u
-WORLD_HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/world
-# shellcheck source=tools/world/host.sh
-. "$WORLD_HERE/host.sh"
+SANDBOX_HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/sandbox
+# shellcheck source=tools/sandbox/host.sh
+. "$SANDBOX_HERE/host.sh"
 
 usage() {
     cat <<'TEXT'
@@ -28,88 +28,88 @@ usage: tools/sandbox.sh [OPTIONS] run [OPTIONS] -- CMD [ARG...]
        tools/sandbox.sh list
        tools/sandbox.sh [OPTIONS] check
 
-Runs CMD where a real NFS server and client, btrfs and loop devices work, in
-the current folder, with the current environment; streams its output and
-returns its exit code. Neither the host's exports nor its mounts are touched.
-Two implementations: the running kernel in namespaces of its own, where it has
-NFS and the caller is root; else a user-mode-linux guest, which any user can
-start. The guest sees the host's files read-only: what it writes is lost,
-except below the folders given with --share.
+Runs CMD in a sandbox with a real NFS server and client, btrfs and loop
+devices, in the current folder, with the current environment; streams its
+output and returns its exit code. Does not change the host's exports or mounts.
+A sandbox has one of two kinds: native, the running kernel in its own
+namespaces, if it has NFS and the caller is root; otherwise guest, a
+user-mode-linux kernel, which any user can start. A guest has the host's files
+read-only: its writes are lost, except in folders given with --share.
 
-  --sandbox      always the guest        --native       never the guest
-  --share DIR    a folder the guest may write to (again for more)
+  --sandbox      always a guest          --native       never a guest
+  --share DIR    a folder that the guest can write (repeatable)
   --memory MIB   the guest's memory (2560)
   --scratch GIB  size of the scratch disk, sparse (12)
-  --life SECONDS the world ends then, whatever happens (3600; start: 14400)
+  --life SECONDS maximum lifetime of the sandbox (3600; start: 14400)
 
-Inside, WORLD_KIND is sandbox or native; WORLD_SCRATCH is a large folder for
-pools and other files, gone afterwards; WORLD_EXPORT_ROOT is the folder that
-the NFS server takes for its root ([exports] rootdir=). After mounting
-something over that one: tools/world/nfs.sh restart.
-"run" ends its world on every way out. "start" keeps one until "stop".
-"check" says which kind this machine gets, and why.
+Inside, SANDBOX_KIND is guest or native. SANDBOX_SCRATCH is a large folder for
+pools and other files, removed at the end. SANDBOX_EXPORT_ROOT is the NFS
+server's root ([exports] rootdir=). After mounting something over it, run
+tools/sandbox/nfs.sh restart.
+"run" always ends its sandbox. "start" keeps one until "stop".
+"check" prints the kind for this machine, and why.
 TEXT
 }
 
 die() {
-    world_say "sandbox: $*"
+    sandbox_say "sandbox: $*"
     exit 2
 }
 
 choose_kind() {
     local why
-    if [ "$WORLD_WANTED" != sandbox ]; then
+    if [ "$SANDBOX_WANTED" != guest ]; then
         why=$(native_obstacle)
-        [ -n "$why" ] || { WORLD_KIND=native && return; }
-        [ "$WORLD_WANTED" != native ] || die "no native world: $why"
+        [ -n "$why" ] || { SANDBOX_KIND=native && return; }
+        [ "$SANDBOX_WANTED" != native ] || die "no native sandbox: $why"
     fi
     why=$(uml_obstacle)
-    [ -z "$why" ] || die "no sandbox: $why (install user-mode-linux," \
+    [ -z "$why" ] || die "no guest: $why (install user-mode-linux," \
         "nfs-kernel-server, nfs-common, e2fsprogs, gcc)"
-    WORLD_KIND=sandbox
+    SANDBOX_KIND=guest
 }
 
 existing() {
-    WORLD_DIR=$WORLD_BASE/$1
-    [ -e "$WORLD_DIR/settings" ] || die "no world named $1"
+    SANDBOX_DIR=$SANDBOX_BASE/$1
+    [ -e "$SANDBOX_DIR/settings" ] || die "no sandbox named $1"
     # shellcheck source=/dev/null
-    . "$WORLD_DIR/settings"
-    world_is_usable "$WORLD_DIR" || die "world $1 has ended"
+    . "$SANDBOX_DIR/settings"
+    sandbox_is_usable "$SANDBOX_DIR" || die "sandbox $1 has ended"
 }
 
 run_once() {
-    mkdir -p "$WORLD_BASE"
-    WORLD_DIR=$(mktemp -d "$WORLD_BASE/run.XXXXXX")
-    trap 'world_stop "$WORLD_DIR"' EXIT
-    trap 'world_interrupt; exit 130' INT TERM HUP
-    world_start "$WORLD_DIR" $$ || exit 125
-    world_exec "$WORLD_DIR" "$@"
+    mkdir -p "$SANDBOX_BASE"
+    SANDBOX_DIR=$(mktemp -d "$SANDBOX_BASE/run.XXXXXX")
+    trap 'sandbox_stop "$SANDBOX_DIR"' EXIT
+    trap 'sandbox_interrupt; exit 130' INT TERM HUP
+    sandbox_start "$SANDBOX_DIR" $$ || exit 125
+    sandbox_exec "$SANDBOX_DIR" "$@"
 }
 
 start_named() {
-    [[ $1 =~ ^[A-Za-z0-9_-]{1,32}$ ]] || die "not a name for a world: $1"
-    WORLD_DIR=$WORLD_BASE/$1
-    if [ -e "$WORLD_DIR" ]; then
-        [ "$(world_state "$WORLD_DIR")" != ready ] ||
+    [[ $1 =~ ^[A-Za-z0-9_-]{1,32}$ ]] || die "not a name for a sandbox: $1"
+    SANDBOX_DIR=$SANDBOX_BASE/$1
+    if [ -e "$SANDBOX_DIR" ]; then
+        [ "$(sandbox_state "$SANDBOX_DIR")" != ready ] ||
             die "$1 is running; end it with: tools/sandbox.sh stop $1"
-        world_stop "$WORLD_DIR" || exit 1
+        sandbox_stop "$SANDBOX_DIR" || exit 1
     fi
-    mkdir -p "$WORLD_BASE"
-    world_start "$WORLD_DIR" 0 || { world_stop "$WORLD_DIR"; exit 125; }
+    mkdir -p "$SANDBOX_BASE"
+    sandbox_start "$SANDBOX_DIR" 0 || { sandbox_stop "$SANDBOX_DIR"; exit 125; }
 }
 
 shell_in() {
-    if [ "$WORLD_KIND" = native ]; then
-        exec nsenter -t "$(cat "$WORLD_DIR/init.pid")" -m -n -p /bin/bash -l
+    if [ "$SANDBOX_KIND" = native ]; then
+        exec nsenter -t "$(cat "$SANDBOX_DIR/init.pid")" -m -n -p /bin/bash -l
     fi
-    exec python3 "$WORLD_HERE/terminal.py" "$WORLD_DIR"
+    exec python3 "$SANDBOX_HERE/terminal.py" "$SANDBOX_DIR"
 }
 
-list_worlds() {
+list_sandboxes() {
     local dir
-    for dir in "$WORLD_BASE"/*/; do
+    for dir in "$SANDBOX_BASE"/*/; do
         [ -e "$dir/settings" ] || continue
-        printf '%-20s %s\n' "$(basename "$dir")" "$(world_state "$dir")"
+        printf '%-20s %s\n' "$(basename "$dir")" "$(sandbox_state "$dir")"
     done
 }
 
@@ -117,12 +117,12 @@ list_worlds() {
 parse_options() {
     while [ $# -gt 0 ]; do
         case $1 in
-            --sandbox) WORLD_WANTED=sandbox ;;
-            --native) WORLD_WANTED=native ;;
-            --share) WORLD_SHARES+=("$(realpath "$2")") && shift ;;
-            --memory) WORLD_MEMORY_MIB=$2 && shift ;;
-            --scratch) WORLD_SCRATCH_GIB=$2 && shift ;;
-            --life) WORLD_LIFE_SECONDS=$2 && shift ;;
+            --sandbox) SANDBOX_WANTED=guest ;;
+            --native) SANDBOX_WANTED=native ;;
+            --share) SANDBOX_SHARES+=("$(realpath "$2")") && shift ;;
+            --memory) SANDBOX_MEMORY_MIB=$2 && shift ;;
+            --scratch) SANDBOX_SCRATCH_GIB=$2 && shift ;;
+            --life) SANDBOX_LIFE_SECONDS=$2 && shift ;;
             -h | --help) usage && exit 0 ;;
             --) shift && break ;;
             -*) die "unknown option $1; see --help" ;;
@@ -147,37 +147,37 @@ main() {
         exec | shell) existing "${1:?NAME}" && shift ;;
     esac
     [ "${1:-}" != -- ] || shift
-    export WORLD_LIFE_SECONDS WORLD_MEMORY_MIB WORLD_SCRATCH_GIB
+    export SANDBOX_LIFE_SECONDS SANDBOX_MEMORY_MIB SANDBOX_SCRATCH_GIB
     case $verb in
         run)
             [ $# -gt 0 ] || die "run: no command"
-            : "${WORLD_LIFE_SECONDS:=3600}"
+            : "${SANDBOX_LIFE_SECONDS:=3600}"
             run_once "$@"
             ;;
         start)
-            : "${WORLD_LIFE_SECONDS:=14400}"
+            : "${SANDBOX_LIFE_SECONDS:=14400}"
             start_named "${1:?NAME}"
             ;;
         supervise)
             # shellcheck source=/dev/null
             . "$1/settings"
-            world_supervise "$1" "$2"
+            sandbox_supervise "$1" "$2"
             ;;
         exec)
-            trap 'world_interrupt; exit 130' INT TERM HUP
-            world_exec "$WORLD_DIR" "$@"
+            trap 'sandbox_interrupt; exit 130' INT TERM HUP
+            sandbox_exec "$SANDBOX_DIR" "$@"
             ;;
         shell) shell_in ;;
         stop)
-            [ -e "$WORLD_BASE/${1:?NAME}/settings" ] || die "no world $1"
-            world_stop "$WORLD_BASE/$1"
+            [ -e "$SANDBOX_BASE/${1:?NAME}/settings" ] || die "no sandbox $1"
+            sandbox_stop "$SANDBOX_BASE/$1"
             ;;
-        list) list_worlds ;;
+        list) list_sandboxes ;;
         check)
-            echo "$WORLD_KIND"
+            echo "$SANDBOX_KIND"
             local why
             why=$(native_obstacle)
-            [ -z "$why" ] || world_say "native is not possible here: $why"
+            [ -z "$why" ] || sandbox_say "native is not possible here: $why"
             ;;
         *)
             usage >&2
@@ -186,7 +186,7 @@ main() {
     esac
 }
 
-WORLD_WANTED=${ACME_SANDBOX:+sandbox} WORLD_SHARES=()
-: "${WORLD_MEMORY_MIB:=2560}" "${WORLD_SCRATCH_GIB:=12}"
-: "${WORLD_LIFE_SECONDS:=}"
+SANDBOX_WANTED=${ACME_SANDBOX:+guest} SANDBOX_SHARES=()
+: "${SANDBOX_MEMORY_MIB:=2560}" "${SANDBOX_SCRATCH_GIB:=12}"
+: "${SANDBOX_LIFE_SECONDS:=}"
 main "$@"

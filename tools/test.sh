@@ -105,7 +105,7 @@ stage_command() {
     packaging) stestr_run ./tests/packaging --serial ;;
     devstack) devstack_tests ;;
     functional | e2e)
-        tools/sandbox.sh run -- "${BASH_SOURCE[0]}" --in-world "$1"
+        tools/sandbox.sh run -- "${BASH_SOURCE[0]}" --in-sandbox "$1"
         ;;
     esac
 }
@@ -120,9 +120,9 @@ devstack_tests() {
     as_root modprobe --quiet --all loop btrfs
     as_root env "PATH=$PATH:/usr/sbin:/sbin" "ACME_WORK=$ACME_WORK" \
         "DEVSTACK_DIR=$DEVSTACK_DIR" PYTHONDONTWRITEBYTECODE=1 \
-        "${BASH_SOURCE[0]}" --in-world devstack --exclude-regex test_attach &&
+        "${BASH_SOURCE[0]}" --in-sandbox devstack --exclude-regex test_attach &&
         tools/sandbox.sh run -- \
-            "${BASH_SOURCE[0]}" --in-world devstack test_attach
+            "${BASH_SOURCE[0]}" --in-sandbox devstack test_attach
 }
 
 run_stage() {
@@ -241,7 +241,7 @@ parse() {
 
 main() {
     # How this script calls itself where there is an NFS server, or root.
-    if [ "${1:-}" = --in-world ]; then
+    if [ "${1:-}" = --in-sandbox ]; then
         cd "$ACME_TOP" && stestr_run "./tests/$2" --serial "${@:3}"
         exit
     fi

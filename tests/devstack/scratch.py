@@ -131,8 +131,8 @@ class Scratch:
                 "/usr/sbin:/usr/bin:/sbin:/bin",
                 "TERM": "dumb",
                 "USER": "root",
-                # In a world of its own, its export files may be changed.
-                "WORLD_KIND": os.environ.get("WORLD_KIND", ""),
+                # In a sandbox of its own, its export files may be changed.
+                "SANDBOX_KIND": os.environ.get("SANDBOX_KIND", ""),
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

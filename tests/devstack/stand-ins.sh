@@ -67,7 +67,7 @@ function check_paths {
         if [[ "$path" == / && "$1" == "$scratch"/bin/acme-appliance ]]; then
             continue
         fi
-        if [[ -n "$WORLD_KIND" && "$path" == /etc/exports.d/acme-* ]]; then
+        if [[ -n "$SANDBOX_KIND" && "$path" == /etc/exports.d/acme-* ]]; then
             continue
         fi
         if [[ "$path" != "$scratch"/* ]]; then

@@ -12,7 +12,7 @@
 
 """The plugin with real NFS: what it exports and mounts, and takes down.
 
-In a world of tools/sandbox.sh only, whose exports and mounts are no one's:
+In a sandbox of tools/sandbox.sh only, whose exports and mounts are no one's:
 
     tools/sandbox.sh run -- python -m stestr --test-path tests/devstack run
 """
@@ -36,12 +36,12 @@ def _run(*command):
 
 
 class AttachTestCase(test_plugin.PluginTestCase):
-    place = os.environ.get("WORLD_EXPORT_ROOT")
+    place = os.environ.get("SANDBOX_EXPORT_ROOT")
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        if "WORLD_KIND" not in os.environ:
+        if "SANDBOX_KIND" not in os.environ:
             raise unittest.SkipTest("only in tools/sandbox.sh: it exports")
 
     def export_foreign(self):

@@ -27,13 +27,13 @@ from tests.harness import compute
 from tests.harness import scenario
 from tests.harness import stack
 
-WORLD = ("WORLD_SCRATCH", "WORLD_EXPORT_ROOT")
+SANDBOX = ("SANDBOX_SCRATCH", "SANDBOX_EXPORT_ROOT")
 
 
 class E2ETestCase(unittest.TestCase):
     """Starts an appliance, an image service and Cinder for its tests.
 
-    They run in a world of tools/sandbox.sh, one class at a time: the ports
+    They run in a sandbox of tools/sandbox.sh, one class at a time: the ports
     are fixed. After each test nothing may be left.
     """
 
@@ -56,17 +56,17 @@ class E2ETestCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        if not all(name in os.environ for name in WORLD):
+        if not all(name in os.environ for name in SANDBOX):
             raise unittest.SkipTest(
                 "needs NFS: run by 'tools/sandbox.sh run -- ...'"
             )
         super().setUpClass()
-        scratch = pathlib.Path(os.environ["WORLD_SCRATCH"])
+        scratch = pathlib.Path(os.environ["SANDBOX_SCRATCH"])
         cls._folder = pathlib.Path(tempfile.mkdtemp(dir=scratch))
         cls.machine = stack.Stack(
             cls._folder,
             cls._folder / "logs",
-            export_root=pathlib.Path(os.environ["WORLD_EXPORT_ROOT"]),
+            export_root=pathlib.Path(os.environ["SANDBOX_EXPORT_ROOT"]),
             appliance_options=cls.appliance_options,
             backend_options=cls.backend_options,
             cinder_options=cls.cinder_options,

@@ -52,7 +52,7 @@ def install() -> None:
     # may be in /tmp, of which the service has its own.
     override = systemd.UNITS / f"{SERVICE}.d" / "override.conf"
     override.parent.mkdir()
-    root = os.environ["WORLD_EXPORT_ROOT"]
+    root = os.environ["SANDBOX_EXPORT_ROOT"]
     override.write_text(
         f"[Service]\nReadWritePaths={root}\n"
         f"BindReadOnlyPaths={TOP} {sys.prefix}\n"
@@ -88,14 +88,14 @@ class SystemdCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        if os.environ.get("WORLD_KIND") != "sandbox":
+        if os.environ.get("SANDBOX_KIND") != "guest":
             raise unittest.SkipTest(
                 "changes the machine's users and units: run by"
                 " 'tools/sandbox.sh --sandbox run -- ...'"
             )
         super().setUpClass()
         cls.folder = pathlib.Path(
-            tempfile.mkdtemp(dir=os.environ["WORLD_SCRATCH"])
+            tempfile.mkdtemp(dir=os.environ["SANDBOX_SCRATCH"])
         )
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         cls.system = systemd.Systemd(cls.folder / "systemd.log")
@@ -103,13 +103,13 @@ class SystemdCase(unittest.TestCase):
         cls.system.start()
         cls.addClassCleanup(uninstall)
         install()
-        cls.pool = pathlib.Path(os.environ["WORLD_EXPORT_ROOT"]) / "gold"
+        cls.pool = pathlib.Path(os.environ["SANDBOX_EXPORT_ROOT"]) / "gold"
         cls.addClassCleanup(cls.unmount_pool)
         cls.set_up_appliance()
 
     @classmethod
     def set_up_appliance(cls) -> None:
-        root = os.environ["WORLD_EXPORT_ROOT"]
+        root = os.environ["SANDBOX_EXPORT_ROOT"]
         systemd.run(
             *("acme-appliance", "init", "--engine", cls.engine),
             *("--portal", HERE, "--listen", HERE),

@@ -36,7 +36,7 @@ def private_mounts():
 
     Not in a sandbox, which goes as a whole: its NFS server must see them.
     """
-    if "WORLD_KIND" in os.environ:
+    if "SANDBOX_KIND" in os.environ:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0:

@@ -11,7 +11,7 @@
 # under the License.
 """A burst of attaches: many access rules at the same moment.
 
-Runs in a world with an NFS server (tools/sandbox.sh run --), against an
+Runs in a sandbox with an NFS server (tools/sandbox.sh run --), against an
 appliance of its own, with as many shares exported as ``--exports`` says.
 Every rule is put by a client of its own, which has its connection by then,
 once; what the appliance refuses is counted, and not tried again.
@@ -248,12 +248,12 @@ def main() -> int:
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--logs", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
-    folder = pathlib.Path(os.environ["WORLD_SCRATCH"]) / "bench"
+    folder = pathlib.Path(os.environ["SANDBOX_SCRATCH"]) / "bench"
     box = appliance.Appliance(
         str(pathlib.Path(sys.executable).parent / "acme-appliance"),
         folder,
         arguments.logs,
-        export_root=pathlib.Path(os.environ["WORLD_EXPORT_ROOT"]),
+        export_root=pathlib.Path(os.environ["SANDBOX_EXPORT_ROOT"]),
         arguments=("--debug",),
     )
     box.init(POOL_BYTES)

@@ -156,7 +156,7 @@ class Bench:
 @contextlib.contextmanager
 def opened(backend: backends.Backend, volume: Any) -> Iterator[pathlib.Path]:
     """A volume's file, where its server has it: writing is not measured."""
-    export_root = pathlib.Path(os.environ["WORLD_EXPORT_ROOT"])
+    export_root = pathlib.Path(os.environ["SANDBOX_EXPORT_ROOT"])
     location = volume.provider_location.partition(":")[2]
     yield export_root / location.lstrip("/") / volume.name
 
@@ -295,7 +295,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--large-runs", type=int, default=3)
     arguments = parser.parse_args()
-    folder = pathlib.Path(os.environ["WORLD_SCRATCH"]) / "bench"
+    folder = pathlib.Path(os.environ["SANDBOX_SCRATCH"]) / "bench"
     for name in ("cinder/locks", "ours", "generic"):
         (folder / name).mkdir(parents=True)
     address = "127.0.0.1"
@@ -303,7 +303,7 @@ def main() -> int:
         str(pathlib.Path(sys.executable).parent / "acme-appliance"),
         folder / "appliance",
         arguments.logs,
-        export_root=pathlib.Path(os.environ["WORLD_EXPORT_ROOT"]),
+        export_root=pathlib.Path(os.environ["SANDBOX_EXPORT_ROOT"]),
         address=address,
         arguments=("--debug",),
     )

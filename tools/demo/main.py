@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Run the demonstration inside a world with NFS; see tools/demo.sh.
+"""Run the demonstration inside a sandbox with NFS; see tools/demo.sh.
 
 ``python -m tools.demo.main --logs DIR [--keep] [--tour]``
 """
@@ -125,9 +125,9 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine = stack.Stack(
-        pathlib.Path(os.environ["WORLD_SCRATCH"]) / "demo",
+        pathlib.Path(os.environ["SANDBOX_SCRATCH"]) / "demo",
         arguments.logs,
-        export_root=pathlib.Path(os.environ["WORLD_EXPORT_ROOT"]),
+        export_root=pathlib.Path(os.environ["SANDBOX_EXPORT_ROOT"]),
     )
     report = Report()
     keep = False

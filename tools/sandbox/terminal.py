@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``terminal.py WORLD-FOLDER``: a shell in the guest on this terminal.
+"""``terminal.py SANDBOX-FOLDER``: a shell in the guest on this terminal.
 
 The guest's second console is a pseudo terminal of the host. The guest starts
 a shell on its end of it; this connects the terminal to the other. One shell

@@ -11,38 +11,38 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# guest.sh DIR: the guest after its root is made. DIR is the world's folder
-# on the host, the only host folder that is writable besides the --share
-# ones. Starts NFS, says ready, runs jobs until told to stop.
+# guest.sh DIR: the guest's first process after guest-init.sh. DIR is the
+# sandbox's folder on the host. Only it and the --share folders are writable.
+# Starts NFS, reports "ready", and runs jobs until the file "stop" exists.
 set -u
-world=$1
+sandbox=$1
 here=${0%/*}
 cd /
-mount -t hostfs none "$world" -o "$world" || poweroff -d -f
+mount -t hostfs none "$sandbox" -o "$sandbox" || poweroff -d -f
 # shellcheck source=/dev/null
-. "$world/settings"
-exec >>"$world/world.log" 2>&1
+. "$sandbox/settings"
+exec >>"$sandbox/sandbox.log" 2>&1
 
-for share in "${WORLD_SHARES[@]}"; do
+for share in "${SANDBOX_SHARES[@]}"; do
     mkdir -p "$share" && mount -t hostfs none "$share" -o "$share"
 done
-hostname acme-world
+hostname acme-sandbox
 ip link set lo up
 
-# shellcheck source=tools/world/nfs.sh
+# shellcheck source=tools/sandbox/nfs.sh
 . "$here/nfs.sh"
 scratch_disk() {
-    mkdir -p "$WORLD_SCRATCH" &&
-        mount -t ext4 -o noatime,discard /dev/ubda "$WORLD_SCRATCH" &&
-        mkdir -p "$WORLD_SCRATCH/tmp" && chmod 1777 "$WORLD_SCRATCH/tmp"
+    mkdir -p "$SANDBOX_SCRATCH" &&
+        mount -t ext4 -o noatime,discard /dev/ubda "$SANDBOX_SCRATCH" &&
+        mkdir -p "$SANDBOX_SCRATCH/tmp" && chmod 1777 "$SANDBOX_SCRATCH/tmp"
 }
 if ! { nfs_private_run && nfs_private_files && scratch_disk && nfs_start; }; then
-    echo failed >"$world/state"
+    echo failed >"$sandbox/state"
     poweroff -d -f
 fi
-echo ready >"$world/state"
+echo ready >"$sandbox/state"
 
-# A job is a folder jobs/N; the file rc in it says that it is over.
+# A job is a folder jobs/N. The file rc is its exit code, written at its end.
 run_job() {
     setsid -w /bin/bash "$1/script" </dev/null >"$1/stdout" 2>"$1/stderr" &
     echo $! >"$1/pid"
@@ -51,11 +51,11 @@ run_job() {
     mv "$1/rc.new" "$1/rc"
 }
 
-# A read that times out is a pause without a process (a spawn costs 10 ms).
+# Pause by a read that times out: starting sleep would take 10 ms.
 mkfifo /run/acme-never
 exec 9<>/run/acme-never
-while [ ! -e "$world/stop" ]; do
-    for script in "$world"/jobs/*/script; do
+while [ ! -e "$sandbox/stop" ]; do
+    for script in "$sandbox"/jobs/*/script; do
         job=${script%/script}
         if [ -e "$script" ] && [ ! -e "$job/taken" ]; then
             : >"$job/taken"
@@ -71,6 +71,6 @@ while [ ! -e "$world/stop" ]; do
 done
 nfs_stop
 umount -a -t btrfs 2>/dev/null
-umount "$WORLD_SCRATCH" 2>/dev/null
-echo stopped >"$world/state"
+umount "$SANDBOX_SCRATCH" 2>/dev/null
+echo stopped >"$sandbox/state"
 poweroff -d -f

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import unittest
 
-SOURCE = pathlib.Path(__file__).resolve().parents[3] / "tools/world/xstate.c"
+SOURCE = pathlib.Path(__file__).resolve().parents[3] / "tools/sandbox/xstate.c"
 #: FXSAVE's area, the XSAVE header, and the upper halves of the AVX registers.
 SHORT_BYTES = 512 + 64 + 256
 

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# An NFS server and client for this mount and network namespace alone.
-# Sourced by the guest's first process and by the native world's; needs
-# WORLD_EXPORT_ROOT. Run as a command inside a world, it restarts the NFS
-# servers (after a pool was mounted over the export root, say).
+# An NFS server and client for this mount and network namespace only. Sourced
+# by the first process of a guest or native sandbox; needs SANDBOX_EXPORT_ROOT.
+# As a command inside a sandbox it restarts the NFS server, for example after a
+# pool was mounted over the export root.
 # shellcheck shell=bash
 
 # Waits at most 10 s for a command to succeed.
@@ -42,7 +42,7 @@ nfs_private_files() {
     : >/run/acme-exports
     cat >/run/acme-nfs.conf <<CONF
 [exports]
-rootdir=$WORLD_EXPORT_ROOT
+rootdir=$SANDBOX_EXPORT_ROOT
 CONF
     mkdir -p /etc/exports.d /etc/nfs.conf.d
     touch /etc/exports /etc/nfs.conf
@@ -50,7 +50,7 @@ CONF
     mount -t tmpfs -o mode=755 tmpfs /etc/nfs.conf.d || return 1
     mount --bind /run/acme-exports /etc/exports || return 1
     mount --bind /run/acme-nfs.conf /etc/nfs.conf || return 1
-    mkdir -p "$WORLD_EXPORT_ROOT"
+    mkdir -p "$SANDBOX_EXPORT_ROOT"
 }
 
 nfs_start() {
@@ -86,7 +86,7 @@ nfs_servers() {
     echo "${timeout:-10}" >$lockd/nlm_timeout
 }
 
-# The processes of this world only: pidof also sees other namespaces' ones
+# The processes of this sandbox only: pidof also sees other namespaces' ones
 # where the PID namespace is shared.
 nfs_servers_stop() {
     local pid

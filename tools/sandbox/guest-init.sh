@@ -12,14 +12,14 @@
 # under the License.
 #
 # First process of the user-mode-linux guest. The host's root is mounted
-# read-only as / (hostfs); this builds the real root and hands over to
-# loop.sh. acme_world=DIR comes from the kernel command line.
+# read-only as / (hostfs); this builds the real root and runs guest.sh.
+# acme_sandbox=DIR comes from the kernel command line.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH HOME=/root LANG=C.UTF-8
 here=${0%/*}
 # shellcheck disable=SC2154 # from the kernel's command line
-world=$acme_world
+sandbox=$acme_sandbox
 trap 'echo "acme: guest init failed in line $LINENO" >&2; poweroff -d -f' ERR
 
 mount -t proc proc /proc
@@ -27,15 +27,15 @@ mount -t sysfs sysfs /sys
 modules=/usr/lib/uml/modules/$(uname -r)
 insmod "$modules/kernel/fs/overlayfs/overlay.ko"
 
-# Whatever the guest writes stays in memory, above the host's files.
+# The guest's writes stay in memory, in an overlay above the host's files.
 stage=/mnt
 mount -t tmpfs -o mode=755 tmpfs $stage
 mkdir $stage/upper $stage/work $stage/lower $stage/root
 mount -t overlay -o "lowerdir=/,upperdir=$stage/upper,workdir=$stage/work" \
     overlay $stage/lower
 
-# The root itself is a tmpfs, with the overlay's folders bound into it: nfsd
-# exports neither overlay nor hostfs, and the NFSv4 pseudo root begins at /.
+# The root itself is a tmpfs with bind mounts of the overlay's folders: nfsd
+# cannot export overlay or hostfs, and the NFSv4 pseudo root is /.
 new=$stage/root
 mount -t tmpfs -o mode=755 tmpfs $new
 shopt -s dotglob
@@ -68,4 +68,4 @@ ln -sfn "$modules" "$new/lib/modules/$(uname -r)"
 
 cd $new
 mount -n --move . /
-exec chroot . "$here/guest.sh" "$world"
+exec chroot . "$here/guest.sh" "$sandbox"

@@ -11,21 +11,21 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# native-init.sh DIR: first process of a native world, in its own mount,
-# network and process namespaces. Nothing here reaches the host's mounts or
-# its exports; /etc/exports and its kind are hidden below private files.
+# native-init.sh DIR: first process of a native sandbox, in its own mount,
+# network and process namespaces. It cannot change the host's mounts or exports;
+# private files hide /etc/exports and similar ones.
 set -u
-world=$1
+sandbox=$1
 here=${0%/*}
 # shellcheck source=/dev/null
-. "$world/settings"
-exec >>"$world/world.log" 2>&1 </dev/null
+. "$sandbox/settings"
+exec >>"$sandbox/sandbox.log" 2>&1 </dev/null
 mount -t proc proc /proc
 ip link set lo up
 
-# shellcheck source=tools/world/nfs.sh
+# shellcheck source=tools/sandbox/nfs.sh
 . "$here/nfs.sh"
-# Keeps what is written to /etc in here, where the kernel has overlayfs.
+# Makes changes in /etc private, if the kernel has overlayfs.
 private_etc() {
     modprobe overlay 2>/dev/null
     mkdir -p /run/etc/upper /run/etc/work
@@ -34,26 +34,26 @@ private_etc() {
         overlay /etc || echo "no overlayfs: /etc is the host's"
 }
 scratch_folder() {
-    mkdir -p "$world/scratch/tmp" "$WORLD_SCRATCH" &&
-        mount --bind "$world/scratch" "$WORLD_SCRATCH" &&
-        chmod 1777 "$WORLD_SCRATCH/tmp"
+    mkdir -p "$sandbox/scratch/tmp" "$SANDBOX_SCRATCH" &&
+        mount --bind "$sandbox/scratch" "$SANDBOX_SCRATCH" &&
+        chmod 1777 "$SANDBOX_SCRATCH/tmp"
 }
 finish() {
     trap - TERM
     nfs_stop
-    echo stopped >"$world/state"
+    echo stopped >"$sandbox/state"
     exit 0
 }
 trap finish TERM
 if ! { nfs_private_run && private_etc && nfs_private_files && scratch_folder && nfs_start; }; then
-    echo failed >"$world/state"
+    echo failed >"$sandbox/state"
     nfs_stop
     exit 1
 fi
-echo ready >"$world/state"
+echo ready >"$sandbox/state"
 mkfifo /run/acme-never
 exec 9<>/run/acme-never
-while [ ! -e "$world/stop" ]; do
+while [ ! -e "$sandbox/stop" ]; do
     read -r -t 0.2 -u 9
 done
 finish

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""tools/sandbox.sh, from inside of what it makes: a world in a world."""
+"""tools/sandbox.sh, run inside of a sandbox."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 600
 
 
 def state_outside() -> dict[str, str]:
-    """What a world must not touch."""
+    """What a sandbox must not touch."""
     with open("/proc/self/mounts") as mounts:
         return {
             "mounts": "".join(sorted(mounts)),
@@ -35,18 +35,18 @@ def state_outside() -> dict[str, str]:
         }
 
 
-class NativeWorldTestCase(unittest.TestCase):
-    """Namespaces on a kernel that has NFS, which the outer world's has."""
+class NativeSandboxTestCase(unittest.TestCase):
+    """Native sandboxes need a kernel with NFS, which the outer one has."""
 
     def setUp(self) -> None:
-        if "WORLD_KIND" not in os.environ:
+        if "SANDBOX_KIND" not in os.environ:
             self.skipTest("needs NFS: run by 'tools/sandbox.sh run -- ...'")
-        # Not below /run, which a world has to itself.
+        # Not below /run, which a sandbox has to itself.
         folder = tempfile.TemporaryDirectory(dir="/var/tmp")
         self.addCleanup(folder.cleanup)
-        self.environment = {**os.environ, "ACME_WORLDS": folder.name}
+        self.environment = {**os.environ, "ACME_SANDBOXES": folder.name}
         self.environment.pop("ACME_SANDBOX", None)
-        self.worlds = pathlib.Path(folder.name)
+        self.sandboxes = pathlib.Path(folder.name)
 
     def sandbox(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -62,11 +62,13 @@ class NativeWorldTestCase(unittest.TestCase):
         return self.sandbox("--native", "run", "--", "bash", "-c", script)
 
     def test_output_and_exit_code_come_back(self) -> None:
-        done = self.run_in("echo out; echo err >&2; echo $WORLD_KIND; exit 7")
+        done = self.run_in(
+            "echo out; echo err >&2; echo $SANDBOX_KIND; exit 7"
+        )
         self.assertEqual(7, done.returncode, done.stderr)
         self.assertEqual("out\nnative\n", done.stdout)
         self.assertIn("err\n", done.stderr)
-        self.assertEqual([], list(self.worlds.iterdir()))
+        self.assertEqual([], list(self.sandboxes.iterdir()))
 
     def test_arguments_and_environment_arrive_as_they_are(self) -> None:
         self.environment["ODD"] = "a 'b' \"c\"\n$d"
@@ -79,24 +81,24 @@ class NativeWorldTestCase(unittest.TestCase):
         before = state_outside()
         done = self.run_in(
             """set -e
-            truncate -s 256M $WORLD_SCRATCH/pool.img
-            mkfs.btrfs -q -K $WORLD_SCRATCH/pool.img >/dev/null 2>&1
-            mkdir -p $WORLD_EXPORT_ROOT/pool /run/mnt
-            mount -o loop $WORLD_SCRATCH/pool.img $WORLD_EXPORT_ROOT/pool
+            truncate -s 256M $SANDBOX_SCRATCH/pool.img
+            mkfs.btrfs -q -K $SANDBOX_SCRATCH/pool.img >/dev/null 2>&1
+            mkdir -p $SANDBOX_EXPORT_ROOT/pool /run/mnt
+            mount -o loop $SANDBOX_SCRATCH/pool.img $SANDBOX_EXPORT_ROOT/pool
             echo "/pool 127.0.0.1(rw,no_subtree_check,no_root_squash)" \
                 >/etc/exports.d/test.exports
             exportfs -ra
             mount -t nfs -o vers=4.2 127.0.0.1:/pool /run/mnt
             echo hello >/run/mnt/file
-            cat $WORLD_EXPORT_ROOT/pool/file
+            cat $SANDBOX_EXPORT_ROOT/pool/file
             """
         )
         self.assertEqual("hello\n", done.stdout, done.stderr)
         self.assertEqual(before, state_outside())
         self.assertFalse(os.path.exists("/etc/exports.d/test.exports"))
-        self.assertEqual([], list(self.worlds.iterdir()))
+        self.assertEqual([], list(self.sandboxes.iterdir()))
 
-    def test_a_world_that_is_kept(self) -> None:
+    def test_sandbox_that_is_kept(self) -> None:
         started = self.sandbox("--native", "start", "kept")
         self.assertEqual(0, started.returncode, started.stderr)
         self.addCleanup(self.sandbox, "stop", "kept")
@@ -107,14 +109,14 @@ class NativeWorldTestCase(unittest.TestCase):
                 "--",
                 "bash",
                 "-c",
-                "touch $WORLD_SCRATCH/f; cat $WORLD_SCRATCH/f;"
-                " echo once >$WORLD_SCRATCH/f; exit 3",
+                "touch $SANDBOX_SCRATCH/f; cat $SANDBOX_SCRATCH/f;"
+                " echo once >$SANDBOX_SCRATCH/f; exit 3",
             )
             self.assertEqual((3, expected), (done.returncode, done.stdout))
         self.assertEqual(2, self.sandbox("start", "kept").returncode)
         stopped = self.sandbox("stop", "kept")
         self.assertEqual(0, stopped.returncode, stopped.stderr)
-        self.assertEqual([], list(self.worlds.iterdir()))
+        self.assertEqual([], list(self.sandboxes.iterdir()))
         self.assertEqual(
             2, self.sandbox("exec", "kept", "--", "true").returncode
         )
