@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from sqlalchemy import exc
 
-from acme_appliance import addresses
+from acme_appliance import clientaddress
 from acme_appliance import problems
 from acme_appliance.service import tokens
 
@@ -63,7 +63,7 @@ class FailureLimit:
     def wait_seconds(self, address: str) -> int:
         """Seconds until this address may try again."""
         with self._lock:
-            times = self._failures.get(addresses.network(address))
+            times = self._failures.get(clientaddress.network(address))
             if not times:
                 return 0
             now = self._clock()
@@ -75,7 +75,7 @@ class FailureLimit:
 
     def record(self, address: str) -> int:
         """Count a failure; return the number of failures in the window."""
-        key = addresses.network(address)
+        key = clientaddress.network(address)
         with self._lock:
             times = self._failures.setdefault(
                 key, collections.deque(maxlen=self._allowed)

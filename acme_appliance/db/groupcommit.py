@@ -17,7 +17,7 @@ So queued writers share a transaction: each has its own savepoint, and the
 last one commits for all. No writer returns before that commit is on disk.
 
 Waking a thread costs more than most statements. So the thread that has the
-turn also runs the calls of queued writers, and each of them wakes once, after
+turn also runs the writes of queued writers, and each of them wakes once, after
 the commit.
 """
 
@@ -37,7 +37,7 @@ from sqlalchemy import exc
 from sqlalchemy import orm
 
 #: Maximum number of changes per commit: the first waits for the last.
-MOST: Final = 64
+MAX_MEMBERS: Final = 64
 
 _T = TypeVar("_T")
 
@@ -45,12 +45,12 @@ _T = TypeVar("_T")
 class _Waiter:
     """A place in the queue for the turn.
 
-    :param call: for the thread that has the turn to run; None: only the
+    :param write: for the thread that has the turn to run; None: only the
         waiting thread can do its work.
     """
 
-    def __init__(self, call: "_Call[Any] | None") -> None:
-        self.call = call
+    def __init__(self, write: "_Write[Any] | None") -> None:
+        self.write = write
         #: Locked while it waits.
         self.turn = threading.Lock()
         self.turn.acquire()
@@ -65,17 +65,17 @@ class FairLock:
         self._waiting: collections.deque[_Waiter] = collections.deque()
 
     def acquire(
-        self, timeout_seconds: float, call: "_Call[Any] | None" = None
+        self, timeout_seconds: float, write: "_Write[Any] | None" = None
     ) -> bool:
         """False: timed out.
 
-        Another thread may have run the call by then: see ``call.group``.
+        Another thread may have run the write by then: see ``write.group``.
         """
         with self._mutex:
             if not self._held:
                 self._held = True
                 return True
-            waiter = _Waiter(call)
+            waiter = _Waiter(write)
             self._waiting.append(waiter)
         if waiter.turn.acquire(timeout=max(0.0, timeout_seconds)):
             return True
@@ -83,19 +83,19 @@ class FairLock:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
                 return False
-        # The turn was passed on just now, or the call is running.
+        # The turn was passed on just now, or the write is running.
         waiter.turn.acquire()
         return True
 
-    def take_call(self) -> "tuple[_Call[Any], threading.Lock] | None":
-        """Remove the first waiter; return its call and its turn, which the
-        caller must release. None: no waiter, or the first has no call."""
+    def take_write(self) -> "tuple[_Write[Any], threading.Lock] | None":
+        """Remove the first waiter; return its write and its turn, which the
+        caller must release. None: no waiter, or the first has no write."""
         with self._mutex:
             first = self._waiting[0] if self._waiting else None
-            if first is None or first.call is None:
+            if first is None or first.write is None:
                 return None
             self._waiting.popleft()
-            return first.call, first.turn
+            return first.write, first.turn
 
     def pass_on(self) -> bool:
         """Pass the lock to the first waiter. False: there is none, and the
@@ -126,7 +126,7 @@ class _Group:
             self.connection.close()
             raise
         self.size = 0
-        #: Of waiters whose calls ran in this group; released at the end.
+        #: Of waiters whose writes ran in this group; released at the end.
         self.turns: list[threading.Lock] = []
         #: Done when the commit is on disk or has failed.
         self.committed: futures.Future[None] = futures.Future()
@@ -180,7 +180,7 @@ class _Group:
                 turn.release()
 
 
-class _Call(Generic[_T]):
+class _Write(Generic[_T]):
     """A member's work, for any thread to run."""
 
     def __init__(self, work: Callable[[orm.Session], _T]) -> None:
@@ -189,7 +189,7 @@ class _Call(Generic[_T]):
         self.group: _Group | None = None
         self._done: futures.Future[_T] = futures.Future()
 
-    def make(self, group: _Group) -> None:
+    def run(self, group: _Group) -> None:
         """Run the work. :meth:`result` raises its error."""
         self.group = group
         try:
@@ -242,16 +242,16 @@ class GroupCommit:
     def run(
         self, work: Callable[[orm.Session], _T], wait_seconds: float
     ) -> _T:
-        """Like :meth:`member`, with a call instead of a block; another
+        """Like :meth:`member`, with a function instead of a block; another
         member's thread may run it."""
-        call = _Call(work)
-        self._take_turn(wait_seconds, call)
-        group = call.group
+        write = _Write(work)
+        self._take_turn(wait_seconds, write)
+        group = write.group
         if group is None:
             group = self._open_group()
-            call.make(group)
+            write.run(group)
             self._leave(group)
-        return call.result(group)
+        return write.result(group)
 
     @contextlib.contextmanager
     def exclusive(self, wait_seconds: float) -> Iterator[None]:
@@ -268,9 +268,9 @@ class GroupCommit:
             self._turn.release()
 
     def _take_turn(
-        self, wait_seconds: float, call: _Call[Any] | None = None
+        self, wait_seconds: float, write: _Write[Any] | None = None
     ) -> None:
-        if not self._turn.acquire(wait_seconds, call):
+        if not self._turn.acquire(wait_seconds, write):
             raise exc.TimeoutError(
                 f"other writers took longer than {wait_seconds:g} seconds"
             )
@@ -284,17 +284,17 @@ class GroupCommit:
         return self._group
 
     def _leave(self, group: _Group) -> None:
-        while self._has_room(group) and (taken := self._turn.take_call()):
-            call, turn = taken
+        while self._has_room(group) and (taken := self._turn.take_write()):
+            write, turn = taken
             group.turns.append(turn)
-            call.make(group)
+            write.run(group)
         if self._has_room(group) and self._turn.pass_on():
             return
         self._commit(group)
         self._turn.release()
 
     def _has_room(self, group: _Group) -> bool:
-        return group.size < MOST and group.is_alive()
+        return group.size < MAX_MEMBERS and group.is_alive()
 
     def _commit(self, group: _Group) -> None:
         self._group = None

@@ -24,7 +24,7 @@ import logging
 import time
 from typing import Final
 
-from acme_appliance import addresses
+from acme_appliance import clientaddress
 
 LOG = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class Connection:
     """:param end: closes it at once; may be called more than once."""
 
     def __init__(self, address: str, end: Callable[[], None]) -> None:
-        self.address = addresses.plain_address(address)
-        self.network = addresses.network(address)
+        self.address = clientaddress.normalize(address)
+        self.network = clientaddress.network(address)
         self.end = end
 
 

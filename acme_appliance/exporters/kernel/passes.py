@@ -24,7 +24,7 @@ Work = Callable[[list[T]], list[Exception | None]]
 
 
 @dataclasses.dataclass(eq=False)
-class _Call(Generic[T]):
+class _Entry(Generic[T]):
     item: T
     served: bool = False
     error: BaseException | None = None
@@ -42,7 +42,7 @@ class Passes(Generic[T]):
     def __init__(self, work: Work[T]) -> None:
         self._work = work
         self._changed = threading.Condition()
-        self._waiting: list[_Call[T]] = []
+        self._waiting: list[_Entry[T]] = []
         self._at_work = False
 
     def serve(self, item: T) -> None:
@@ -51,29 +51,29 @@ class Passes(Generic[T]):
         :raises Exception: the item's own error, or the error of the whole
             pass, which all of its callers get.
         """
-        call = _Call(item)
+        entry = _Entry(item)
         with self._changed:
-            self._waiting.append(call)
-            self._changed.wait_for(lambda: call.served or not self._at_work)
-            if not call.served:
+            self._waiting.append(entry)
+            self._changed.wait_for(lambda: entry.served or not self._at_work)
+            if not entry.served:
                 self._at_work = True
                 batch, self._waiting = self._waiting, []
-        if not call.served:
+        if not entry.served:
             self._lead(batch)
-        if call.error is not None:
-            raise call.error
+        if entry.error is not None:
+            raise entry.error
 
-    def _lead(self, batch: list[_Call[T]]) -> None:
+    def _lead(self, batch: list[_Entry[T]]) -> None:
         try:
-            errors = self._work([call.item for call in batch])
-            for call, error in zip(batch, errors, strict=True):
-                call.error = error
+            errors = self._work([entry.item for entry in batch])
+            for entry, error in zip(batch, errors, strict=True):
+                entry.error = error
         except BaseException as error:
-            for call in batch:
-                call.error = error
+            for entry in batch:
+                entry.error = error
         finally:
             with self._changed:
                 self._at_work = False
-                for call in batch:
-                    call.served = True
+                for entry in batch:
+                    entry.served = True
                 self._changed.notify_all()

@@ -162,7 +162,7 @@ class GroupCommitTest(unittest.TestCase):
         self.assertEqual(["c", "d"], self.on_disk())
 
     def test_a_large_queue_takes_several_commits(self):
-        names = [f"m{number}" for number in range(groupcommit.MOST + 1)]
+        names = [f"m{number}" for number in range(groupcommit.MAX_MEMBERS + 1)]
         self.queue_up(*([name] for name in names))
         self.assertEqual(dict.fromkeys(["first", *names]), self.outcomes)
         self.assertEqual(["first", *names], self.on_disk())

@@ -16,7 +16,7 @@ import unittest
 
 import ddt
 
-from acme_appliance import addresses
+from acme_appliance import clientaddress
 from acme_appliance.web import connections
 
 
@@ -116,8 +116,8 @@ class AddressesTest(Case):
     )
     @ddt.unpack
     def test_network(self, address, plain, network):
-        self.assertEqual(plain, addresses.plain_address(address))
-        self.assertEqual(network, addresses.network(address))
+        self.assertEqual(plain, clientaddress.normalize(address))
+        self.assertEqual(network, clientaddress.network(address))
 
     def test_a_whole_network_has_one_limit(self):
         for number in range(5):

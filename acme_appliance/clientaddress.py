@@ -15,7 +15,7 @@
 import ipaddress
 
 
-def plain_address(address: str) -> str:
+def normalize(address: str) -> str:
     """An address without its zone; IPv4-mapped ones as IPv4."""
     address = address.partition("%")[0]
     if not address.startswith("::ffff:"):
@@ -26,7 +26,7 @@ def plain_address(address: str) -> str:
 
 def network(address: str) -> str:
     """The network of one client: an IPv6 client owns a whole /64."""
-    address = plain_address(address)
+    address = normalize(address)
     if ":" not in address:
         return address
     return str(ipaddress.ip_network((address, 64), strict=False))
