@@ -34,6 +34,23 @@ from acme_appliance.engines import base
 DEFAULT: Final = "btrfs"
 
 
+def quota_option(value: str, text: str, note: str = "") -> cfg.Opt:
+    """The option ``quota``: hard limits for shares, or none.
+
+    :param value: the choice with hard limits; ``text`` describes it.
+    """
+    return cfg.StrOpt(
+        "quota",
+        default="none",
+        choices=[
+            ("none", "only the size of its volume file limits a share"),
+            (value, text),
+        ],
+        help="How to prevent a client from filling the pool by extending its"
+        f" volume file.{note}",
+    )
+
+
 class PoolError(Exception):
     """The pool cannot be created or mounted; the text has the solution."""
 

@@ -12,60 +12,35 @@
 
 """The btrfs engine's plugin: its options, and how to create its pools."""
 
-from typing import Final
-
-from oslo_config import cfg
-
 from acme_appliance.engines import base
-from acme_appliance.engines import disk
+from acme_appliance.engines import folderplugin
 from acme_appliance.engines import plugin
 from acme_appliance.engines.btrfs import engine
 from acme_appliance.host import btrfsquota
 from acme_appliance.host import filesystem
 
-QUOTA_NONE: Final = "none"
-QUOTA_SIMPLE: Final = "simple"
 
-
-class BtrfsPlugin(disk.DiskPlugin):
+class BtrfsPlugin(folderplugin.FolderPlugin):
     help = "shares are btrfs subvolumes below path"
-    options = (
-        cfg.StrOpt(
-            "quota",
-            default=QUOTA_NONE,
-            choices=[
-                (
-                    QUOTA_NONE,
-                    "only the size of its volume file limits a share",
-                ),
-                (
-                    QUOTA_SIMPLE,
-                    "btrfs simple quotas give every share a hard limit; Linux"
-                    " 6.7 or later",
-                ),
-            ],
-            help="How to prevent a client from filling the pool by extending"
-            " its volume file. The appliance enables simple quotas at its"
-            " start; after that, older kernels cannot mount the file system.",
-        ),
-    )
+    engine = engine.BtrfsEngine
     filesystem = "btrfs"
     min_bytes = 128 << 20
+    quota = "simple"
+    options = (
+        plugin.quota_option(
+            quota,
+            "btrfs simple quotas give every share a hard limit; Linux 6.7 or"
+            " later",
+            " The appliance enables simple quotas at its start; after that,"
+            " older kernels cannot mount the file system.",
+        ),
+    )
 
-    def open(self, pool: plugin.Pool) -> engine.BtrfsEngine:
-        return engine.BtrfsEngine(pool.path, hard_limit=_is_limited(pool))
-
-    def new_pool_options(self, plan: plugin.Plan) -> str:
-        # A directory's file system has other users.
-        if plan.source is None or not btrfsquota.is_supported():
-            return ""
-        return (
-            "# Every share has a hard limit, see acme-appliance.conf.sample.\n"
-            f"quota = {QUOTA_SIMPLE}\n"
-        )
+    def has_quotas(self) -> bool:
+        return btrfsquota.is_supported()
 
     def apply_options(self, pool: plugin.Pool) -> None:
-        if not _is_limited(pool):
+        if not self.is_limited(pool.options):
             return
         try:
             engine.enable_simple_quotas(pool.path)
@@ -86,10 +61,3 @@ class BtrfsPlugin(disk.DiskPlugin):
 
     def prepare(self, path: str) -> None:
         engine.prepare(path)
-
-    def warnings(self, path: str) -> list[str]:
-        return engine.BtrfsEngine(path).warnings()
-
-
-def _is_limited(pool: plugin.Pool) -> bool:
-    return bool(pool.options["quota"] == QUOTA_SIMPLE)

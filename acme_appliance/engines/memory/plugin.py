@@ -12,26 +12,13 @@
 
 """The memory engine's plugin. There is nothing to create or mount."""
 
-from oslo_config import cfg
-
 from acme_appliance.engines import plugin
 from acme_appliance.engines.memory import engine
 
 
 class MemoryPlugin(plugin.Plugin):
     help = "shares are lost when the appliance stops; for trials only"
-    options = (
-        cfg.StrOpt(
-            "quota",
-            default="none",
-            choices=[
-                ("none", "only the size of its volume file limits a share"),
-                ("simple", "every share has a hard limit"),
-            ],
-            help="How to prevent a client from filling the pool by extending"
-            " its volume file.",
-        ),
-    )
+    options = (plugin.quota_option("simple", "every share has a hard limit"),)
     on_disk = False
 
     def open(self, pool: plugin.Pool) -> engine.MemoryEngine:

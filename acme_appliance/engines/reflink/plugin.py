@@ -17,58 +17,34 @@ import hashlib
 from typing import Any
 from typing import Final
 
-from oslo_config import cfg
-
-from acme_appliance.engines import disk
+from acme_appliance.engines import folderplugin
 from acme_appliance.engines import plugin
 from acme_appliance.engines.reflink import engine
 from acme_appliance.host import filesystem
 from acme_appliance.host import projectquota
 
-QUOTA_NONE: Final = "none"
-QUOTA_PROJECT: Final = "project"
-
 #: Maximum length on XFS.
 _LABEL_BYTES: Final = 12
 
 
-class ReflinkPlugin(disk.DiskPlugin):
+class ReflinkPlugin(folderplugin.FolderPlugin):
     help = "shares are directories below path, on XFS or btrfs"
-    options = (
-        cfg.StrOpt(
-            "quota",
-            default=QUOTA_NONE,
-            choices=[
-                (
-                    QUOTA_NONE,
-                    "only the size of its volume file limits a share",
-                ),
-                (
-                    QUOTA_PROJECT,
-                    "project quotas give every share a hard limit; needs an"
-                    " XFS only for the pool",
-                ),
-            ],
-            help="How to prevent a client from filling the pool by extending"
-            " its volume file. The appliance mounts a pool that has a device"
-            " with prjquota; other mounts need this option.",
-        ),
-    )
+    engine = engine.ReflinkEngine
     filesystem = "xfs"
     min_bytes = 300 << 20
+    quota = "project"
+    options = (
+        plugin.quota_option(
+            quota,
+            "project quotas give every share a hard limit; needs an XFS only"
+            " for the pool",
+            " The appliance mounts a pool that has a device with prjquota;"
+            " other mounts need this option.",
+        ),
+    )
 
-    def open(self, pool: plugin.Pool) -> engine.ReflinkEngine:
-        return engine.ReflinkEngine(
-            pool.path, hard_limit=pool.options["quota"] == QUOTA_PROJECT
-        )
-
-    def new_pool_options(self, plan: plugin.Plan) -> str:
-        if plan.source is None or not projectquota.is_supported():
-            return ""
-        return (
-            "# Every share has a hard limit, see acme-appliance.conf.sample.\n"
-            f"quota = {QUOTA_PROJECT}\n"
-        )
+    def has_quotas(self) -> bool:
+        return projectquota.is_supported()
 
     def apply_options(self, pool: plugin.Pool) -> None:
         # XFS enables quotas only by a mount option.
@@ -76,9 +52,9 @@ class ReflinkPlugin(disk.DiskPlugin):
 
     def mount_options(self, options: Mapping[str, Any] | None) -> str:
         if options is None:
-            limited = projectquota.is_supported()
+            limited = self.has_quotas()
         else:
-            limited = options["quota"] == QUOTA_PROJECT
+            limited = self.is_limited(options)
         return "prjquota" if limited else ""
 
     def label(self, plan: plugin.Plan) -> str:
@@ -98,6 +74,3 @@ class ReflinkPlugin(disk.DiskPlugin):
 
     def prepare(self, path: str) -> None:
         engine.prepare(path)
-
-    def warnings(self, path: str) -> list[str]:
-        return engine.ReflinkEngine(path).warnings()
