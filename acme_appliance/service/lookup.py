@@ -78,9 +78,13 @@ def check_usable(row: models.Share | models.Snapshot) -> None:
     ``snapshot.wrong_state``.
     """
     if row.state not in _USABLE:
-        kind = Kind.SHARE if isinstance(row, models.Share) else Kind.SNAPSHOT
+        kind = kind_of(row)
         raise problems.Problem(
             _WRONG_STATE[kind],
             f"The {kind} {row.id} is in state {row.state}: its data is missing"
             " from the pool or incomplete. It can only be deleted.",
         )
+
+
+def kind_of(row: models.Share | models.Snapshot) -> Kind:
+    return Kind.SHARE if isinstance(row, models.Share) else Kind.SNAPSHOT

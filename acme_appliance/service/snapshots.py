@@ -35,6 +35,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.service import descriptions
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
+from acme_appliance.service import objects
 from acme_appliance.service import pages
 from acme_appliance.service import rules
 from acme_appliance.service.shares import bodies
@@ -266,7 +267,8 @@ class Snapshots:
         with self.context.database.read() as session:
             row = session.get(models.Snapshot, snapshot_id)
             if row is not None:
-                return self._same_snapshot(caller, row, body, if_match)
+                objects.check_same_create(caller, row, body, if_match)
+                return types.Done(_body(self.context, row))
             fields.check_precondition(if_match, None, "snapshot")
             share = lookup.get_visible(
                 session,
@@ -293,33 +295,8 @@ class Snapshots:
             pool = share.pool
         self.context.pools.check(pool)
         reference = references.snapshot(snapshot_id)
-        if self.context.pools.exists(pool, reference):
-            raise problems.Problem(
-                "snapshot.exists_mismatch",
-                f"The pool {pool} holds a snapshot {snapshot_id} that the"
-                " database does not know; see: acme-appliance reconcile.",
-            )
+        objects.check_free(self.context, pool, reference)
         return CreateSnapshot(self.context, intent)
-
-    def _same_snapshot(
-        self,
-        caller: types.Caller,
-        row: models.Snapshot,
-        body: types.Body,
-        if_match: int | None,
-    ) -> types.Done:
-        if not caller.sees(row.namespace):
-            raise problems.Problem(
-                "snapshot.exists_mismatch", f"The id {row.id} is taken."
-            )
-        fields.check_precondition(if_match, row.generation, "snapshot")
-        if row.create_request != body:
-            raise problems.Problem(
-                "snapshot.exists_mismatch",
-                f"The snapshot {row.id} was created by another request.",
-            )
-        lookup.check_usable(row)
-        return types.Done(_body(self.context, row))
 
     def patch(
         self,
@@ -364,31 +341,20 @@ class Snapshots:
                 arguments={},
             )
             pool = row.pool
-        return operation.Work(
-            pool, lambda: self._update_row(intent, name, labels)
-        )
 
-    def _update_row(
-        self, intent: types.Intent, name: str, labels: types.Body
-    ) -> types.Done:
-        """Update the row, and then the metadata in the pool."""
-        with self.context.database.write() as session:
-            row = session.get_one(models.Snapshot, intent.snapshot_id)
+        def change(row: models.Snapshot) -> None:
             row.name, row.labels = name, labels
-            self.context.touch(row)
-            self.context.events.add(
-                session, "snapshot.updated", intent, job=False
-            )
-            body = _body(self.context, row)
-            metadata = descriptions.of_snapshot(row)
-        descriptions.write_after_commit(
-            self.context,
-            body["pool"],
-            references.snapshot(body["id"]),
-            metadata,
+
+        return operation.Work(
+            pool,
+            lambda: objects.update(
+                self.context,
+                references.snapshot(snapshot_id),
+                intent,
+                change,
+                lambda row: _body(self.context, row),
+            ),
         )
-        self.context.events.announce()
-        return types.Done(body)
 
     def delete(
         self,

@@ -15,6 +15,7 @@
 from sqlalchemy import orm
 
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance import types
 from acme_appliance.changes import claims
 from acme_appliance.changes import operation
@@ -24,6 +25,7 @@ from acme_appliance.db.rows import find
 from acme_appliance.engines import base as engines
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
+from acme_appliance.service import objects
 from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import operations
 from acme_appliance.service.shares import owners
@@ -72,13 +74,7 @@ class Creation:
         arguments = self._create_arguments(caller, body)
         pool = arguments["pool"]
         self.context.pools.check(pool)
-        share = engines.Reference(engines.Kind.SHARE, share_id)
-        if self.context.pools.exists(pool, share):
-            raise problems.Problem(
-                "share.exists_mismatch",
-                f"The pool {pool} holds a share {share_id} that the database"
-                " does not know; see: acme-appliance reconcile.",
-            )
+        objects.check_free(self.context, pool, references.share(share_id))
         return operations.CreateShare(
             self.context,
             operation.new_intent(
@@ -99,17 +95,7 @@ class Creation:
     ) -> types.Done:
         with self.context.database.read() as session:
             row = session.get_one(models.Share, share_id)
-            if not caller.sees(row.namespace):
-                raise problems.Problem(
-                    "share.exists_mismatch", f"The id {share_id} is taken."
-                )
-            fields.check_precondition(if_match, row.generation, "share")
-            if row.create_request != body:
-                raise problems.Problem(
-                    "share.exists_mismatch",
-                    f"The share {share_id} was created by another request.",
-                )
-            lookup.check_usable(row)
+            objects.check_same_create(caller, row, body, if_match)
             return types.Done(bodies.of(self.context, row))
 
     def _create_arguments(

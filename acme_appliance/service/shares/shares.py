@@ -29,10 +29,9 @@ from acme_appliance.changes import operation
 from acme_appliance.changes.runner import Runner
 from acme_appliance.db import models
 from acme_appliance.db.rows import find
-from acme_appliance.engines import base as engines
-from acme_appliance.service import descriptions
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
+from acme_appliance.service import objects
 from acme_appliance.service import pages
 from acme_appliance.service import rules
 from acme_appliance.service.shares import bodies
@@ -222,26 +221,17 @@ class Shares:
             )
 
     def _update_row(self, intent: types.Intent) -> types.Done:
-        """Update the row, and then the metadata in the pool."""
-        given = intent.arguments
-        with self.context.database.write() as session:
-            row = session.get_one(models.Share, intent.share_id)
-            row.name = given["name"]
-            operations.set_labels(row, given["labels"])
-            self.context.touch(row)
-            self.context.events.add(
-                session, "share.updated", intent, job=False
-            )
-            body = bodies.of(self.context, row)
-            metadata = descriptions.of_share(row)
-        descriptions.write_after_commit(
+        def change(row: models.Share) -> None:
+            row.name = intent.arguments["name"]
+            operations.set_labels(row, intent.arguments["labels"])
+
+        return objects.update(
             self.context,
-            body["pool"],
-            engines.Reference(engines.Kind.SHARE, body["id"]),
-            metadata,
+            references.share(intent.share_id),
+            intent,
+            change,
+            lambda row: bodies.of(self.context, row),
         )
-        self.context.events.announce()
-        return types.Done(body)
 
     # -- deleting
 
