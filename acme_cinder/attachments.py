@@ -52,9 +52,9 @@ _REPAIR_PAUSE_SECONDS = 60.0
 #: What waiting for other changes of the same volume may take of a call.
 _SHARE_OF_LOCK = 0.5
 #: What a grant may take of the rest: then there is time to take it back.
-_SHARE_OF_GRANT = 0.7
+SHARE_OF_GRANT = 0.7
 #: What unmounting may take of a call: the rest is for revoking.
-_SHARE_OF_UNMOUNT = 0.5
+SHARE_OF_UNMOUNT = 0.5
 #: Each of these has taken the whole deadline already.
 _NO_ANSWER = (
     acme_client.TransportError,
@@ -135,11 +135,11 @@ class Attachments:
         self.validate(connector)
         migration.check_target(volume)
         with _changing(volume):
-            with acme_client.limited_to_share(_SHARE_OF_GRANT):
+            with acme_client.limited_to_share(SHARE_OF_GRANT):
                 self._shares.ensure_size_before_attach(volume)
             arrival = self._arrive(records.read(volume), connector)
             try:
-                with acme_client.limited_to_share(_SHARE_OF_GRANT):
+                with acme_client.limited_to_share(SHARE_OF_GRANT):
                     return self._connect(arrival)
             except Exception as error:
                 self._take_back(arrival, error)
@@ -165,7 +165,7 @@ class Attachments:
 
     def _connect(self, arrival: _Arrival) -> dict[str, Any]:
         volume = arrival.before.volume
-        with self._unchanged_mounts(volume, arrival.host):
+        with self.unchanged_mounts(volume.name_id, arrival.host):
             rule = self.access.grant(
                 self._api, volume, arrival.holder, self._need(arrival)
             )
@@ -180,7 +180,8 @@ class Attachments:
             self._api, volume, rule.access, self.access.wanted(now)
         )
         _keep_location(volume, export)
-        return self._connection(volume, export)
+        words = self._settings.connection_options
+        return connection(self._settings, export, volume.name, words)
 
     def _need(self, arrival: _Arrival) -> access.Need:
         """Of the new connection, and all others under the same rule."""
@@ -188,21 +189,6 @@ class Attachments:
         if holders.is_services(arrival.holder):
             others = records.Situation(arrival.before.volume, ())
         return self.access.need(others.beside(arrival.connector), arrival.host)
-
-    def _connection(
-        self, volume: objects.Volume, export: exports.Export
-    ) -> dict[str, Any]:
-        return {
-            "driver_volume_type": "nfs",
-            "mount_point_base": self._settings.mount_point_base,
-            "data": {
-                "export": export.location,
-                "name": volume.name,
-                "options": self._settings.connection_options,
-                # What we made. Never what a guest has written there.
-                "format": "raw",
-            },
-        }
 
     def _take_back(self, arrival: _Arrival, error: Exception) -> None:
         """The attach failed, but the grant may have been made.
@@ -212,7 +198,7 @@ class Attachments:
         """
         volume = arrival.before.volume
         try:
-            if not _nothing_done(error):
+            if not nothing_done(error):
                 before = records.read(volume).without(
                     arrival.record if arrival.claimed else None
                 )
@@ -338,15 +324,15 @@ class Attachments:
     def _release(self, volume: objects.Volume, host: str) -> None:
         """Unmount, before the rule goes: what is unwritten needs it."""
         if host == holders.this_host() and volume.provider_location:
-            with acme_client.limited_to_share(_SHARE_OF_UNMOUNT):
+            with acme_client.limited_to_share(SHARE_OF_UNMOUNT):
                 self._mounts.detach(volume.name_id, volume.provider_location)
 
-    def _unchanged_mounts(
-        self, volume: objects.Volume, host: str
+    def unchanged_mounts(
+        self, share_id: str, host: str
     ) -> contextlib.AbstractContextManager[None]:
         """The clean-up must not judge a mount that is about to be needed."""
         if host == holders.this_host():
-            return self._mounts.changing(volume.name_id)
+            return self._mounts.changing(share_id)
         return contextlib.nullcontext()
 
 
@@ -358,6 +344,29 @@ def _is_text(host: object) -> bool:
         return bool(host.encode())
     except UnicodeEncodeError:
         return False
+
+
+def connection(
+    settings: options.Settings,
+    export: exports.Export,
+    file_name: str,
+    mount_words: str,
+) -> dict[str, Any]:
+    """What os-brick and Nova need to mount an export and find the file.
+
+    :param mount_words: words of a mount command.
+    """
+    return {
+        "driver_volume_type": "nfs",
+        "mount_point_base": settings.mount_point_base,
+        "data": {
+            "export": export.location,
+            "name": file_name,
+            "options": mount_words,
+            # What we made. Never what a guest has written there.
+            "format": "raw",
+        },
+    }
 
 
 def _check_still_there(arrival: _Arrival, now: records.Situation) -> None:
@@ -390,7 +399,7 @@ def _keep_location(volume: objects.Volume, export: exports.Export) -> None:
         volume.save()
 
 
-def _nothing_done(error: Exception) -> bool:
+def nothing_done(error: Exception) -> bool:
     if not isinstance(error, acme_client.ApiError):
         return False
     return not error.may_have_been_applied

@@ -42,6 +42,7 @@ from acme_cinder import recognition
 from acme_cinder import retype
 from acme_cinder import settings as options
 from acme_cinder import shares
+from acme_cinder import snapshotexports
 from acme_cinder import specs
 from acme_cinder import startup
 from acme_cinder import stats
@@ -110,6 +111,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._shares: shares.Shares
         self._images: images.Images
         self._attachments: attachments.Attachments
+        self._snapshot_exports: snapshotexports.SnapshotExports
         self._export_check: exportcheck.ExportCheck
         self._reaper: reaper.Reaper
         self._sweep: sweep.Sweep
@@ -158,6 +160,9 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         )
         self._attachments = attachments.Attachments(
             settings, self._shares, mounts
+        )
+        self._snapshot_exports = snapshotexports.SnapshotExports(
+            settings, self._shares, self._attachments, mounts
         )
         self._export_check = exportcheck.ExportCheck(
             api, self._attachments, known
@@ -367,13 +372,60 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             self._shares.delete_snapshot(snapshot)
 
     def backup_use_temp_snapshot(self) -> bool:
-        """No: a snapshot cannot be attached, only a clone of it can."""
-        if self.configuration.safe_get("backup_use_temp_snapshot"):
+        """Whether backups read snapshots, and not temporary clones.
+
+        Wherever that is possible, whatever the option of this name says.
+        """
+        with errors.translated():
+            possible = self._snapshot_exports.are_used_for_backups()
+        asked = self.configuration.safe_get("backup_use_temp_snapshot")
+        if asked and not possible:
             LOG.warning(
-                "backup_use_temp_snapshot is not supported and has no "
-                "effect: backups are made of a temporary clone"
+                "backup_use_temp_snapshot has no effect here: backups are "
+                "made of a temporary clone"
             )
-        return False
+        return possible
+
+    @volume_utils.trace
+    def create_export_snapshot(
+        self,
+        context: Any,
+        snapshot: objects.Snapshot,
+        connector: dict[str, Any],
+    ) -> None:
+        """Nothing, as for a volume."""
+
+    @volume_utils.trace
+    def remove_export_snapshot(
+        self, context: Any, snapshot: objects.Snapshot
+    ) -> None:
+        """As for a volume."""
+        if snapshot.provider_location:
+            with deadlines.of_cleanup():
+                self._reaper.look_at(snapshot.id, snapshot.provider_location)
+
+    @volume_utils.trace
+    def initialize_connection_snapshot(
+        self,
+        snapshot: objects.Snapshot,
+        connector: dict[str, Any],
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        with errors.operation(
+            f"Gave host {connector.get('host')} access to", snapshot=snapshot
+        ):
+            return self._snapshot_exports.connect(snapshot, connector)
+
+    @volume_utils.trace
+    def terminate_connection_snapshot(
+        self,
+        snapshot: objects.Snapshot,
+        connector: dict[str, Any] | None,
+        **kwargs: Any,
+    ) -> None:
+        host = "every host" if connector is None else connector.get("host")
+        with errors.operation(f"Detached {host} from", snapshot=snapshot):
+            self._snapshot_exports.disconnect(snapshot, connector)
 
     # -- images
 

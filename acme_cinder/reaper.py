@@ -44,7 +44,8 @@ PASS_SECONDS = 30.0
 #: An appliance that is slow now is asked again in the next pass.
 _CALL_SECONDS = 15.0
 
-#: A share's id, and the export where it is a mount of an attachment.
+#: The id of a share, or of a snapshot that is read; and the export where it is
+#: a mount of an attachment.
 _Candidate = tuple[str, str]
 
 
@@ -141,28 +142,40 @@ class Reaper:
             return self._mounts.detach_locked(export)
 
     def _is_needed(self, share_id: str, export: str) -> bool:
-        share = self._api.find_share(share_id)
-        if share is None:
-            return not (
-                exports.address_of(export) in self._api.get_stats().portals
-                and self._mounts.is_refused(export)
-            )
-        locations = [
-            exports.choose([location]).location
-            for location in share.export_locations
-        ]
-        if export not in locations:
-            return True
-        here = holders.this_host()
-        return bool(
-            {holders.of_host(here), holders.of_service(here)}
-            & share.access.keys()
+        is_known = False
+        # One of either kind may have the id.
+        for find in (self._api.find_share, self._api.find_snapshot):
+            found = find(share_id)
+            if found is not None and export in _locations(found):
+                return _has_rule_here(found)
+            is_known = is_known or found is not None
+        return is_known or not (
+            exports.address_of(export) in self._api.get_stats().portals
+            and self._mounts.is_refused(export)
         )
 
     def _revoke(self, share_id: str) -> None:
         self._api.revoke_access(
             share_id, holders.of_mounts(holders.this_host())
         )
+
+
+def _locations(
+    found: acme_client.Share | acme_client.Snapshot,
+) -> list[str]:
+    return [
+        exports.choose([location]).location
+        for location in found.export_locations
+    ]
+
+
+def _has_rule_here(
+    found: acme_client.Share | acme_client.Snapshot,
+) -> bool:
+    here = holders.this_host()
+    return bool(
+        {holders.of_host(here), holders.of_service(here)} & found.access.keys()
+    )
 
 
 def _rotated(

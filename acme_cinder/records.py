@@ -211,6 +211,23 @@ def _record(row: Any, connector: Mapping[str, Any] | None) -> Record:
     )
 
 
+def is_backed_up(snapshot: objects.Snapshot) -> bool:
+    """Whether a backup may be reading a snapshot at this moment.
+
+    Cinder says so of a snapshot that a user has; of one that it takes for a
+    backup, it says so of the volume.
+
+    :raises SnapshotNotFound, VolumeNotFound: it is not there any more.
+    """
+    context = snapshot.obj_context.elevated()
+    found = objects.Snapshot.get_by_id(context, snapshot.id)
+    volume = objects.Volume.get_by_id(context, found.volume_id)
+    return bool(
+        found.status == fields.SnapshotStatus.BACKING_UP
+        or volume.status == fields.VolumeStatus.BACKING_UP
+    )
+
+
 def read_all(context: Any) -> dict[str, tuple[str, list[Record]]]:
     """All attachments in one query: share id to volume id and records."""
     found: dict[str, tuple[str, list[Record]]] = {}

@@ -110,6 +110,12 @@ class Settings:
         """
         return f"-o {self.mount_options or 'rw'}"
 
+    @property
+    def read_only_options(self) -> str:
+        """As :attr:`connection_options`, for what nobody can write."""
+        given = [part for part in self.mount_options.split(",") if part]
+        return f"-o {','.join([*given, 'ro'])}"
+
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))

@@ -49,6 +49,7 @@ LOG = logging.getLogger(__name__)
 
 VOLUME_FILE = "share.volume_file"
 GROW_ONLINE = "share.grow_online"
+SNAPSHOT_EXPORT = "snapshot.export"
 THICK = "share.thick"
 #: For volumes whose type asks for something else than all others get.
 _NEEDED = {specs.THIN: VOLUME_FILE, specs.THICK: THICK}
@@ -370,9 +371,18 @@ class Shares:
     def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
         """Delete a snapshot; gone is fine.
 
-        :raises SnapshotIsBusy: it may be there, as for a volume.
+        Rules of ours that are left over from a backup that was cut off are
+        taken away, as for a volume.
+
+        :raises SnapshotIsBusy: it may be there, as for a volume; or somebody
+            reads it.
         """
-        if self.api.delete_snapshot(snapshot.id):
+        try:
+            was_there = self.api.delete_snapshot(snapshot.id)
+        except acme_client.InUse:
+            self._revoke_snapshot_leftovers(snapshot)
+            was_there = self.api.delete_snapshot(snapshot.id)
+        if was_there:
             return
         doubt = self._known.doubt(snapshot.volume)
         if doubt is not None:
@@ -416,6 +426,24 @@ class Shares:
                 },
             )
             self.api.revoke_access(share.id, holder)
+
+    def _revoke_snapshot_leftovers(self, snapshot: objects.Snapshot) -> None:
+        found = self.api.get_snapshot(snapshot.id)
+        others = [name for name in found.access if not holders.is_ours(name)]
+        if others or records.is_backed_up(snapshot):
+            raise exception.SnapshotIsBusy(
+                message=f"{snapshot.name} is busy: it has access rules of "
+                f"{', '.join(others or found.access)}",
+                snapshot_name=snapshot.name,
+            )
+        if snapshot.provider_location:
+            self._mounts.detach(snapshot.id, snapshot.provider_location)
+        for holder in found.access:
+            LOG.warning(
+                "Removing access rule %(holder)s, left over on %(snapshot)s",
+                {"holder": holder, "snapshot": snapshot.name},
+            )
+            self.api.revoke_snapshot_access(snapshot.id, holder)
 
     @contextlib.contextmanager
     def mounted(

@@ -19,12 +19,16 @@ record. And what is decided by a record may be written after the call, as
 the mode of an attachment is. So what a share has is compared with what
 Cinder's database says, for all shares in one go: a request for each thousand
 shares and one query. Only where they differ is more asked.
+
+Snapshots have rules only while they are backed up. A backup that was cut off
+leaves one; it goes when nothing has called for it in two passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import itertools
 import time
 from typing import Any
 
@@ -74,7 +78,8 @@ class Sweep:
         self._clock = clock
         # At the start, all attached volumes are checked anyway.
         self._due_at = clock() + interval_seconds
-        self._rest: Iterator[acme_client.Share] = iter(())
+        self._rest: Iterator[acme_client.Share | acme_client.Snapshot]
+        self._rest = iter(())
         self._unfinished = False
         #: Rules that nothing explained in the pass before.
         self._suspects: set[tuple[str, str]] = set()
@@ -104,13 +109,16 @@ class Sweep:
         clients_of = self._access.remembered_clients()
         # Where that query alone takes so long, not one share a pass.
         deadline = self._clock() + _PASS_SECONDS
-        for share in self._rest:
-            volume_id, found = attached.get(share.id, ("", []))
+        for each in self._rest:
+            volume_id, found = attached.get(each.id, ("", []))
             try:
-                self._consider(share, volume_id, found, clients_of)
+                if isinstance(each, acme_client.Snapshot):
+                    self._consider_snapshot(each)
+                else:
+                    self._consider(each, volume_id, found, clients_of)
             except Exception:
                 # One odd record must not keep all others from being checked.
-                LOG.exception("Could not check the access to %s", share.id)
+                LOG.exception("Could not check the access to %s", each.id)
             if self._clock() >= deadline:
                 return
         self._unfinished = False
@@ -119,6 +127,10 @@ class Sweep:
     def _begin(self) -> None:
         self._due_at = self._clock() + self._interval_seconds
         self._rest = self._api.list_shares()
+        if self._shares.features.is_anywhere(shares.SNAPSHOT_EXPORT):
+            self._rest = itertools.chain(
+                self._rest, self._api.list_snapshots()
+            )
         self._unfinished = True
 
     def _consider(
@@ -160,6 +172,30 @@ class Sweep:
                 self._access.remove_unexplained(self._api, volume, holder)
             else:
                 self._found.add((share.id, holder))
+
+    def _consider_snapshot(self, found: acme_client.Snapshot) -> None:
+        ours = [name for name in found.access if holders.is_services(name)]
+        if not ours:
+            return
+        context: Any = cinder_context.get_admin_context()
+        try:
+            snapshot = objects.Snapshot.get_by_id(context, found.id)
+        except exception.SnapshotNotFound:
+            # Of another Cinder with the same credential, maybe.
+            return
+        if records.is_backed_up(snapshot):
+            return
+        for holder in ours:
+            suspect = (snapshot.name, holder)
+            if suspect not in self._suspects:
+                self._found.add(suspect)
+                continue
+            self._api.revoke_snapshot_access(found.id, holder)
+            LOG.warning(
+                "Removed access rule %(holder)s of %(snapshot)s: no backup "
+                "reads it",
+                {"holder": holder, "snapshot": snapshot.name},
+            )
 
 
 def _volume(share: acme_client.Share, volume_id: str) -> objects.Volume | None:

@@ -54,6 +54,7 @@ from acme_client.errors import WrongState
 from acme_client.models import AccessRule
 from acme_client.models import ExportLocation
 from acme_client.models import GrantedAccess
+from acme_client.models import GrantedSnapshotAccess
 from acme_client.models import Job
 from acme_client.models import OwnToken
 from acme_client.models import Pool
@@ -85,6 +86,7 @@ __all__ = (
     "FieldError",
     "Forbidden",
     "GrantedAccess",
+    "GrantedSnapshotAccess",
     "HasSnapshots",
     "InUse",
     "InternalError",

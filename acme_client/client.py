@@ -317,6 +317,31 @@ class Client:
             models.access_rules,
         )
 
+    def grant_snapshot_access(
+        self, snapshot_id: str, holder: str, clients: Sequence[str]
+    ) -> models.GrantedSnapshotAccess:
+        """As :meth:`grant_access`, to read a snapshot.
+
+        :raises BadRequest: the pool has no feature ``snapshot.export``.
+        """
+        path = messages.path("snapshots", snapshot_id, "access", holder)
+        body = {"clients": list(clients), "level": "ro"}
+        return self._calls.write(
+            messages.change("PUT", path, body),
+            models.GrantedSnapshotAccess.from_json,
+        )
+
+    def revoke_snapshot_access(
+        self, snapshot_id: str, holder: str
+    ) -> Mapping[str, models.AccessRule] | None:
+        """As :meth:`revoke_access`."""
+        path = messages.path("snapshots", snapshot_id, "access", holder)
+        return self._calls.remove_from(
+            path,
+            ("access.not_found", "snapshot.not_found"),
+            models.access_rules,
+        )
+
     # -- snapshots -------------------------------------------------------
 
     def create_snapshot(
@@ -344,6 +369,21 @@ class Client:
             messages.change("PUT", path, body), models.Snapshot.from_json
         )
 
+    def get_snapshot(self, snapshot_id: str) -> models.Snapshot:
+        """:raises NotFound: ``snapshot.not_found``."""
+        return self._calls.read(
+            messages.get(messages.path("snapshots", snapshot_id)),
+            models.Snapshot.from_json,
+        )
+
+    def find_snapshot(self, snapshot_id: str) -> models.Snapshot | None:
+        """As :meth:`get_snapshot`; None: there is none."""
+        return _or_none("snapshot.not_found", self.get_snapshot, snapshot_id)
+
+    def list_snapshots(self) -> Iterator[models.Snapshot]:
+        """As :meth:`list_shares`."""
+        return self._calls.pages("snapshots", {}, models.Snapshot.from_json)
+
     def update_snapshot(
         self,
         snapshot_id: str,
@@ -365,6 +405,7 @@ class Client:
         """Delete the snapshot; absent is success.
 
         :returns: whether it existed, as for a share.
+        :raises InUse: it has access rules.
         """
         return self._calls.remove(
             messages.path("snapshots", snapshot_id),

@@ -247,6 +247,11 @@ class VolumeFile:
         )
 
 
+def _file(body: Json) -> VolumeFile | None:
+    file = _optional(body, "file", dict)
+    return None if file is None else VolumeFile.from_json(file)
+
+
 def _address(body: Json, key: str) -> str:
     text = _typed(body, key, str)
     if not (_HOST_NAME.fullmatch(text) or _IPV6.fullmatch(text)):
@@ -313,7 +318,7 @@ class AccessRule:
 
 
 def access_rules(body: Json) -> Mapping[str, AccessRule]:
-    """All access rules of a share, by holder, from the member ``access``."""
+    """All access rules of a share or snapshot, by holder: ``access``."""
     rules = _typed(body, "access", dict)
     return {
         holder: AccessRule(
@@ -329,7 +334,8 @@ def access_rules(body: Json) -> Mapping[str, AccessRule]:
 class GrantedAccess(AccessRule):
     """The rule in the reply to a grant.
 
-    Includes the export locations and all current rules of the share.
+    Includes the export locations and all current rules of the share or
+    snapshot.
     """
 
     export_locations: tuple[ExportLocation, ...]
@@ -346,6 +352,18 @@ class GrantedAccess(AccessRule):
             ),
             access=access_rules(body),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class GrantedSnapshotAccess(GrantedAccess):
+    """As :class:`GrantedAccess`, with the volume file as it was."""
+
+    file: VolumeFile | None
+
+    @classmethod
+    def from_json(cls, body: Json) -> "GrantedSnapshotAccess":
+        rule = GrantedAccess.from_json(body)
+        return cls(**vars(rule), file=_file(body))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -372,7 +390,6 @@ class Share:
 
     @classmethod
     def from_json(cls, body: Json) -> "Share":
-        file = _optional(body, "file", dict)
         origin = _optional(body, "origin", dict)
         return cls(
             id=_typed(body, "id", str),
@@ -384,7 +401,7 @@ class Share:
             size_bytes=_typed(body, "size_bytes", int),
             used_bytes=_optional(body, "used_bytes", int),
             exclusive_bytes=_optional(body, "exclusive_bytes", int),
-            file=None if file is None else VolumeFile.from_json(file),
+            file=_file(body),
             origin=None if origin is None else Source.from_json(origin),
             export_locations=_each(
                 body, "export_locations", ExportLocation.from_json
@@ -401,7 +418,8 @@ class Share:
 class Snapshot:
     """A read-only copy of a share at a point in time.
 
-    ``size_bytes`` is the share's size at that time.
+    ``size_bytes`` is the share's size at that time, and ``file`` its volume
+    file.
     """
 
     id: str
@@ -412,6 +430,9 @@ class Snapshot:
     state: str
     generation: int
     size_bytes: int
+    file: VolumeFile | None
+    export_locations: tuple[ExportLocation, ...]
+    access: Mapping[str, AccessRule]
     labels: Mapping[str, str]
     created_at: datetime.datetime
     updated_at: datetime.datetime
@@ -428,6 +449,11 @@ class Snapshot:
             state=_typed(body, "state", str),
             generation=_typed(body, "generation", int),
             size_bytes=_typed(body, "size_bytes", int),
+            file=_file(body),
+            export_locations=_each(
+                body, "export_locations", ExportLocation.from_json
+            ),
+            access=access_rules(body),
             labels=_labels(body),
             created_at=_time(body, "created_at"),
             updated_at=_time(body, "updated_at"),

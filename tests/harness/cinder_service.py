@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Cinder's API, scheduler and volume service in one process.
+"""Cinder's API, scheduler, volume and backup service in one process.
 
 For machines where nothing is installed: the services talk over the in-memory
 transport of oslo.messaging (``transport_url = fake:/``) and keep their records
@@ -24,6 +24,7 @@ from cinder import monkey_patch
 
 monkey_patch.patch()  # noqa: E402
 
+import importlib  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
@@ -104,12 +105,31 @@ def start_services() -> list[service.Service | service.WSGIService]:
         )
         volume.start()
         started.append(volume)
+    started += _start_backup_service()
     waiting.wait()
-    service.Service.service_id = started[-1].origin_service_id
+    service.Service.service_id = volume.origin_service_id
     api = service.WSGIService("osapi_volume")
     api.start()
     started.append(api)
     return started
+
+
+def _start_backup_service() -> list[service.Service]:
+    """As cmd/backup.py of Cinder does, where the configuration has a folder
+    for backups. It reads and writes them in this process."""
+    # Only now: it needs Cinder's objects, and brings its options.
+    importlib.import_module("cinder.backup.manager")
+    if not CONF.backup_driver.endswith("PosixBackupDriver"):
+        return []
+    backup = SharedService.create(
+        binary="cinder-backup",
+        coordination=True,
+        service_name="backup",
+        process_number=1,
+        semaphore=utils.semaphore_factory(limit=0, concurrent_processes=1),
+    )
+    backup.start()
+    return [backup]
 
 
 def main() -> int:

@@ -341,6 +341,52 @@ class LifeCase(NfsCase):
             self.assertEqual(b"restored", file.read(8))
         self.end(volume, path)
 
+    def test_a_snapshot_is_read_and_not_written(self) -> None:
+        """As cinder-backup does it; the server refuses, not the client."""
+        volume = self.create()
+        path = self.attached(volume)
+        self.write_start(path, b"then")
+        snapshot = self.snapshot(volume)
+        self.write_start(path, b"now!")
+        where = base.connector(socket.gethostname(), PORTAL)
+        self.log.clear()
+        self.driver.create_export_snapshot(self.context, snapshot, where)
+        info = self.driver.initialize_connection_snapshot(snapshot, where)
+        kept = self.mounted_by_brick(info)
+        self.assertEqual(b"then", pathlib.Path(kept).read_bytes()[:4])
+        self.assertEqual(b"now!", pathlib.Path(path).read_bytes()[:4])
+        with self.assertRaisesRegex(OSError, "Read-only"):
+            open(kept, "r+b").close()
+        self.check_refused_by_the_server(info["data"])
+        self.driver.terminate_connection_snapshot(snapshot, where)
+        self.driver.remove_export_snapshot(self.context, snapshot)
+        self.assertEqual(2, self.log.total, self.log.counts)
+        self.assertEqual([volume.provider_location], [*self.mounts().values()])
+        self.driver.delete_snapshot(snapshot)
+        self.end(volume, path)
+
+    def write_start(self, path: str, data: bytes) -> None:
+        """As a guest does: in place, and flushed."""
+        with open(path, "r+b", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
+
+    def check_refused_by_the_server(self, data: dict[str, Any]) -> None:
+        folder = f"{self.directory}/writable"
+        os.mkdir(folder)
+        options = "rw,vers=4.2,nosharecache"
+        subprocess.run(
+            ["mount", "-t", "nfs", "-o", options, data["export"], folder],
+            check=True,
+        )
+        try:
+            with self.assertRaisesRegex(OSError, "Read-only"):
+                open(f"{folder}/{data['name']}", "r+b").close()
+            with self.assertRaisesRegex(OSError, "Read-only"):
+                open(f"{folder}/new", "wb").close()
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
     def test_a_stale_mount_is_replaced(self) -> None:
         volume = self.create()
         path = self.attached(volume)
@@ -438,7 +484,8 @@ class LifeTest(LifeCase):
 
 
 class MinimalVendorLifeTest(base.WithoutVolumeFile, LifeCase):
-    pass
+    # It has no snapshot.export: backups are made of a clone there.
+    test_a_snapshot_is_read_and_not_written = None
 
 
 class DeadServerTest(NfsCase):

@@ -173,6 +173,37 @@ class LifeTest(ApplianceTestCase):
         self.api.delete_share(share.id)
         self.assertIsNone(self.api.revoke_access(share.id, "cmp-1"))
 
+    def test_snapshot_that_is_read(self):
+        share = self.share()
+        snapshot_id = new_id()
+        self.api.create_snapshot(snapshot_id, share.id)
+        self.counted()
+        rule = self.api.grant_snapshot_access(
+            snapshot_id, "bak-1", ["192.0.2.61"]
+        )
+        self.assertEqual(
+            {"PUT /v1/snapshots/{id}/access/bak-1": 1}, self.counted()
+        )
+        self.assertEqual(("ro", share.file), (rule.level, rule.file))
+        found = self.api.get_snapshot(snapshot_id)
+        self.assertEqual(rule.export_locations, found.export_locations)
+        self.assertEqual({"bak-1"}, found.access.keys())
+        self.assertEqual(
+            [found],
+            [s for s in self.api.list_snapshots() if s.id == snapshot_id],
+        )
+        with self.assertRaises(acme_client.InUse):
+            self.api.delete_snapshot(snapshot_id)
+        for _ in range(2):
+            left = self.api.revoke_snapshot_access(snapshot_id, "bak-1")
+            self.assertEqual({}, left)
+        self.assertTrue(self.api.delete_snapshot(snapshot_id))
+        self.assertIsNone(self.api.find_snapshot(snapshot_id))
+        self.assertIsNone(
+            self.api.revoke_snapshot_access(snapshot_id, "bak-1")
+        )
+        self.api.delete_share(share.id)
+
     def test_snapshots_and_clones(self):
         share = self.share()
         self.counted()

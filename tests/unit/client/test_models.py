@@ -43,6 +43,7 @@ _SCHEMAS = _DOCUMENT["components"]["schemas"]
 _REPLIES = {
     models.ExportLocation: "ExportLocation",
     models.GrantedAccess: "AccessRule",
+    models.GrantedSnapshotAccess: "SnapshotAccessRule",
     models.Job: "Job",
     models.OwnToken: "OwnToken",
     models.Pool: "Pool",

@@ -23,7 +23,8 @@ from tests.unit import test_imports
 NAMES = """
     AccessRule AlreadyExists ApiError AuthenticationFailed BadRequest
     BasicLogin BearerToken Busy Client ConfigurationError Conflict Degraded
-    ExportLocation FieldError Forbidden GrantedAccess HasSnapshots InUse
+    ExportLocation FieldError Forbidden GrantedAccess GrantedSnapshotAccess
+    HasSnapshots InUse
     InternalError InvalidArgument Job JobFailed JobUnfinished LimitReached
     NoSpace NotFound NotSent OutcomeUnknown OwnToken Pool PreconditionFailed
     ProblemError ProtocolError Qos RateLimited Share ShrinkRefused Snapshot
@@ -40,6 +41,16 @@ FUNCTIONS = (
 )
 
 METHODS = {
+    "get_snapshot": "(self, snapshot_id: str) -> Snapshot",
+    "grant_snapshot_access": (
+        "(self, snapshot_id: str, holder: str, clients: Sequence[str]) ->"
+        " GrantedSnapshotAccess"
+    ),
+    "list_snapshots": "(self) -> Iterator[Snapshot]",
+    "revoke_snapshot_access": (
+        "(self, snapshot_id: str, holder: str) ->"
+        " Mapping[str, AccessRule] | None"
+    ),
     "close": "(self) -> None",
     "create_share": (
         "(self, share_id: str, *, name: str, size_bytes: int | None = None,"
@@ -57,6 +68,7 @@ METHODS = {
     "delete_share": "(self, share_id: str, *, cascade: bool = False) -> bool",
     "delete_snapshot": "(self, snapshot_id: str) -> bool",
     "find_share": "(self, share_id: str) -> Share | None",
+    "find_snapshot": "(self, snapshot_id: str) -> Snapshot | None",
     "get_own_token": "(self) -> OwnToken",
     "get_share": "(self, share_id: str) -> Share",
     "get_stats": "(self) -> Stats",

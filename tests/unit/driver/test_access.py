@@ -448,12 +448,15 @@ class FactsTest(base.DriverTestCase):
         self.driver._sweep.run()
         self.assertEqual({}, self.exported(self.volume))
 
-    def test_a_sweep_costs_one_request(self):
+    def test_a_sweep_costs_two_requests(self):
         self.attach(self.volume, ONE)
         self.attach(self.create(), TWO)
         self.log.clear()
         self.driver._sweep.run()
-        self.assertEqual({"GET /v1/shares": 1}, dict(self.log.counts))
+        self.assertEqual(
+            {"GET /v1/shares": 1, "GET /v1/snapshots": 1},
+            dict(self.log.counts),
+        )
 
     def test_a_sweep_asks_once_for_the_address_of_a_host(self):
         for _ in range(3):

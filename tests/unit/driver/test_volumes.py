@@ -309,16 +309,6 @@ class VolumesCase(base.DriverTestCase):
         self.driver.delete_volume(after)
         self.assertIsNone(self.find_share(moved.id))
 
-    def test_backups_are_made_of_a_clone(self):
-        """Of snapshots nothing could be attached."""
-        self.driver = self.new_driver(backup_use_temp_snapshot=True)
-        with self.assertLogs("acme_cinder.driver", "WARNING") as logs:
-            self.assertIs(False, self.driver.backup_use_temp_snapshot())
-        self.assertIn("backup_use_temp_snapshot", logs.output[0])
-        self.driver = self.new_driver()
-        with self.assertNoLogs("acme_cinder.driver", "WARNING"):
-            self.assertIs(False, self.driver.backup_use_temp_snapshot())
-
     def write(self, volume, block, data):
         """As a guest does."""
         entry = self.entries(volume)[volume.name]
