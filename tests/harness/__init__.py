@@ -10,18 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What runs an appliance, a Cinder and hosts, for whoever needs them.
+"""Runs an appliance, Cinder and hosts for tests, demonstration and benchmarks.
 
 =================== ========================================================
-``inprocess``       a whole appliance in this process, over HTTPS
-``transports``      loses replies and counts requests, at the edge of a client
+``inprocess``       a complete appliance in this process, over HTTPS
+``transports``      loses replies and counts requests on the client's side
 ``appliance``       ``acme-appliance serve`` as a process, as operators run it
-``stack``           that appliance and a real Cinder on it
-``scenario``        what the demonstration and tests/e2e do with a stack
-``compute``         a hypervisor's mounts and reads
+``stack``           that appliance and a real Cinder that uses it
+``scenario``        the steps of the demonstration and tests/e2e
+``compute``         the mounts and reads of a hypervisor
 ``launcher``        a service in processes that are killed at a given step
 ``machine``         the machine's file systems, exports and loop devices
-``httpserver``      what their HTTP servers are made of
+``httpserver``      base of the HTTP servers
 ``nfswire``         NFS calls, byte by byte
 =================== ========================================================
 """

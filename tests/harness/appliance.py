@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The appliance under demonstration, and a view of it from outside.
+"""The appliance of the demonstration, and an external view of it.
 
 :class:`Appliance` does what an operator does: ``init``, ``token create``,
-``serve``. :class:`View` looks at the result without any of the project's
-code: plain HTTPS, the kernel's tables, ``btrfs`` and the pool's folder.
+``serve``. :class:`View` inspects the result without the project's code: plain
+HTTPS, the kernel's tables, ``btrfs`` and the pool's folder.
 """
 
 import pathlib
@@ -37,8 +37,8 @@ UNIT = (
 
 
 def _rights_of_the_unit() -> list[str]:
-    """A command's prefix that leaves it the rights which systemd would:
-    that they are enough is shown here, and not on an operator's machine."""
+    """A command prefix that reduces capabilities to those of the systemd unit,
+    to show that they are sufficient."""
     (granted,) = re.findall(
         r"^CapabilityBoundingSet=(.+)$", UNIT.read_text(), re.MULTILINE
     )
@@ -52,7 +52,7 @@ def _rights_of_the_unit() -> list[str]:
 
 
 class Appliance:
-    """An ``acme-appliance`` of its own in a folder, served by one process."""
+    """An ``acme-appliance`` in its own folder, served by one process."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class Appliance:
 
     @property
     def command_line(self) -> str:
-        """How to call it with its configuration."""
+        """The command with its configuration file."""
         return f"{self._command} --config-file {self._config}"
 
     def _run(self, *arguments: str) -> str:
-        """One command of the appliance; its output is logged.
+        """Run a command of the appliance, and log its output.
 
         :raises NotReady: it failed
         """
@@ -117,7 +117,7 @@ class Appliance:
         return done.stdout
 
     def init(self, pool_bytes: int, more_pools: tuple[str, ...] = ()) -> None:
-        """Make the configuration and btrfs pools in loop files."""
+        """Create the configuration and btrfs pools in loop files."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in (self.pool.name, *more_pools):
             self._init_pool(name, pool_bytes)
@@ -141,7 +141,7 @@ class Appliance:
         )
 
     def token(self, name: str, scope: str) -> str:
-        """A new token, as an operator makes one."""
+        """Create a token, as an operator does."""
         output = self._run("token", "create", name, "--scope", scope)
         match = re.search(r"acme_[A-Za-z0-9_-]+", output)
         if match is None:
@@ -149,7 +149,7 @@ class Appliance:
         return match.group()
 
     def start(self) -> None:
-        """Serve, and wait until writes are possible."""
+        """Serve, and wait until changes are possible."""
         self._reason = "no answer"
         self.process.start()
         try:
@@ -170,7 +170,7 @@ class Appliance:
         return reply.ok
 
     def unmount(self) -> None:
-        """Take the pools off this machine."""
+        """Unmount the pools."""
         subprocess.run(["exportfs", "-f"], check=False)
         for pool in self._pools:
             if pool.is_mount():
@@ -178,7 +178,7 @@ class Appliance:
 
 
 class View:
-    """What an auditor sees."""
+    """The appliance as an auditor sees it."""
 
     def __init__(self, url: str, token: str, ca_file: pathlib.Path) -> None:
         self._url = url
@@ -205,7 +205,7 @@ class View:
         return snapshot
 
     def grant(self, ident: str, holder: str, client: str) -> None:
-        """Let somebody in that Cinder knows nothing of."""
+        """Grant access to a client that Cinder does not know."""
         self._http.put(
             self._rule(ident, holder),
             json={"clients": [client], "level": "rw"},
@@ -221,7 +221,7 @@ class View:
         return f"{self._url}/v1/shares/{ident}/access/{holder}"
 
     def all_ids(self, resource: str) -> list[str]:
-        """Of shares or snapshots; a demonstration has less than a page."""
+        """The ids of all shares or snapshots, which fit into one page."""
         items = self._get(f"{resource}?limit=1000")[resource]
         return [item["id"] for item in items]
 
@@ -232,14 +232,14 @@ class View:
         ]
 
     def volume_file(self, share: dict[str, Any]) -> pathlib.Path:
-        """The file on the appliance's own file system."""
+        """The file in the appliance's own file system."""
         folder = self.pool / "shares" / share["id"]
         if share["file"] is None:
             return next(folder.iterdir())
         return folder / str(share["file"]["name"])
 
     def subvolumes(self) -> list[str]:
-        """Shares and snapshots that btrfs has, whatever the records say."""
+        """Shares and snapshots in btrfs, whatever the database has."""
         listed = subprocess.run(
             ["btrfs", "subvolume", "list", str(self.pool)],
             check=True,
@@ -266,5 +266,5 @@ def exports() -> list[str]:
 def export_files(
     folder: pathlib.Path = pathlib.Path("/etc/exports.d"),
 ) -> list[str]:
-    """The files that would bring exports back after a restart."""
+    """The files that would restore exports after a restart."""
     return sorted(path.name for path in folder.glob("acme-*"))

@@ -12,11 +12,11 @@
 
 """Cinder's API, scheduler, volume and backup service in one process.
 
-For machines where nothing is installed: the services talk over the in-memory
-transport of oslo.messaging (``transport_url = fake:/``) and keep their records
-in SQLite, so neither a broker nor a database server is needed. All else is
-Cinder as it is shipped. Start it with ``--config-file FILE``; it listens on
-``osapi_volume_listen_port`` once every service is up, and ends on SIGTERM.
+For machines without any services: these use oslo.messaging's in-memory
+transport (``transport_url = fake:/``) and SQLite, so neither a message broker
+nor a database server is needed. Otherwise it is an unmodified Cinder. Start
+it with ``--config-file FILE``; it listens on ``osapi_volume_listen_port`` when
+all services are up, and ends on SIGTERM.
 """
 
 # The order below is Cinder's own: patching comes before any other import.
@@ -52,7 +52,7 @@ LOG = logging.getLogger(__name__)
 
 
 def configure(arguments: list[str]) -> None:
-    """Do what the mains of cinder-api and cinder-volume do."""
+    """Initialize like the main functions of cinder-api and cinder-volume."""
     i18n.enable_lazy()
     objects.register_all()
     CONF(arguments, project="cinder", version=version.version_string())
@@ -70,8 +70,8 @@ class SharedService(service.Service):
     """A service that shares its process with others.
 
     Cinder keeps the id of *the* service of a process in a class attribute,
-    and says by it who is alive. Volumes being worked on are recorded with
-    it too: there it is to be the volume service's.
+    for heartbeats and the records of volumes in progress. It must be the id
+    of the volume service.
     """
 
     def report_state(self) -> None:
@@ -84,11 +84,11 @@ class SharedService(service.Service):
 
 
 def start_services() -> list[service.Service | service.WSGIService]:
-    """Start the scheduler, one volume service per backend and the API.
+    """Start the scheduler, one volume service per backend, and the API.
 
     The scheduler's start waits for the first statistics of a back end, and
-    makes nothing of those that were sent before it listened: it comes first,
-    and its wait is not waited for.
+    ignores those that were sent before. So it starts first, and this does
+    not wait for its start to finish.
 
     :returns: the services
     """

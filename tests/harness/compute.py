@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A hypervisor's part: attach volumes as Nova does, and mount them.
+"""The part of a hypervisor: attach volumes as Nova does, and mount them.
 
-Attachments are made through Cinder's API; the mount is made by os-brick's
-NFS connector from the attachment's connection information and nothing else.
+Attachments are created through Cinder's API. os-brick's NFS connector mounts
+with nothing but the attachment's connection information.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ MOUNT_TIMEOUT_SECONDS = 30
 
 @dataclasses.dataclass(frozen=True)
 class Attached:
-    """An attachment and where its volume is mounted."""
+    """An attachment and the mount point of its volume."""
 
     attachment_id: str
     volume_id: str
@@ -42,7 +42,7 @@ class Attached:
 
 
 class ComputeHost:
-    """One host; its mounts are below a folder of its own."""
+    """A host; its mounts are in its own folder."""
 
     def __init__(
         self, cinder: Any, name: str, address: str, folder: pathlib.Path
@@ -77,8 +77,8 @@ class ComputeHost:
     def attach(self, volume_id: str, mode: str = "rw") -> Attached:
         """Create, connect and complete an attachment.
 
-        It names no server: before it deletes an attachment of one, Cinder
-        asks Nova, which there is none of here.
+        It has no server: before Cinder deletes an attachment of a server, it
+        asks Nova, which does not exist here.
         """
         attachment = self._cinder.attachments.create(
             volume_id,
@@ -97,9 +97,9 @@ class ComputeHost:
         )
 
     def detach(self, attached: Attached) -> None:
-        """Disconnect, unmount as Nova does, and end the attachment.
+        """Disconnect, unmount as Nova does, and delete the attachment.
 
-        os-brick leaves NFS mounts alone: unmounting is its caller's.
+        os-brick does not unmount NFS; its caller must.
         """
         attachment = self._cinder.attachments.show(attached.attachment_id)
         connection = attachment.connection_info
@@ -116,7 +116,7 @@ class ComputeHost:
         mountpoint.rmdir()
 
     def may_mount(self, export: str, options: str) -> bool:
-        """Whether the server lets this host mount an export at all."""
+        """Whether the server lets this host mount an export."""
         mountpoint = self.mounts / f"try-{uuid.uuid4()}"
         mountpoint.mkdir()
         try:
@@ -144,14 +144,14 @@ class ComputeHost:
 
 
 def mounted_below(folder: pathlib.Path) -> list[str]:
-    """The mount points below a folder, from the kernel's own table."""
+    """The mount points below a folder, from the kernel's table."""
     with open("/proc/self/mounts") as table:
         points = [line.split()[1] for line in table]
     return [point for point in points if point.startswith(f"{folder}/")]
 
 
 def mount_options_of(mountpoint: pathlib.Path) -> str:
-    """Type and options of a mount, as the kernel has them."""
+    """Type and options of a mount, from the kernel's table."""
     with open("/proc/self/mounts") as table:
         for line in table:
             _, point, kind, options, *_ = line.split()

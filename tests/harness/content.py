@@ -10,12 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is written into volumes, and how two contents are compared.
+"""Write patterns to volumes, and compare contents.
 
-Volumes are gigabytes of holes with a little data. A digest is the SHA-256
-over every block that is not all zero, each with its offset, so that a hole
-and written zeros are the same and nothing has to be read from a hole. NFS
-4.2 knows where the holes are, as file systems do.
+Volumes are gigabytes of holes with a little data. A digest is the SHA-256 of
+every block that is not all zero, with its offset. So a hole and written zeros
+are equal, and holes are not read: NFS 4.2 knows them, as file systems do.
 """
 
 from collections.abc import Iterator
@@ -28,14 +27,14 @@ PATTERN_BYTES = 4 * BLOCK_BYTES
 
 
 def pattern(seed: str, size_bytes: int = PATTERN_BYTES) -> bytes:
-    """Bytes that only this seed gives; they do not compress."""
+    """Incompressible bytes that depend on the seed."""
     return hashlib.shake_256(seed.encode()).digest(size_bytes)
 
 
 def write_pattern(path: str, seed: str) -> None:
-    """Write at the start, in the middle and up to the very last byte.
+    """Write at the start, in the middle and at the very end.
 
-    The file keeps its size. Returns when the data is on the server.
+    Does not change the file's size. Returns when the data is on the server.
     """
     handle = os.open(path, os.O_WRONLY)
     try:
@@ -51,10 +50,10 @@ def write_pattern(path: str, seed: str) -> None:
 
 
 def size(path: str) -> int:
-    """The size as whoever opens the file now sees it.
+    """The size that a process sees that opens the file now.
 
-    An NFS client believes what it knows of a file for some seconds; opening
-    it makes it ask the server.
+    An NFS client caches attributes for some seconds; opening the file makes
+    it ask the server.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -79,7 +78,7 @@ def _data_ranges(handle: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def digest(path: str, size_bytes: int | None = None) -> str:
-    """The digest of a file's first size_bytes; of all of it by default."""
+    """The digest of the file's first ``size_bytes``, by default of all."""
     result = hashlib.sha256()
     zeros = bytes(BLOCK_BYTES)
     handle = os.open(path, os.O_RDONLY)

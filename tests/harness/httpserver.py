@@ -10,20 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The server below the tests' HTTP servers.
+"""Base class of the tests' HTTP servers.
 
-Not that of ``http.server``: eventlet imports a copy of that module, with its
-own locks, and leaves the copy where ``import http.server`` finds it
-(eventlet/patcher.py, ``inject``). A native thread serves here, and who stops
-such a server waits for the thread in an eventlet hub, for ever. Cinder
-imports eventlet, so that comes and goes with the order of imports.
+It does not use that of ``http.server``: eventlet imports a copy of this
+module, with its own locks, and leaves the copy where ``import http.server``
+finds it (eventlet/patcher.py, ``inject``). The server's native thread would
+then make ``stop`` wait forever in an eventlet hub. Cinder imports eventlet, so
+this depends on the order of imports.
 """
 
 import socketserver
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """A thread for each connection; for handlers of ``http.server``."""
+    """A thread per connection; for handlers of ``http.server``."""
 
     allow_reuse_address = True
     daemon_threads = True

@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""An image service, as small as Cinder's own image code can work with.
+"""A minimal image service for Cinder's image code.
 
 Image API v2: create, list, show, update (JSON patch), delete, upload and
-download of data, and the image schema, which glanceclient reads first. What
-a client stores is kept in a folder and checked by its hashes. There are no
-users, no sharing and no back ends: it stands for Glance in a demonstration.
+download of data, and the image schema, which glanceclient reads first. Images
+are stored in a folder and checked by their hashes. There are no users, no
+sharing and no back ends: it replaces Glance in a demonstration.
 
 Run it: ``python -m tests.harness.images PORT FOLDER``.
 """
@@ -73,11 +73,11 @@ SCHEMA = {
 
 
 class NotFound(Exception):
-    """No such image, or no data in it."""
+    """The image does not exist, or has no data."""
 
 
 class Conflict(Exception):
-    """The image is not in a state for this."""
+    """The image's state does not allow this."""
 
 
 def _now() -> str:
@@ -188,7 +188,7 @@ class Store:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """One request after the other on a kept-alive connection."""
+    """Serves the requests of a kept-alive connection."""
 
     protocol_version = "HTTP/1.1"
     store: ClassVar[Store]
@@ -251,7 +251,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def _chunks(self) -> Iterator[bytes]:
-        """The request's body, whichever way its length is given."""
+        """The request's body, with Content-Length or chunked."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             left = int(self.headers.get("Content-Length", 0))
             while left > 0:
@@ -327,7 +327,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def serve(port: int, folder: pathlib.Path) -> httpserver.Server:
-    """A server on the loopback address, bound but not yet serving."""
+    """Bind a server on the loopback address, without serving yet."""
     handler = type("BoundHandler", (Handler,), {"store": Store(folder)})
     return httpserver.Server(("127.0.0.1", port), handler)
 

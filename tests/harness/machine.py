@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What functional tests need of the machine: root, disks, file systems."""
+"""Root, disks and file systems for functional tests."""
 
 import contextlib
 import ctypes
@@ -32,9 +32,9 @@ _CLONE_NEWNS = 0x00020000
 
 @functools.cache
 def private_mounts():
-    """From here on, this process's mounts are its own, and go with it.
+    """Make this process's mounts private; they end with it.
 
-    Not in a sandbox, which goes as a whole: its NFS server must see them.
+    Not in a sandbox, which ends as a whole: its NFS server must see them.
     """
     if "SANDBOX_KIND" in os.environ:
         return
@@ -46,12 +46,12 @@ def private_mounts():
 
 
 def require_btrfs():
-    """Skip, and say why, where there is no root or no btrfs."""
+    """Skip, with the reason, without root or btrfs."""
     require_filesystem("btrfs")
 
 
 def require_filesystem(kind):
-    """Skip, and say why, where none can be made and mounted."""
+    """Skip, with the reason, if none can be created and mounted."""
     if os.geteuid() != 0:
         raise unittest.SkipTest("only root may mount")
     if shutil.which(f"mkfs.{kind}") is None:
@@ -64,7 +64,7 @@ def require_filesystem(kind):
 
 
 def require_nfsd():
-    """Skip, and say why, where no kernel NFS server is running."""
+    """Skip, with the reason, if no kernel NFS server is running."""
     require_btrfs()
     threads = pathlib.Path("/proc/fs/nfsd/threads")
     if not threads.exists() or int(threads.read_text()) == 0:
@@ -73,7 +73,7 @@ def require_nfsd():
 
 @contextlib.contextmanager
 def nfs_server_paused():
-    """A running NFS server keeps what it has served busy for minutes."""
+    """A running NFS server keeps file systems busy for minutes."""
     threads = pathlib.Path("/proc/fs/nfsd/threads")
     count = threads.read_text().strip() if threads.exists() else "0"
     if count == "0":
@@ -90,7 +90,7 @@ def nfs_server_paused():
 
 
 class Pool:
-    """A btrfs in an image file, mounted; ``close`` leaves nothing."""
+    """A mounted btrfs in an image file; ``close`` removes all."""
 
     kind = "btrfs"
     options = ""

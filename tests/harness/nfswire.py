@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""NFS 4.0 by hand, for what no well-behaved client sends.
+"""NFS 4.0 byte by byte, to send what no regular client sends.
 
-RFC 7530 section 16 has the operations, RFC 5531 the messages around them.
+RFC 7530 section 16 specifies the operations, RFC 5531 the messages.
 """
 
 import socket
@@ -38,7 +38,7 @@ def _operation(number, arguments=b""):
 
 
 class Client:
-    """One connection, from a port that servers trust (only root may)."""
+    """One connection from a privileged port (needs root)."""
 
     def __init__(self, host):
         self._socket = socket.socket()
@@ -56,9 +56,9 @@ class Client:
         self._socket.close()
 
     def handle(self, *names):
-        """The handle of a path from the server's root.
+        """The handle of a path below the server's root.
 
-        :raises OSError: there is none for us; errno is the NFS status.
+        :raises OSError: access is denied; errno is the NFS status.
         """
         reply = self._compound(
             _operation(_PUTROOTFH),
@@ -88,7 +88,7 @@ class Client:
         )
 
     def _compound(self, *operations):
-        """What follows status, tag and count."""
+        """The data after status, tag and count."""
         self._id += 1
         credential = _opaque(
             struct.pack(">I", 0)

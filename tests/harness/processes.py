@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Processes with a log file, started until ready and ended for sure."""
+"""Processes with a log file, a check for readiness and a reliable end."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ import time
 
 
 class NotReady(Exception):
-    """A process ended, or took too long, before it was of use."""
+    """A process ended or timed out before it was ready."""
 
 
 def wait_until(
@@ -37,7 +37,7 @@ def wait_until(
 ) -> None:
     """Poll until check() is true.
 
-    :raises NotReady: after timeout_seconds, naming what was waited for
+    :raises NotReady: timed out; names what was expected
     """
     deadline = time.monotonic() + timeout_seconds
     while not check():
@@ -54,7 +54,7 @@ def listens(port: int) -> bool:
 
 
 class Process:
-    """A background process; its output goes to one file."""
+    """A background process whose output is written to one file."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Process:
     ) -> None:
         """Wait until check() is true.
 
-        :raises NotReady: the process ended, or the time is over
+        :raises NotReady: the process ended, or the wait timed out
         """
 
         def ready_or_over() -> bool:
@@ -109,7 +109,7 @@ class Process:
         )
 
     def stop(self, timeout_seconds: float = 20) -> None:
-        """SIGTERM, then SIGKILL; does nothing if it is not running."""
+        """Send SIGTERM, then SIGKILL; does nothing if it is not running."""
         if self._process is None:
             return
         if self.is_running():
@@ -120,7 +120,7 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL for it and all that it started: what a crash is."""
+        """Send SIGKILL to it and all its children, as a crash does."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ class Process:
 
 
 def tail(log: pathlib.Path, lines: int = 25) -> str:
-    """The last lines of a log; empty when there is none."""
+    """The last lines of a log; empty if it does not exist."""
     try:
         text = log.read_text(errors="replace")
     except FileNotFoundError:

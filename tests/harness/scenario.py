@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The steps of the demonstration, each with the proof that it worked.
+"""The steps of the demonstration, each with a check of its result.
 
-A step acts through Cinder's API as a user would, then compares contents by
-hash and asks the appliance what it has. The first thing that does not hold
-ends the scenario with a :class:`CheckFailed`.
+A step acts through Cinder's API as a user does, compares contents by hash, and
+inspects the appliance. The first failed check ends the scenario with a
+:class:`CheckFailed`.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ POLL_SECONDS = 0.2
 
 
 class CheckFailed(Exception):
-    """Something did not hold."""
+    """A check failed."""
 
 
 def check(holds: object, message: str) -> None:
@@ -54,14 +54,14 @@ def check_equal(what: str, seen: object, expected: object) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of the table. ``act`` returns what is to be shown."""
+    """One line of the table. ``act`` returns the text to print."""
 
     title: str
     act: Callable[[], str]
 
 
 class Scenario:
-    """Holds what the steps hand on to each other."""
+    """Holds state that steps pass to later ones."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Scenario:
             pause = min(pause * 1.2, 1)
 
     def _messages(self, ident: str) -> str:
-        """What Cinder tells a user about a failure."""
+        """The messages of Cinder to the user about a failure."""
         texts = [
             message.user_message
             for message in self._cinder.messages.list()
@@ -149,7 +149,7 @@ class Scenario:
         return share
 
     def _check_share(self, name: str, size_gib: int) -> dict[str, Any]:
-        """The volume is one share of its own, of the right size."""
+        """Check that the volume has its own share of the right size."""
         share = self._share(name)
         check_equal("its state", share["state"], "available")
         check_equal("its size", share["size_bytes"], size_gib * GIB)
@@ -158,7 +158,7 @@ class Scenario:
         return share
 
     def _check_closed(self, name: str) -> None:
-        """No rule, no export, and a mount is refused."""
+        """Check that no rule and no export exist, and mounts are refused."""
         share = self._share(name)
         check_equal(f"access to {name}", share["access"], {})
         check(
@@ -213,7 +213,7 @@ class Scenario:
         self._check_server_side(name, pattern)
 
     def _check_server_side(self, name: str, digest: str) -> None:
-        """What the NFS client wrote is what the appliance has on disk."""
+        """Check that the NFS client's data is on the appliance's disk."""
         share = self._share(name)
         seen = content.digest(str(self._box.volume_file(share)))
         check_equal("content on the appliance", seen, self._digests[digest])
@@ -259,7 +259,7 @@ class Scenario:
         return self._short("B")
 
     def _check_content(self, name: str, size_gib: int, digest: str) -> str:
-        """Attach a volume, compare what is on it, detach it."""
+        """Attach a volume, compare its content, and detach it."""
         self._check_share(name, size_gib)
         attached = self._attach(name)
         size = content.size(str(attached.path))
@@ -380,7 +380,7 @@ class Scenario:
             self._wait(manager, ident, f"gone-{uuid.uuid4()}")
 
     def delete_first(self) -> str:
-        """Neither a clone nor a volume from a snapshot is in the way."""
+        """Clones and volumes from snapshots do not prevent this."""
         self._cinder.volume_snapshots.delete(self._snapshot_id)
         self._wait_gone(self._cinder.volume_snapshots, self._snapshot_id)
         check(

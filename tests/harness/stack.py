@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""All that runs in a demonstration: appliance, image service and Cinder."""
+"""All processes of a demonstration: appliance, image service and Cinder."""
 
 import os
 import pathlib
@@ -78,7 +78,7 @@ nfs_mount_point_base = {mounts}
 
 
 class Stack:
-    """The demonstration's machine room, in one folder.
+    """All services of the demonstration, in one folder.
 
     :ivar logs: one log file per process
     :ivar mounts: the Cinder host's mount point base
@@ -145,9 +145,9 @@ class Stack:
         )
 
     def start(self) -> None:
-        """Bring everything up; the slow ones start at the same time.
+        """Start everything, slow services concurrently.
 
-        :raises NotReady: naming what did not come up and its log
+        :raises NotReady: names the service that is not ready, and its log
         """
         self.appliance.init(POOL_BYTES, self._more_pools)
         token = self.appliance.token("cinder-demo", "driver:cinder-demo")
@@ -191,7 +191,7 @@ class Stack:
         self.conf.chmod(0o600)
 
     def _wait_for_services(self) -> None:
-        """The back end is up once its first statistics are there."""
+        """The back end is up when Cinder has its first statistics."""
         client = self.cinder()
 
         def all_up() -> bool:
@@ -216,7 +216,7 @@ class Stack:
         )
 
     def write_settings(self, path: pathlib.Path) -> None:
-        """A shell script that sets up the commands for a person."""
+        """Write a shell script that sets up the commands for a person."""
         settings = {
             "OS_AUTH_TYPE": "noauth",
             "OS_USER_ID": "admin",
@@ -274,10 +274,10 @@ class Stack:
         )
 
     def leftovers(self, view: appliance.View) -> dict[str, list[str]]:
-        """What is still there, by kind; all empty is what should be.
+        """Everything that still exists, by kind; all must be empty.
 
-        The driver unmounts, and the kernel lets go, within moments: what
-        is there for longer than that counts.
+        The driver and the kernel unmount within moments, so only what exists
+        longer counts.
         """
         deadline = time.monotonic() + 10
         while True:
@@ -307,7 +307,7 @@ class Stack:
         }
 
     def stop(self) -> None:
-        """End every process and take the pool off; fine when half up."""
+        """End every process and unmount the pool, even if half started."""
         for process in (
             self.cinder_process,
             self.images_process,

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A systemd of the tests' own, with nothing of the machine's units.
+"""A private systemd for tests, without the machine's units.
 
-It is PID 1 of a PID namespace in the sandbox, and shares everything else
-with it: what it mounts is seen outside, by the NFS server, as on a machine.
+It is PID 1 of a PID namespace in the sandbox, and shares everything else with
+it, so that the NFS server sees its mounts, as on a real machine.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _LIMIT_SECONDS = 300
 
 
 def run(*command: str, check: bool = True) -> str:
-    """The command's output, all of it.
+    """Return the command's output.
 
     :raises AssertionError: it failed
     """
@@ -102,7 +102,7 @@ class Systemd:
         self.wait_for("systemd is up", lambda: self._is_active(_TARGET))
 
     def stop(self) -> None:
-        """End it, with all that it runs."""
+        """End it and all its processes."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=_LIMIT_SECONDS)
@@ -110,7 +110,7 @@ class Systemd:
         run("mount", "--make-rprivate", "/")
 
     def run(self, *command: str, check: bool = True) -> str:
-        """A command inside, for systemd talks to nobody else.
+        """Run a command inside, because systemd answers only there.
 
         :raises AssertionError: it failed
         """
@@ -121,23 +121,23 @@ class Systemd:
         )
 
     def start_unit(self, unit: str) -> None:
-        """:raises AssertionError: it does not; with what systemd says."""
+        """:raises AssertionError: it failed; with systemd's messages."""
         try:
             self.run("systemctl", "start", unit)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self._status()}") from error
 
     def value(self, unit: str, name: str) -> str:
-        """A property of a unit, as ``systemctl show`` has it."""
+        """A property of a unit, from ``systemctl show``."""
         shown = self.run("systemctl", "show", f"--property={name}", unit)
         return shown.strip().partition("=")[2]
 
     def process(self, pid: str) -> pathlib.Path:
-        """What /proc inside says of a process inside."""
+        """Information on a process, from /proc inside."""
         return pathlib.Path(f"/proc/{self._first_pid()}/root/proc/{pid}")
 
     def wait_for(self, what: str, is_so: Callable[[], bool]) -> None:
-        """:raises AssertionError: in vain; with what systemd says."""
+        """:raises AssertionError: timed out; with systemd's messages."""
         deadline = time.monotonic() + _LIMIT_SECONDS
         while not is_so():
             if time.monotonic() > deadline:
@@ -149,7 +149,7 @@ class Systemd:
         return status + self.run("journalctl", "-n50", check=False)
 
     def _first_pid(self) -> str:
-        """systemd itself, as it is called outside; empty: not yet there."""
+        """systemd's PID outside; empty: not started yet."""
         assert self._process is not None
         pid = self._process.pid
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children")

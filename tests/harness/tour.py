@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What else can be done with a volume: the steps of ``tools/demo.sh --tour``.
+"""More features of a volume: the steps of ``tools/demo.sh --tour``.
 
-A feature that comes later adds its steps to :meth:`Tour.steps`. Each has to
-hold by itself what it needs, and to say by a check that it worked; the last
-one deletes everything.
+Add the steps of new features to :meth:`Tour.steps`. Each must create what it
+needs and check its result; the last one deletes everything.
 """
 
 import random
@@ -33,7 +32,7 @@ LIMITS = {"total_iops_sec": "500"}
 
 
 class Tour(scenario.Scenario):
-    """Has the demonstration's ways to ask Cinder and the appliance.
+    """Uses the demonstration's helpers for Cinder and the appliance.
 
     :param other: a client of another project.
     """
@@ -98,7 +97,7 @@ class Tour(scenario.Scenario):
         return "acme:provisioning=fat: error, no share"
 
     def _check_refused(self, type_name: str) -> None:
-        """No volume of that type can be made."""
+        """Check that no volume of that type can be created."""
         volume = self._cinder.volumes.create(
             1, name="refused", volume_type=type_name
         )
@@ -111,7 +110,7 @@ class Tour(scenario.Scenario):
         self._wait_gone(self._cinder.volumes, volume.id)
 
     def _retype(self, name: str, new_type: str, status: str) -> Any:
-        """Without a copy, or not at all; the share is the same."""
+        """Retype without a copy, or not at all; the share stays the same."""
         volume_id = self._volumes[name]
         before = self._share(name)
         self._cinder.volumes.retype(volume_id, new_type, "never")
@@ -144,7 +143,7 @@ class Tour(scenario.Scenario):
         return f"in-use, {self._short('T')}"
 
     def _limited_type(self, consumer: str) -> str:
-        """Its name is the consumer's."""
+        """A volume type whose name is the consumer."""
         found = self._cinder.qos_specs.create(
             consumer, {"consumer": consumer, "total_iops_sec": "500"}
         )
@@ -154,7 +153,7 @@ class Tour(scenario.Scenario):
         return consumer
 
     def back_end_qos(self) -> str:
-        """The reference appliance's pools limit nothing."""
+        """The reference appliance's pools have no QoS."""
         self._check_refused(self._limited_type("back-end"))
         return "total_iops_sec: error, no share"
 
@@ -172,7 +171,7 @@ class Tour(scenario.Scenario):
     # -- projects
 
     def transfer(self) -> str:
-        """With its snapshot."""
+        """Transfer a volume with its snapshot."""
         volume_id = self._volumes["typed"]
         offer = self._cinder.transfers.create(volume_id, "gift")
         self._other.transfers.accept(offer.id, offer.auth_key)

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Messages between Cinder's services as a broker would deliver them.
+"""Serialize messages between Cinder's services, as a broker does.
 
-The in-memory transport of oslo.messaging hands over the very objects that
-were sent. Cinder's code relies on getting plain ones: ``cinder get-pools
---detail`` copies a dict that is none before it was serialised.
+oslo.messaging's in-memory transport delivers the sent objects themselves, but
+Cinder's code expects plain ones: ``cinder get-pools --detail`` copies a dict
+that is not one before it is serialized.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from oslo_serialization import jsonutils
 
 
 class WireSerializer(rpc.RequestContextSerializer):
-    """Has everything go through JSON, as the drivers for brokers do
+    """Converts everything to JSON and back, as the drivers for brokers do
     (oslo_messaging/_drivers/common.py, ``serialize_msg``)."""
 
     def serialize_entity(self, context: Any, entity: Any) -> Any:
@@ -33,5 +33,5 @@ class WireSerializer(rpc.RequestContextSerializer):
 
 
 def install() -> None:
-    """To be called before ``cinder.rpc.init``."""
+    """Call this before ``cinder.rpc.init``."""
     rpc.RequestContextSerializer = WireSerializer
