@@ -11,14 +11,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# devstack/plugin.sh - what stack.sh, unstack.sh and clean.sh call, with a
-# mode and a phase.
+# devstack/plugin.sh - called by stack.sh, unstack.sh and clean.sh with a mode
+# and a phase.
 
 # shellcheck shell=bash
 # The settings come from devstack and from devstack/settings.
 # shellcheck disable=SC2154
 
-# The functions are in devstack/lib/acme, which devstack/settings has read.
+# The functions are in devstack/lib/acme, which devstack/settings sources.
 
 case "$1 $2" in
     "stack pre-install")
@@ -38,7 +38,7 @@ case "$1 $2" in
             start_acme_appliance
         fi
         if is_acme_volume_enabled; then
-            echo_summary "Letting the acme back ends in"
+            echo_summary "Creating tokens for the acme back ends"
             authorize_acme_backends
         fi
         ;;
@@ -48,15 +48,15 @@ case "$1 $2" in
     "stack test-config")
         # After lib/tempest wrote tempest.conf.
         if is_service_enabled tempest; then
-            echo_summary "Telling Tempest what the acme back ends do"
+            echo_summary "Configuring Tempest for the acme back ends"
             configure_acme_tempest
         fi
         ;;
     "unstack "*)
-        # Before cleanup_nova, on every node that has mounts of Nova's.
+        # Before cleanup_nova, on every node with Nova's mounts.
         unmount_acme_volumes "$NOVA_STATE_PATH/mnt"
-        # With cinder-volume here, cleanup_cinder_backend_acme does it once
-        # that and nova-compute have stopped.
+        # With cinder-volume here, cleanup_cinder_backend_acme does this when
+        # it and nova-compute have stopped.
         if ! is_acme_volume_enabled; then
             stop_acme_appliance
         fi

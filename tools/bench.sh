@@ -11,8 +11,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# Times of the driver against Cinder's generic NFS driver, and of the appliance
-# by itself. See --help.
+# Benchmarks of the driver, against Cinder's generic NFS driver, and of the
+# appliance. See --help.
 set -euo pipefail
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -27,55 +27,55 @@ usage: tools/bench.sh [--json FILE] [--runs N] [--large-runs N] [--sandbox]
                               [--source-addresses N] [--kinds KIND ...]
                               [--url URL --ca-file FILE --token TOKEN]
 
-The first measures create, snapshot, create from snapshot, clone, clone of a volume with
-1 GiB of data, extend and delete: acme_cinder's driver on the reference
-appliance against Cinder's generic NFS driver (nfs_snapshot_support = True),
-both in one process, on one btrfs pool, over one NFS server, in turns. Prints
-the medians, their ratio (ours over theirs: small is good), and for each
-operation the HTTP requests, processes and mounts, which are the same on every
-machine. In the sandbox a process costs ten times what it costs elsewhere.
+The first measures create, snapshot, create from snapshot, clone, clone of a
+volume with 1 GiB of data, extend and delete: acme_cinder's driver with the
+reference appliance, and Cinder's generic NFS driver (nfs_snapshot_support =
+True), alternately in one process, on one btrfs pool, with one NFS server.
+Prints the medians, their ratio (acme_cinder to generic: less is better), and
+for each operation the HTTP requests, processes and mounts, which do not depend
+on the machine. In the sandbox, processes are ten times slower.
 
-  --json FILE       write the results there as well
+  --json FILE       also write the results to this file
   --runs N          runs of the small operations (5)
   --large-runs N    runs of the clone of 1 GiB (3)
-  --sandbox         use the sandbox even where the running kernel has NFS
+  --sandbox         use the sandbox even if the running kernel has NFS
 
-The second measures the appliance alone, as its real process with TLS and
-SQLite on disk: requests a second and CPU time of each, for nothing (GET
-/healthz), create, read and delete, with 1, 4 and 16 clients; creates of the
-service without HTTP; and the start, empty and with many shares. With the
-memory engine, and as root also with btrfs on a loop device. Prints the floor
-as well: what the disk makes durable in a second.
+The second measures the appliance alone, as a real process with TLS and SQLite
+on disk: requests per second and CPU time per request, for GET /healthz, create,
+read and delete, with 1, 4 and 16 clients; creates of the service without HTTP;
+and the start, empty and with many shares. It uses the memory engine, and as
+root also btrfs on a loop device. Also prints the lower bound: the disk's
+commits per second.
 
-  --json FILE         write the results there as well
-  --before CHECKOUT   measure that folder's code in turns with this one's
+  --json FILE         also write the results to this file
+  --before CHECKOUT   also measure the code of that folder, alternately
   --seconds N         for each figure (5)
-  --rounds N          of all but the start; medians are shown (2)
-  --shares N          for the start; 0: leave it out (10000)
+  --rounds N          of everything except the start; prints medians (2)
+  --shares N          for the start; 0: do not measure it (10000)
 
 The third measures bursts of 1, 48 and 200 access rules that are put, and
-deleted, at the same moment, each by a client of its own, while other shares
-are exported: status codes, seconds, and processes that the appliance started.
+deleted, concurrently, each by its own client, while other shares are exported:
+status codes, seconds, and processes that the appliance started.
 
-  --json FILE       write the results there as well
-  --exports N       shares that are exported before (1000)
-  --sandbox         use the sandbox even where the running kernel has NFS
+  --json FILE       also write the results to this file
+  --exports N       other exported shares (1000)
+  --sandbox         use the sandbox even if the running kernel has NFS
 
-The fourth measures how long an authenticated request takes beside clients
-that only hold connections (tools/bench/hostile.py): median and 99th
-percentile, on a kept connection and on new ones, and the server's memory.
+The fourth measures authenticated requests beside clients that only hold
+connections (tools/bench/hostile.py): median and 99th percentile, on one
+connection and on new ones, and the server's memory.
 
-  --json FILE           write the results there as well
+  --json FILE           also write the results to this file
   --count N             connections of each kind (2000)
   --requests N          for each figure (400)
-  --source-addresses N  from so many addresses; 0: all from 127.0.0.1 (0)
-  --kinds KIND ...      not all of them
-  --url URL             an appliance that runs already, with --ca-file and
-                        --token; --pid tells its memory
+  --source-addresses N  number of source addresses; 0: only 127.0.0.1 (0)
+  --kinds KIND ...      only these kinds
+  --url URL             a running appliance, with --ca-file and --token; --pid
+                        to report its memory
 TEXT
 }
 
-# An environment for the appliance of a checkout. Sets BENCH_PYTHON.
+# Creates an environment for the appliance of a checkout. Sets BENCH_PYTHON.
 ensure_bench() {
     local ACME_TOP=$1 ACME_WORK=$1/.work
     cd "$ACME_TOP"

@@ -11,7 +11,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# A real Cinder on a real appliance over real NFS, step by step. See --help.
+# A real Cinder and a real appliance over real NFS, step by step. See --help.
 set -euo pipefail
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -20,23 +20,23 @@ usage() {
     cat <<'TEXT'
 usage: tools/demo.sh [--tour] [--keep] [--sandbox] [--help]
 
-Installs what it needs (system packages with apt, the rest below .work/),
-then starts the reference appliance (TLS, a token, a btrfs pool in a loop
-file, the kernel's NFS server) and a real Cinder 29 (API, scheduler and volume
-service) with acme_cinder's driver, and makes, attaches, writes, extends,
-snapshots, clones, images and deletes volumes through Cinder's API. Every step
-is verified by content hashes and by looking at the appliance. At the end it
-proves that nothing is left. Exit code 0: all of it held.
+Installs its requirements (system packages with apt, the rest in .work/). Then
+starts the reference appliance (TLS, a token, a btrfs pool in a loop file, the
+kernel's NFS server) and a real Cinder 29 (API, scheduler and volume service)
+with acme_cinder's driver. Creates, attaches, writes, extends, snapshots,
+clones, images and deletes volumes through Cinder's API. Verifies every step by
+content hashes and by inspecting the appliance, and at the end verifies that
+nothing is left. Exit code 0: all checks passed.
 
-  --tour     show what else there is: retype, extra specs, transfer, busy
-             volumes, scheduling
-  --keep     leave all of it running, and say how to use and end it
-  --sandbox  use a kernel in a process even where the running kernel has NFS
+  --tour     show more features: retype, extra specs, transfer, busy volumes,
+             scheduling
+  --keep     leave everything running, and print how to use and stop it
+  --sandbox  use a kernel in a process even if the running kernel has NFS
 
-The machine's own exports and mounts are not touched: it all happens in
-namespaces of its own where the kernel has NFS and this runs as root, else in a
-user-mode-linux guest. Logs are in .work/demo-logs. The first run downloads
-about 150 MB; after that a run takes one to five minutes.
+Does not change the machine's exports and mounts: it runs in separate namespaces
+if the kernel has NFS and the user is root, otherwise in a user-mode-linux
+guest. Logs are in .work/demo-logs. The first run downloads about 150 MB; later
+runs take one to five minutes.
 TEXT
 }
 
@@ -56,13 +56,13 @@ done
 tell_how_to_use() {
     cat <<TEXT
 
-It is all still running, for four hours at most:
+Everything keeps running, for at most four hours:
 
-  tools/sandbox.sh shell $NAME      a shell where it runs. In there:
+  tools/sandbox.sh shell $NAME      a shell inside. There:
       . .work/demo-logs/openrc
       cinder create 1 --name mine; cinder list; cinder service-list
       acme status                     the appliance's own view
-  tools/sandbox.sh stop $NAME       the end of all of it
+  tools/sandbox.sh stop $NAME       stop everything
 
 Logs: $LOGS
 TEXT

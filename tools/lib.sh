@@ -11,11 +11,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# What the other tools share: progress lines, system packages, Python
-# environments. To be sourced; works from any folder.
+# Functions of the other tools: progress lines, system packages, Python
+# environments. Source it; works from any folder.
 
 ACME_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Environments and logs; git ignores it, and deleting it is always safe.
+# Environments and logs. git ignores it; deleting it is safe.
 ACME_WORK=${ACME_WORK:-$ACME_TOP/.work}
 export ACME_TOP ACME_WORK
 
@@ -38,9 +38,8 @@ as_root() {
     fi
 }
 
-# with_progress TEXT LOG CMD...: runs CMD with its output in LOG and a sign of
-# life every ten seconds. Ends the script, showing the end of LOG, when CMD
-# fails.
+# with_progress TEXT LOG CMD...: runs CMD with its output in LOG, and prints
+# progress every ten seconds. If CMD fails, prints the end of LOG and exits.
 with_progress() {
     local text=$1 log=$2 pid began=$SECONDS told=0 now
     shift 2
@@ -62,8 +61,8 @@ with_progress() {
     fail "$text: failed; its output is in $log"
 }
 
-# The packages that bindep.txt lists for these profiles, beside those
-# without a profile.
+# Prints the packages of bindep.txt for these profiles, and those without a
+# profile.
 packages_for() {
     local line name selector profile
     while read -r line; do
@@ -82,12 +81,12 @@ is_installed() {
     dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
 }
 
-# ensure_packages PROFILE...: installs what is missing, and only that.
+# ensure_packages PROFILE...: installs missing packages.
 ensure_packages() {
     local name missing=()
     command -v dpkg-query >/dev/null ||
-        fail "this machine has no dpkg; install what bindep.txt lists" \
-            "($*) by hand, then run this again with ACME_SKIP_PACKAGES=1"
+        fail "this machine has no dpkg; install the packages of bindep.txt" \
+            "($*) manually, then run this again with ACME_SKIP_PACKAGES=1"
     for name in $(packages_for "$@"); do
         is_installed "$name" || missing+=("$name")
     done
@@ -95,15 +94,14 @@ ensure_packages() {
     [ -z "${ACME_SKIP_PACKAGES:-}" ] ||
         fail "not installed: ${missing[*]}"
     if [ "$(id -u)" != 0 ]; then
-        # Asks for the password now, if at all: not in the background.
+        # Ask for the password now, not in the background.
         as_root true
     fi
     with_progress "installing system packages: ${missing[*]}" \
         "$ACME_WORK/apt.log" apt_install "${missing[@]}"
 }
 
-# Services must not start by themselves: an NFS server of the host's own is
-# neither needed nor wanted.
+# Prevents services from starting: the host's own NFS server is not needed.
 apt_install() {
     local policy=/usr/sbin/policy-rc.d made='' code=0
     if [ ! -e "$policy" ]; then
@@ -119,9 +117,9 @@ apt_install() {
     return $code
 }
 
-# ensure_sandbox [--sandbox]: what tools/sandbox.sh needs on this machine. Where
-# no kernel can be had that runs as a process (on another CPU, say), the own
-# one may have more modules to offer.
+# ensure_sandbox [--sandbox]: installs the requirements of tools/sandbox.sh. If
+# there is no user-mode Linux (for example on another CPU), tries to install
+# more modules for the running kernel.
 ensure_sandbox() {
     local modules
     "$ACME_TOP/tools/sandbox.sh" "$@" check >/dev/null 2>&1 && return
@@ -138,7 +136,7 @@ ensure_sandbox() {
         fail "neither this kernel nor a sandbox can serve NFS here"
 }
 
-# A Python that Cinder 29 runs on: 3.11, 3.12 or 3.13.
+# Prints a Python that Cinder 29 supports: 3.11, 3.12 or 3.13.
 find_python() {
     local name
     for name in ${ACME_PYTHON:-python3 python3.13 python3.12 python3.11}; do
@@ -147,12 +145,12 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
             >/dev/null 2>&1 && command -v "$name" && return 0
     done
     fail "no Python 3.11, 3.12 or 3.13 with venv was found; install" \
-        "python3-venv, or name one in ACME_PYTHON"
+        "python3-venv, or set ACME_PYTHON"
 }
 
-# ensure_venv FOLDER FILE... -- PIP-ARGUMENT...: an environment with what the
-# arguments name, made anew when they, or one of the files, have changed. A
-# half-made one is never used: the stamp is written last.
+# ensure_venv FOLDER FILE... -- PIP-ARGUMENT...: creates an environment, again
+# if the arguments or the files have changed. An incomplete one is never used:
+# the stamp is written last.
 ensure_venv() {
     local folder=$1 files=() stamp python
     shift
@@ -169,7 +167,7 @@ ensure_venv() {
     [ "$(cat "$folder/stamp" 2>/dev/null)" != "$stamp" ] || return 0
     rm -rf "$folder"
     with_progress \
-        "making the Python environment ${folder#"$ACME_TOP"/} (1-3 minutes)" \
+        "creating the Python environment ${folder#"$ACME_TOP"/} (1-3 minutes)" \
         "$folder.log" make_venv "$python" "$folder" "$@"
     echo "$stamp" >"$folder/stamp"
 }
@@ -177,36 +175,36 @@ ensure_venv() {
 make_venv() {
     local python=$1 folder=$2
     shift 2
-    # Without a history that git is willing to read there is no version.
+    # Without a readable git history there is no version.
     git -C "$ACME_TOP" rev-parse HEAD >/dev/null 2>&1 ||
         export PBR_VERSION=${PBR_VERSION:-0.0.1}
     export SKIP_GENERATE_AUTHORS=1 SKIP_WRITE_GIT_CHANGELOG=1
-    # Of an earlier state of the checkout: python -m reads its entry points
-    # before those that are installed.
+    # Outdated metadata: python -m would prefer its entry points to the
+    # installed ones.
     rm -rf "$ACME_TOP/acme_cinder.egg-info"
     "$python" -m venv "$folder" &&
         "$folder/bin/pip" install --disable-pip-version-check --no-input \
             --progress-bar off "$@"
 }
 
-# precompile PYTHON: the sandbox sees this tree read-only, and would compile
-# it again for every process.
+# precompile PYTHON: this tree is read-only in the sandbox, where every process
+# would compile it again.
 precompile() {
     (cd "$ACME_TOP" && "$1" -m compileall -q acme_client acme_cinder \
         acme_appliance tools tests) >/dev/null 2>&1
 }
 
-# ensure_demo [--sandbox]: all that the demonstration and the measurement
-# need. Sets DEMO_PYTHON.
+# ensure_demo [--sandbox]: installs the requirements of the demonstration and
+# the benchmarks. Sets DEMO_PYTHON.
 ensure_demo() {
-    # Byte code is what makes the second start of a Python program fast.
+    # Cached byte code makes later starts of Python programs fast.
     unset PYTHONDONTWRITEBYTECODE
     ensure_packages appliance test
     ensure_sandbox "$@"
     ensure_venv "$ACME_WORK/venv/demo" constraints.txt requirements.txt \
         pyproject.toml -- -c constraints.txt cinder python-cinderclient \
         -e '.[appliance]'
-    # shellcheck disable=SC2034 # for whoever sources this
+    # shellcheck disable=SC2034 # for scripts that source this
     DEMO_PYTHON=$ACME_WORK/venv/demo/bin/python
     precompile "$ACME_WORK/venv/demo/bin/python" || :
 }

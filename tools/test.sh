@@ -11,7 +11,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 #
-# Every test there is, lint, types and docs, from nothing. See --help.
+# Runs all tests, lint, type checks and docs, from scratch. See --help.
 set -uo pipefail
 # shellcheck source=tools/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -25,26 +25,26 @@ usage() {
     cat <<'TEXT'
 usage: tools/test.sh [--sandbox] [STAGE...]
 
-Installs what the tests need, runs them, and ends with one line
+Installs the tests' requirements, runs them, and ends with the line
 "N passed, N failed, N skipped"; exit code 0 if nothing failed.
 
-  --sandbox   use the sandbox even where the running kernel has NFS
+  --sandbox   use the sandbox even if the running kernel has NFS
 
-Stages (default: all; the two lines run side by side):
+Stages (default: all; these two groups run concurrently):
   lint unit compliance-27 compliance-28 compliance-29 docs releasenotes
   packaging
-  functional e2e devstack     these need NFS: root, and the sandbox where
-                              the running kernel has none
+  functional e2e devstack     need NFS: root, or the sandbox if the running
+                              kernel has none
 
-devstack wants DEVSTACK_DIR to name a checkout of devstack, and skips
-otherwise; with it, nothing may be skipped. It needs root outside the sandbox,
-too. Logs are in .work/test/STAGE.log; .work can be deleted any time.
+devstack needs a checkout of devstack in DEVSTACK_DIR, otherwise its tests are
+skipped; if it is set, skipped tests are failures. It also needs root outside
+of the sandbox. Logs are in .work/test/STAGE.log; .work can be deleted anytime.
 TEXT
 }
 
-# The Python environment of a stage: one serves all that needs Cinder 29,
-# since making one takes a minute. Older Cinders bring other versions of
-# everything else.
+# The Python environment of a stage. All stages with Cinder 29 share one,
+# because creating one takes a minute. Older Cinders need other versions of
+# their requirements.
 environment() {
     case "$1" in
     compliance-29) echo "$ACME_WORK/venv/test" ;;
@@ -64,8 +64,8 @@ make_environment() {
     esac
 }
 
-# stestr_run FOLDER [OPTION...]: with a repository of its own, since two
-# stages run at a time.
+# stestr_run FOLDER [OPTION...]: with its own repository, because two stages
+# run concurrently.
 stestr_run() {
     local folder=$1 results
     shift
@@ -78,18 +78,17 @@ stestr_run() {
     return $code
 }
 
-# What runs in a stage, with the environment's commands on PATH; tox.ini has
-# the same for one at a time.
+# Runs a stage, with the environment's commands on PATH. tox.ini has the same
+# commands.
 stage_command() {
     case "$1" in
     lint) pre-commit run --all-files --show-diff-on-failure ;;
-    # As Cinder runs from its next release on; one test has eventlet.
+    # The default of Cinder's next release; one test uses eventlet.
     unit)
         export OS_CINDER_DISABLE_EVENTLET_PATCHING=1
         stestr_run ./tests/unit
         ;;
-    # The oldest constraints that devstack has the appliance with pin an
-    # older falcon than ours.
+    # The constraints of the oldest supported devstack have an older falcon.
     compliance-27)
         python -c 'import acme_appliance.api.app' &&
             stestr_run ./tests/compliance
@@ -110,8 +109,8 @@ stage_command() {
     esac
 }
 
-# In the sandbox only what exports: devstack starts processes by the
-# thousand, which takes ten times as long there.
+# Runs only the tests with exports in the sandbox: devstack starts thousands of
+# processes, which is ten times slower there.
 devstack_tests() {
     if [ -z "${DEVSTACK_DIR:-}" ]; then
         stestr_run ./tests/devstack --serial
@@ -137,15 +136,14 @@ run_stage() {
     [ "$code" = 0 ] || { echo "--- the end of $log"; tail -n 80 "$log"; }
 }
 
-# sum PATTERN FILE: all the numbers that follow PATTERN at the start of a
-# line.
+# sum PATTERN FILE: the sum of the numbers after PATTERN at the start of a line.
 sum() {
     sed -n "s/^$1\([0-9][0-9]*\)\$/\1/p" "$2" |
         awk '{ n += $1 } END { print n + 0 }'
 }
 
-# "passed failed skipped seconds" of one stage: stestr's and pre-commit's own
-# figures; what counts nothing itself (docs) is one check.
+# Prints "passed failed skipped seconds" of a stage: figures of stestr and
+# pre-commit; stages without figures (docs) count as one check.
 report() {
     local log=$RESULTS/$1.log passed failed skipped
     passed=$(($(sum ' - Passed: ' "$log") + \
@@ -154,14 +152,14 @@ report() {
         $(sum ' - Unexpected Success: ' "$log") + \
         $(grep -c '\.\.\.Failed$' "$log")))
     skipped=$(sum ' - Skipped: ' "$log")
-    # Who names a devstack wants the plugin tested.
+    # With a devstack, nothing may be skipped.
     if [ "$1" = devstack ] && [ -n "${DEVSTACK_DIR:-}" ]; then
         failed=$((failed + skipped)) skipped=0
     fi
     case "$1" in
     docs | releasenotes) [ "$2" != 0 ] || passed=1 ;;
     esac
-    # Neither a crash of the runner nor a run of no test is a success.
+    # A crash of the runner, or a run without tests, is a failure.
     if [ "$2" != 0 ] && [ "$failed" = 0 ]; then
         failed=1
     elif [ $((passed + failed + skipped)) = 0 ]; then
@@ -186,7 +184,7 @@ is_one_of() {
     return 1
 }
 
-# One after another, those of the stages named that were chosen.
+# Runs the chosen ones of these stages in order.
 run_lane() {
     local stage
     for stage in "$@"; do
@@ -211,7 +209,7 @@ add_up() {
 }
 
 prepare() {
-    # Byte code is what makes the second start of a Python program fast.
+    # Cached byte code makes later starts of Python programs fast.
     unset PYTHONDONTWRITEBYTECODE
     ensure_packages appliance test sandbox
     ensure_venv "$ACME_WORK/venv/test" constraints.txt pyproject.toml \
@@ -240,7 +238,7 @@ parse() {
 }
 
 main() {
-    # How this script calls itself where there is an NFS server, or root.
+    # This script calls itself so, with an NFS server or as root.
     if [ "${1:-}" = --in-sandbox ]; then
         cd "$ACME_TOP" && stestr_run "./tests/$2" --serial "${@:3}"
         exit

@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Times of the driver against those of Cinder's generic NFS driver."""
+"""Benchmarks of the driver, against Cinder's generic NFS driver."""

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Measure the appliance by itself, or two checkouts of it in turns.
+"""Measure the appliance, or two checkouts of it alternately.
 
-The real process answers: TLS, SQLite on disk, the memory engine and, where
-root has btrfs, btrfs on a loop device. See ``tools/bench.sh --help``.
+It measures the real process: TLS, SQLite on disk, the memory engine and, with
+root and btrfs, btrfs on a loop device. See ``tools/bench.sh --help``.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from tools.bench import load
 
 CLIENTS = (1, 4, 16)
 OPERATIONS = ("nothing", "create", "read", "delete")
-#: What one commit has to wait for, at least.
+#: The minimal wait of a commit.
 _PAGE_BYTES = 4096
 _POOL_BYTES = 20 << 30
 _START_SECONDS = 300
@@ -47,7 +47,7 @@ _INSIDE = pathlib.Path(__file__).with_name("inside.py")
 
 
 class Checkout:
-    """One version of the code, with an environment to run it in."""
+    """A checkout of the code, with an environment to run it in."""
 
     def __init__(self, name: str, path: pathlib.Path, python: str) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Checkout:
 
     @property
     def environment(self) -> dict[str, str]:
-        # Or -m would take the code of the current folder.
+        # Otherwise -m would use the code of the current folder.
         return {"PYTHONPATH": str(self._path), "PYTHONSAFEPATH": "1"}
 
     def command(self, config: pathlib.Path, *arguments: str) -> list[str]:
@@ -64,7 +64,7 @@ class Checkout:
         return [*program, "--config-file", str(config), *arguments]
 
     def run(self, *arguments: str) -> str:
-        """A Python program of this checkout; returns what it prints."""
+        """Run a Python program of this checkout, and return its output."""
         return subprocess.run(
             [self._python, *arguments],
             env={**os.environ, **self.environment},
@@ -86,7 +86,7 @@ prepare(sys.argv[1])
 
 
 class Box:
-    """An appliance of one checkout in a folder of its own."""
+    """An appliance of one checkout, in its own folder."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Box:
 
     @contextlib.contextmanager
     def served(self) -> Iterator[float]:
-        """Serve; gives the seconds until it was ready."""
+        """Serve; yield the seconds until it was ready."""
         began = time.perf_counter()
         self.process.start()
         try:
@@ -158,7 +158,7 @@ class Box:
             ]
 
     def cpu_seconds(self) -> float:
-        """Of all processes of the appliance so far."""
+        """The total of all processes of the appliance."""
         group = self.process.pid
         return sum(_cpu_seconds(pid) for pid in _members(group))
 
@@ -189,7 +189,7 @@ def _configuration(
 
 
 def _members(group: int) -> list[int]:
-    """Processes of a session, whose leader's id it is."""
+    """The processes of a session; its id is the leader's."""
     found = []
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -205,12 +205,12 @@ def _cpu_seconds(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-#: Takes what was measured, and the figure.
+#: Called with the name and the figure.
 Add = Callable[[str, float], None]
 
 
 class Measurements:
-    """Figures by what was measured and by checkout."""
+    """Figures by name and by checkout."""
 
     def __init__(self) -> None:
         self._figures: dict[str, dict[str, list[float]]] = {}
@@ -223,7 +223,7 @@ class Measurements:
         return add
 
     def rows(self) -> list[dict[str, Any]]:
-        """The median of each, and the ratio where there are two."""
+        """The medians, and the ratio if there are two."""
         rows = []
         for what, figures in self._figures.items():
             row: dict[str, Any] = {"what": what}
@@ -236,7 +236,7 @@ class Measurements:
 
 
 def measure_requests(box: Box, add: Add, seconds: float) -> None:
-    """Each operation with few and with many clients."""
+    """Measure each operation with few and with many clients."""
     token = box.token()
     with box.served():
         for count in CLIENTS:
@@ -266,7 +266,7 @@ def _measure_clients(
 
 
 def measure_inside(box: Box, add: Add, seconds: float) -> None:
-    """Creates as the service makes them, whatever serves it."""
+    """Measure creates of the service without HTTP."""
     found = box.inside(str(seconds), *map(str, CLIENTS))
     for threads, figures in found.items():
         what = f"service alone, create, {threads} threads"
@@ -275,7 +275,7 @@ def measure_inside(box: Box, add: Add, seconds: float) -> None:
 
 
 def measure_start(box: Box, add: Add, shares: int) -> None:
-    """From the command to the first successful readiness check."""
+    """Measure from the command to the first successful readiness check."""
     with box.served() as seconds:
         add("start without shares: seconds", seconds)
     box.inside("--fill", str(shares))
@@ -285,7 +285,7 @@ def measure_start(box: Box, add: Add, shares: int) -> None:
 
 
 def commits_per_second(folder: pathlib.Path, seconds: float = 2) -> float:
-    """What the disk makes durable one after the other: the floor."""
+    """Sequential commits of the disk: the lower bound."""
     page, count = os.urandom(_PAGE_BYTES), 0
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         began = time.perf_counter()
@@ -298,7 +298,7 @@ def commits_per_second(folder: pathlib.Path, seconds: float = 2) -> float:
 
 @contextlib.contextmanager
 def btrfs_pool(folder: pathlib.Path) -> Iterator[pathlib.Path | None]:
-    """btrfs on a loop device; None: it is not to be had here."""
+    """btrfs on a loop device; None: not available here."""
     image, directory = folder / "pool.img", folder / "pool"
     directory.mkdir()
     with image.open("wb") as file:
@@ -334,7 +334,7 @@ def measure(
 
     for number in range(arguments.rounds):
         for engine in ("memory", "btrfs") if pool else ("memory",):
-            # Who goes first changes.
+            # Alternate the first one.
             for checkout in checkouts[:: -1 if number % 2 else 1]:
                 made = box(checkout, engine, f"round-{number}")
                 add = found.adder(checkout, engine)

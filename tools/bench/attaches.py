@@ -9,12 +9,11 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""A burst of attaches: many access rules at the same moment.
+"""A burst of attaches: many concurrent access rules.
 
-Runs in a sandbox with an NFS server (tools/sandbox.sh run --), against an
-appliance of its own, with as many shares exported as ``--exports`` says.
-Every rule is put by a client of its own, which has its connection by then,
-once; what the appliance refuses is counted, and not tried again.
+Runs in a sandbox (tools/sandbox.sh run --), against its own appliance, with
+``--exports`` exported shares. Each rule has its own client, which is already
+connected, and is sent once. Refused requests are counted, not retried.
 """
 
 import argparse
@@ -43,7 +42,7 @@ from tests.harness import appliance
 POOL_BYTES = 4 << 30
 TIMEOUT_SECONDS = 300
 CONNECT_TRIES = 10
-#: How the appliance's debug log shows that it starts a command.
+#: Marks the start of a command in the appliance's debug log.
 COMMAND_MARK = "acme_appliance.host.commands"
 
 
@@ -57,7 +56,7 @@ class Reply:
 class Result:
     what: str
     count: int
-    #: Status codes, and how many had each.
+    #: Number of replies by status code.
     codes: dict[str, int]
     p50_seconds: float
     worst_seconds: float
@@ -67,7 +66,7 @@ class Result:
 
 
 class Client:
-    """One connection, made at once; status 0 stands for no reply."""
+    """One connection, opened at once; status 0: no reply."""
 
     def __init__(self, box: appliance.Appliance, token: str) -> None:
         host, _, port = box.url.removeprefix("https://").partition(":")
@@ -84,7 +83,7 @@ class Client:
         }
 
     def _connect(self) -> None:
-        """A server that is busy with other handshakes may cut this off."""
+        """A server busy with other handshakes may reset the connection."""
         for left in reversed(range(CONNECT_TRIES)):
             try:
                 self._connection.connect()
@@ -95,7 +94,7 @@ class Client:
                     raise
 
     def send(self, method: str, path: str, body: Any = None) -> Reply:
-        """A connection that the server has closed meanwhile is made again."""
+        """Reconnect if the server has closed the connection."""
         began = time.perf_counter()
         data = None if body is None else json.dumps(body)
         status = 0
@@ -118,7 +117,7 @@ class Client:
 
 
 class Bench:
-    """:param token: of scope driver."""
+    """:param token: with the scope driver."""
 
     def __init__(self, box: appliance.Appliance, token: str) -> None:
         self._box = box
@@ -136,10 +135,10 @@ class Bench:
         client.close()
 
     def export(self, database: pathlib.Path) -> None:
-        """Each share to a host of its own; the next start exports them.
+        """Export each share to its own host, when the appliance starts again.
 
-        Past the API, and while nothing serves: a rule at a time takes many
-        minutes where each is a pass over the whole table.
+        Writes to the database, while nothing serves: the API would change the
+        whole export table for each rule, which takes many minutes.
         """
         with contextlib.closing(sqlite3.connect(database)) as connection:
             connection.executemany(

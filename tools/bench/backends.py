@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Two drivers in one process, with Cinder's own objects, no services.
+"""Two drivers in one process, with Cinder's objects, without its services.
 
-They are called as Cinder's volume manager calls them: with rows of a
-database, and with what they return saved to it.
+They are called as Cinder's volume manager calls them: with database rows, and
+their results are saved to these.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _configuration(
     )
 
 
-class World:
+class Cinder:
     """Cinder without services; one per process."""
 
     def __init__(
@@ -86,8 +86,8 @@ class World:
         migration.db_sync()
         # Cinder's locks, which the generic driver takes, are files.
         coordination.COORDINATOR.start()
-        # This process is root already: what a privileged daemon does for a
-        # service is done here, and its start is not measured.
+        # This process is root: do without a privileged daemon, whose start
+        # would be measured.
         for each in (privsep.sys_admin_pctxt, privileged.default):
             each.set_client_mode(False)
         self.context = context.get_admin_context()
@@ -151,17 +151,19 @@ class World:
 class Backend:
     """One driver and its rows. Each method is one call of the driver."""
 
-    def __init__(self, world: World, name: str, pool: str, made: Any) -> None:
+    def __init__(
+        self, cinder: Cinder, name: str, pool: str, made: Any
+    ) -> None:
         self.name = name
         self._host = f"bench@{name}#{pool}"
         self.driver = made
-        self._world = world
+        self._cinder = cinder
 
     def row(self, size_gib: int = 1) -> objects.Volume:
-        return self._world.new_volume(self._host, size_gib)
+        return self._cinder.new_volume(self._host, size_gib)
 
     def snapshot_row(self, volume: objects.Volume) -> objects.Snapshot:
-        return self._world.new_snapshot(volume)
+        return self._cinder.new_snapshot(volume)
 
     @staticmethod
     def _save(row: Any, update: dict[str, Any] | None) -> None:

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How long an authenticated request takes beside clients that hold on.
+"""Measure authenticated requests beside clients that only hold connections.
 
-Starts an appliance whose shares are in memory, or measures one that runs
-(``--url``). Each kind of hostile client (tools/bench/hostile.py) is measured
-in turn, after a run without any.
+Starts an appliance with shares in memory, or measures a running one
+(``--url``). Measures first without hostile clients, and then with each kind
+(tools/bench/hostile.py).
 """
 
 import argparse
@@ -54,9 +54,9 @@ engine = memory
 
 
 class Target:
-    """The appliance that is measured.
+    """The measured appliance.
 
-    :param pid: whose memory is told; 0: nobody's.
+    :param pid: to report its memory; 0: do not.
     """
 
     def __init__(self, url: str, ca_file: str, token: str, pid: int) -> None:
@@ -74,7 +74,7 @@ class Target:
         )
 
     def ask(self, connection: http.client.HTTPSConnection) -> float:
-        """Seconds that one request took."""
+        """The seconds that one request took."""
         began = time.perf_counter()
         connection.request("GET", PATH, headers=self._headers)
         reply = connection.getresponse()
@@ -84,7 +84,7 @@ class Target:
         return time.perf_counter() - began
 
     def memory_mib(self) -> float:
-        """Resident, of the process and its children."""
+        """Resident memory of the process and its children."""
         if not self.pid:
             return 0.0
         return sum(_resident_kib(pid) for pid in _family(self.pid)) / 1024
@@ -102,7 +102,7 @@ def _resident_kib(pid: int) -> int:
 
 
 def measure(target: Target, requests: int) -> dict[str, float]:
-    """Milliseconds: on a kept connection, and each on a new one."""
+    """Milliseconds: on one connection, and with a new one each."""
     with contextlib.closing(target.connect()) as kept:
         target.ask(kept)
         on_kept = [target.ask(kept) for _ in range(requests)]
@@ -245,7 +245,7 @@ def main() -> None:
                     results[kind] = measure(target, arguments.requests)
                 except OSError as error:
                     print(f"{kind}: no answer: {error}")
-            # The server is to have ended them all.
+            # The server must have closed them all.
             time.sleep(3)
     table = prettytable.PrettyTable(["clients", *results["none"]])
     for kind, result in results.items():

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What an operation costs besides time: requests, processes, mounts.
+"""Count requests, processes and mounts of an operation.
 
-Unlike seconds these are the same on every machine. Counted are the HTTP
-requests and the processes of this process, where the drivers run, and the
-commands that the appliance runs, which it writes to its debug log.
+Unlike seconds, these are the same on every machine: the HTTP requests and the
+processes of this process, in which the drivers run, and the commands of the
+appliance, from its debug log.
 """
 
 from collections.abc import Callable
@@ -46,8 +46,8 @@ class Counts:
 class Counters:
     """Counts from :meth:`install` on.
 
-    :param appliance_log: where the appliance writes a line for each
-        command that it starts, with ``command_mark`` in it
+    :param appliance_log: has a line with ``command_mark`` for each command
+        that the appliance starts
     """
 
     def __init__(self, appliance_log: pathlib.Path, command_mark: str) -> None:
@@ -56,7 +56,7 @@ class Counters:
         self._mark = command_mark
 
     def install(self) -> None:
-        """Count at the two places that everything has to pass."""
+        """Count in the two functions that everything uses."""
         self._wrap(subprocess.Popen, "__init__", self._on_process)
         self._wrap(requests.adapters.HTTPAdapter, "send", self._on_request)
 

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Clients that only hold connections, as many as are asked for.
+"""Clients that only hold connections.
 
-Runs until its standard input ends. It prints one line when all connections
-are made, and again and again makes anew those that the server has closed::
+Runs until its standard input ends. Prints one line when all connections are
+open, and reopens those that the server closes::
 
     python3 -m tools.bench.hostile --port 8443 --kind idle --count 2000
 """
@@ -39,9 +39,9 @@ HALF_BODY: Final = (
     b"Content-Length: 60000\r\n\r\n{"
 )
 NO_REQUEST: Final = b"GARBAGE\r\n\r\n"
-#: The largest reply that everybody gets.
+#: The largest reply without authentication.
 WHOLE_REQUEST: Final = b"GET /v1/openapi.yaml HTTP/1.1\r\nHost: x\r\n\r\n"
-#: What each kind sends first, whether within TLS, and what it goes on with.
+#: Of each kind: its first bytes, whether it uses TLS, its further bytes.
 KINDS: Final = {
     "idle": (b"", False, b""),
     "handshake": (HALF_HELLO, False, b"\0"),
@@ -49,15 +49,15 @@ KINDS: Final = {
     "head": (HALF_HEAD, True, b"a"),
     "body": (HALF_BODY, True, b" "),
     "garbage": (NO_REQUEST, True, b""),
-    # Replies, many times what fits into a socket, that are never read.
+    # Never reads replies that are much larger than the socket's buffer.
     "unread": (WHOLE_REQUEST * 16, True, b""),
-    # Opened and closed again.
+    # Opens and closes connections.
     "churn": (b"", False, b""),
 }
 
 
 def addresses(count: int) -> Iterator[str]:
-    """Loopback addresses to come from, in turns."""
+    """Source addresses in the loopback network, in turns."""
     return itertools.cycle(
         [
             f"127.{2 + n // 62500}.{n // 250 % 250}.{n % 250 + 1}"
@@ -85,7 +85,7 @@ class Clients:
         self.refused = 0
 
     def fill(self) -> None:
-        """Open what is missing."""
+        """Open missing connections."""
         for _ in range(self._count - len(self.connections)):
             with contextlib.suppress(OSError):
                 self.connections.append(self._connect())
@@ -96,7 +96,7 @@ class Clients:
         connection = socket.socket()
         try:
             connection.settimeout(20)
-            # Little room for replies.
+            # A small buffer for replies.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             if self._own:
                 connection.bind((next(self._sources), 0))
@@ -112,7 +112,7 @@ class Clients:
         return connection
 
     def go_on(self) -> None:
-        """The next byte of each; forget those that have ended."""
+        """Send the next byte on each connection; forget closed ones."""
         kept = []
         poll = select.poll()
         for connection in self.connections:

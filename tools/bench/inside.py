@@ -12,10 +12,10 @@
 
 """The appliance's service without HTTP, called by threads of its process.
 
-A program of its own, run with the checkout that is measured first on its
-path: ``python inside.py CONFIGURATION SECONDS THREADS...`` prints JSON, for
-each number of threads the creates a second and the CPU seconds of each;
-``--fill SHARES`` in place of the seconds makes so many shares.
+A separate program that runs with the measured checkout first on its path:
+``python inside.py CONFIGURATION SECONDS THREADS...`` prints JSON: for each
+number of threads, the creates per second and the CPU seconds of each. With
+``--fill SHARES`` instead of the seconds it creates that many shares.
 """
 
 import functools
@@ -26,7 +26,7 @@ import sys
 import time
 from typing import Any
 
-# Not by the name of its package: that may be the other checkout's.
+# Without its package, which may be the other checkout's.
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import load

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Requests from many clients at once, and how many a second are answered.
+"""Requests from many concurrent clients, and answers per second.
 
-Only the standard library is used: what the client's process takes on a small
-machine, the appliance does not have.
+Uses only the standard library, because on a small machine the client takes CPU
+time from the appliance.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ _SIZE_BYTES = 1 << 30
 
 
 class Unexpected(Exception):
-    """The appliance gave another answer than the one that is measured."""
+    """The appliance's answer is not the expected one."""
 
 
 class Client:
@@ -53,7 +53,7 @@ class Client:
     def call(
         self, method: str, path: str, wanted: int, body: str | None = None
     ) -> None:
-        """One request. :raises Unexpected: another status than wanted."""
+        """Send a request. :raises Unexpected: another status."""
         self._connection.request(method, path, body, self._headers)
         reply = self._connection.getresponse()
         data = reply.read()
@@ -66,7 +66,7 @@ class Client:
     # -- the operations that are measured
 
     def nothing(self, share_id: str) -> None:
-        """What the server, TLS and the framework take by themselves."""
+        """The costs of the server, TLS and the framework."""
         self.call("GET", "/healthz", 200)
 
     def create(self, share_id: str) -> None:
@@ -85,18 +85,18 @@ class Client:
 
 
 def new_ids() -> Iterable[str]:
-    """Ids without end."""
+    """Yield new ids."""
     return (str(uuid.uuid4()) for _ in itertools.count())
 
 
 def run_together(
     calls: list[Callable[[str], None]], ids: Iterable[str], seconds: float
 ) -> tuple[list[str], float]:
-    """Call with one id after the other, each of ``calls`` in a thread,
-    until the time is up or there are no more ids.
+    """Run each of ``calls`` in a thread, with one id after the other, until
+    the time or the ids are used up.
 
-    Returns the ids that were done, and the calls per second. The first
-    error of a call is raised.
+    Return the used ids, and the calls per second. The first error of a call
+    is raised.
     """
     lock = threading.Lock()
     left = iter(ids)

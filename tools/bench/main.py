@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Measure both drivers, run by run in turns; see tools/bench.sh."""
+"""Measure both drivers alternately; see tools/bench.sh."""
 
 import argparse
 from collections.abc import Callable
@@ -50,7 +50,7 @@ OPERATIONS = (
     "extend",
     "delete",
 )
-#: How the appliance's debug log shows that it starts a command.
+#: Marks the start of a command in the appliance's debug log.
 COMMAND_MARK = "acme_appliance.host.commands"
 
 
@@ -69,7 +69,7 @@ class Measurements:
 
     @contextlib.contextmanager
     def measured(self, operation: str, backend: str) -> Iterator[None]:
-        # Garbage of the one is not to be collected on the other's time.
+        # Do not collect garbage of one driver while the other is measured.
         gc.collect()
         before = self._count.now()
         began = time.perf_counter()
@@ -91,7 +91,7 @@ class Measurements:
 
 
 class Bench:
-    """Runs the operations on one back end after the other."""
+    """Runs the operations alternately on all back ends."""
 
     def __init__(
         self, measurements: Measurements, both: list[backends.Backend]
@@ -101,7 +101,7 @@ class Bench:
 
     def run(self, runs: int, large_runs: int) -> None:
         for number in range(runs):
-            # Who goes first changes, as does who finds the caches warm.
+            # Alternate the first one, which has cold caches.
             order = self._both if number % 2 == 0 else self._both[::-1]
             for backend in order:
                 self._small(backend)
@@ -123,7 +123,7 @@ class Bench:
             act(*arguments)
 
     def _small(self, backend: backends.Backend) -> None:
-        """A life of a volume that is as good as empty."""
+        """All operations on an almost empty volume."""
         volume, clone, restored = (backend.row() for _ in range(3))
         snapshot = backend.snapshot_row(volume)
         self._time(backend, "create", backend.create, volume)
@@ -143,7 +143,7 @@ class Bench:
             backend.delete(row)
 
     def _large(self, backend: backends.Backend) -> None:
-        """A clone of a volume that is full."""
+        """Clone a full volume."""
         volume, clone = backend.row(), backend.row()
         backend.create(volume)
         with opened(backend, volume) as path:
@@ -155,7 +155,7 @@ class Bench:
 
 @contextlib.contextmanager
 def opened(backend: backends.Backend, volume: Any) -> Iterator[pathlib.Path]:
-    """A volume's file, where its server has it: writing is not measured."""
+    """A volume's file on its server: writing is not measured."""
     export_root = pathlib.Path(os.environ["SANDBOX_EXPORT_ROOT"])
     location = volume.provider_location.partition(":")[2]
     yield export_root / location.lstrip("/") / volume.name
@@ -227,9 +227,9 @@ def table(measurements: Measurements) -> prettytable.PrettyTable:
 
 
 def generic_share(pool: pathlib.Path, address: str) -> str:
-    """A share for the generic driver in the same pool; returns its export.
+    """Create a share for the generic driver in the pool; return its export.
 
-    It has one for all volumes, which Cinder's host may use as root.
+    It has one share for all volumes, and Cinder's host has root access.
     """
     folder = pool / "generic"
     subprocess.run(
@@ -271,15 +271,15 @@ def make_backends(
             "nas_secure_file_permissions": "false",
         },
     }
-    world = backends.World(folder / "cinder", log, options)
+    cinder = backends.Cinder(folder / "cinder", log, options)
     return [
-        world.backend("ours", OURS, box.pool.name),
-        world.backend("generic", GENERIC, "generic"),
+        cinder.backend("ours", OURS, box.pool.name),
+        cinder.backend("generic", GENERIC, "generic"),
     ]
 
 
 def process_seconds() -> float:
-    """What the smallest process costs, started as the drivers do it."""
+    """The time of the smallest process, started as the drivers do."""
     samples = []
     for _ in range(5):
         began = time.perf_counter()

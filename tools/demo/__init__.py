@@ -10,4 +10,4 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The demonstration: a real Cinder on a real appliance over real NFS."""
+"""The demonstration: a real Cinder and a real appliance over real NFS."""

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Run the demonstration inside a sandbox with NFS; see tools/demo.sh.
+"""Run the demonstration in a sandbox with NFS; see tools/demo.sh.
 
 ``python -m tools.demo.main --logs DIR [--keep] [--tour]``
 """
@@ -35,7 +35,7 @@ FAILED = "FAILED"
 
 
 class Report:
-    """The table: a line for each step as it ends, and all at the end."""
+    """The table: a line per step when it ends, and all at the end."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -63,14 +63,14 @@ class Report:
 
 
 def run_step(report: Report, step: scenario.Step) -> bool:
-    """One step; a failure is told with its reason, not raised."""
+    """Run one step; report its failure instead of raising it."""
     started = time.monotonic()
     result = OK
     try:
         shown = step.act()
     except scenario.CheckFailed as error:
         result, shown = FAILED, str(error)
-    except Exception as error:  # whatever it was, it belongs in the table
+    except Exception as error:  # any failure belongs in the table
         traceback.print_exc()
         result, shown = FAILED, f"{type(error).__name__}: {error}"
     report.add(step.title, time.monotonic() - started, result, shown)
@@ -86,9 +86,9 @@ def nothing_left(machine: stack.Stack, view: appliance.View) -> str:
 
 
 def demonstrate(machine: stack.Stack, report: Report, tour: bool) -> None:
-    """All steps in order, up to the first that fails.
+    """Run all steps in order, until the first failure.
 
-    :param tour: those of the tour, and not the scenario's.
+    :param tour: the steps of the tour, instead of the scenario.
     """
 
     def start() -> str:

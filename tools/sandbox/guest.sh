@@ -36,7 +36,8 @@ scratch_disk() {
         mount -t ext4 -o noatime,discard /dev/ubda "$SANDBOX_SCRATCH" &&
         mkdir -p "$SANDBOX_SCRATCH/tmp" && chmod 1777 "$SANDBOX_SCRATCH/tmp"
 }
-if ! { nfs_private_run && nfs_private_files && scratch_disk && nfs_start; }; then
+if ! { nfs_private_run && nfs_private_files && scratch_disk &&
+    nfs_start; }; then
     echo failed >"$sandbox/state"
     poweroff -d -f
 fi

@@ -45,7 +45,8 @@ finish() {
     exit 0
 }
 trap finish TERM
-if ! { nfs_private_run && private_etc && nfs_private_files && scratch_folder && nfs_start; }; then
+if ! { nfs_private_run && private_etc && nfs_private_files &&
+    scratch_folder && nfs_start; }; then
     echo failed >"$sandbox/state"
     nfs_stop
     exit 1
