@@ -26,6 +26,7 @@ from typing import Final
 from oslo_config import cfg
 
 from acme_appliance import conf as options
+from acme_appliance import opts
 from acme_appliance import plugins
 from acme_appliance.cmd import nfsconf
 from acme_appliance.cmd.common import CommandError
@@ -199,7 +200,7 @@ def run(conf: cfg.ConfigOpts) -> int:
 
 
 def _check(command: Any) -> _Wanted:
-    if not re.fullmatch(options.POOL_NAME, command.pool):
+    if not re.fullmatch(opts.POOL_NAME, command.pool):
         raise CommandError(
             f"--pool {command.pool!r}: letters, digits and ._- only, at most"
             " 63, the first a letter or digit",
