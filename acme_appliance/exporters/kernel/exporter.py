@@ -21,8 +21,8 @@ operator.
 
 Every export has its own ``fsid``, so that clients' handles stay valid over
 restarts and are unique. A share's ``fsid`` is its id; a snapshot's is derived
-from its id, because a share can have the same one (:func:`fsid`). Paths are
-relative to ``root``, which is nfs.conf's ``[exports] rootdir``.
+from its id, because a share can have the same one. Paths are relative to
+``root``, which is nfs.conf's ``[exports] rootdir``.
 
 ``subtree_check`` confines a client to its share. All shares of a pool are
 subvolumes of one file system, and a btrfs handle names the subvolume: without
@@ -38,21 +38,16 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import dataclasses
 import logging
 import os
 import pathlib
-import re
 import shutil
-import threading
-import uuid
 
 from acme_appliance.exporters import base
 from acme_appliance.exporters.kernel import exportfiles
-from acme_appliance.exporters.kernel import passes
+from acme_appliance.exporters.kernel import tablechanges
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
-from acme_appliance.host import filesystem
 from acme_appliance.references import Kind
 from acme_appliance.references import Reference
 
@@ -71,44 +66,7 @@ _SQUASH = {
     SQUASH_NONE: "no_root_squash",
 }
 
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-#: Must never change: clients' handles of snapshots depend on it.
-_SNAPSHOTS = uuid.UUID("5b0e2c52-3f0b-5d0c-9c62-6f9e41a7d3b8")
-
-#: Up to this many different option strings use a process each. For more, one
-#: process reads the options from the files, which takes as long as two.
-_MAX_OPTION_STRINGS = 2
-
-
-#: ``(path, client)``, as in the export table.
-_Key = tuple[str, str]
-_Found = dict[_Key, exportfs.Entry]
 _Rows = Mapping[Reference, tuple[base.ExportedDirectory, base.Clients]]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Target:
-    """The desired exports of one directory: ``(path, client)`` to options.
-
-    ``directory`` None: it may not exist, and has no clients.
-    """
-
-    reference: Reference
-    directory: str | None = None
-    wanted: Mapping[_Key, str] = dataclasses.field(default_factory=dict)
-
-    def is_there(self) -> bool:
-        return self.directory is None or os.path.isdir(self.directory)
-
-    def surplus(self, found: _Found) -> list[_Key]:
-        return [key for key in found if key not in self.wanted]
-
-    def missing(self, found: _Found) -> dict[_Key, str]:
-        return {
-            key: options
-            for key, options in self.wanted.items()
-            if key not in found or not _has(found[key], options)
-        }
 
 
 class KernelExporter(base.Exporter):
@@ -130,10 +88,9 @@ class KernelExporter(base.Exporter):
         self.exports_dir = pathlib.Path(exports_dir)
         self._files = exportfiles.ExportFiles(self.exports_dir)
         self._squash = _SQUASH[squash]
-        self._table = table or exportfs.ExportTable()
-        self._passes = passes.Passes(self._pass)
-        #: Held while the export table is compared and changed.
-        self._adjusting = threading.Lock()
+        self._changes = tablechanges.TableChanges(
+            table or exportfs.ExportTable(), self.exports_dir
+        )
 
     def check(self) -> list[str]:
         if shutil.which("exportfs", path=commands.PATH) is None:
@@ -161,23 +118,23 @@ class KernelExporter(base.Exporter):
     ) -> None:
         with _translated():
             self._write_file(directory, clients)
-            self._passes.serve(self._target(directory, clients))
+            self._changes.serve(self._target(directory, clients))
 
     def withdraw(self, reference: Reference) -> None:
         with _translated():
             self._files.remove(reference)
-            self._passes.serve(_Target(reference))
+            self._changes.serve(tablechanges.Target(reference))
 
     def exported(self) -> dict[Reference, dict[str, str]]:
         with _translated():
             return {
                 reference: _levels(row)
-                for reference, row in self._found().items()
+                for reference, row in self._changes.found().items()
             }
 
     def rules(self) -> dict[Reference, base.Rules]:
         with _translated():
-            found = self._found()
+            found = self._changes.found()
             files = self._changed_files({}, self._files.texts())
         return {
             reference: base.with_recovered(
@@ -208,7 +165,7 @@ class KernelExporter(base.Exporter):
     def _differences(
         self, rows: _Rows, texts: Mapping[Reference, str]
     ) -> list[base.Difference]:
-        found, files = self._found(), self._changed_files(rows, texts)
+        found, files = self._changes.found(), self._changed_files(rows, texts)
         differences = []
         for reference in sorted({*rows, *found, *files}):
             clients = dict(rows[reference][1]) if reference in rows else {}
@@ -216,7 +173,9 @@ class KernelExporter(base.Exporter):
                 clients, _all_clients(reference, found, files)
             )
             row = found.get(reference, {})
-            if surplus or not _agree(row, self._target_of(rows, reference)):
+            if surplus or not tablechanges.agree(
+                row, self._target_of(rows, reference)
+            ):
                 differences.append(
                     base.Difference(
                         reference, clients, {**surplus, **_levels(row)}
@@ -247,7 +206,7 @@ class KernelExporter(base.Exporter):
             for each in differences
             if each.reference not in leave
         ]
-        errors = self._pass(targets)
+        errors = self._changes.apply(targets)
         for target, error in zip(targets, errors, strict=True):
             if error is not None:
                 # Continue: the failed one is reported as a difference.
@@ -257,125 +216,30 @@ class KernelExporter(base.Exporter):
                     error,
                 )
 
-    def _target_of(self, rows: _Rows, reference: Reference) -> _Target:
+    def _target_of(
+        self, rows: _Rows, reference: Reference
+    ) -> tablechanges.Target:
         if reference not in rows:
-            return _Target(reference)
+            return tablechanges.Target(reference)
         return self._target(*rows[reference])
-
-    # -- the table
-
-    def _pass(self, targets: list[_Target]) -> list[Exception | None]:
-        """Change the export table for all targets, whose files are
-        written."""
-        filesystem.sync_directory(self.exports_dir)
-        # The last target of the same share wins.
-        latest = {target.reference: target for target in targets}
-        with self._adjusting:
-            errors = self._adjust(latest)
-        return [errors.get(target.reference) for target in targets]
-
-    def _adjust(
-        self, targets: Mapping[Reference, _Target]
-    ) -> dict[Reference, Exception]:
-        """Like :meth:`_pass`; return the errors."""
-        found = self._found(targets)
-        try:
-            self._change(targets.values(), found)
-        except commands.CommandError as error:
-            if len(targets) == 1:
-                return dict.fromkeys(targets, error)
-            if error.status is None:
-                # A timeout or signal would also occur for a single share. The
-                # command contains other shares: do not show it to callers.
-                reason = base.ExporterError(f"{error.argv[0]}: {error.reason}")
-                return dict.fromkeys(targets, reason)
-            LOG.warning("Retrying exports one by one: %s", error)
-            return self._adjust_singly(targets, found)
-        return {}
-
-    def _change(
-        self, targets: Iterable[_Target], found: Mapping[Reference, _Found]
-    ) -> None:
-        """Runs no process if nothing differs."""
-        surplus: list[_Key] = []
-        missing: dict[_Key, str] = {}
-        for target in targets:
-            row = found.get(target.reference, {})
-            surplus += target.surplus(row)
-            missing |= target.missing(row)
-        self._revoke(surplus)
-        self._grant(missing)
-
-    def _revoke(self, surplus: list[_Key]) -> None:
-        if surplus:
-            self._table.revoke(surplus)
-
-    def _grant(self, missing: Mapping[_Key, str]) -> None:
-        kinds: dict[str, list[_Key]] = {}
-        for key, options in missing.items():
-            kinds.setdefault(options, []).append(key)
-        readable = self._table.folder == str(self.exports_dir)
-        if readable and len(kinds) > _MAX_OPTION_STRINGS:
-            self._table.grant_from_files(missing)
-            return
-        for options, keys in kinds.items():
-            self._table.grant(keys, options)
-
-    def _adjust_singly(
-        self,
-        targets: Mapping[Reference, _Target],
-        before: Mapping[Reference, _Found],
-    ) -> dict[Reference, Exception]:
-        """Retry each target after a failure, and return the errors.
-
-        exportfs continues after errors, and then fails, even if the error is
-        in an export that the appliance did not create. It also keeps entries
-        of missing directories.
-        """
-        errors: dict[Reference, Exception] = {}
-        found = self._found(targets)
-        for reference, target in targets.items():
-            row = found.get(reference, {})
-            if _agree(row, target) and target.is_there():
-                continue
-            missing = target.missing(before.get(reference, {}))
-            try:
-                self._revoke(target.surplus(row))
-                self._grant(missing | target.missing(row))
-            except commands.CommandError as error:
-                errors[reference] = error
-        return errors
-
-    def _found(
-        self, references: Iterable[Reference] | None = None
-    ) -> dict[Reference, _Found]:
-        """The appliance's current exports: ``(path, client)`` to entry."""
-        names = None
-        if references is not None:
-            names = {each.id for each in references}
-        found: dict[Reference, _Found] = {}
-        for entry in self._table.entries(names):
-            reference = _reference(entry)
-            if reference is not None:
-                row = found.setdefault(reference, {})
-                row[entry.path, entry.client] = entry
-        return found
 
     def _target(
         self, directory: base.ExportedDirectory, clients: base.Clients
-    ) -> _Target:
+    ) -> tablechanges.Target:
         path = self.path(directory.directory)
         wanted = {
             (path, client): self._options(directory, level)
             for client, level in clients.items()
         }
-        return _Target(directory.reference, directory.directory, wanted)
+        return tablechanges.Target(
+            directory.reference, directory.directory, wanted
+        )
 
     def _options(self, directory: base.ExportedDirectory, level: str) -> str:
         if directory.reference.kind == Kind.SNAPSHOT:
             # Despite the rule: not every engine has read-only snapshots.
             level = base.LEVEL_READ_ONLY
-        id_ = fsid(directory.reference)
+        id_ = tablechanges.fsid(directory.reference)
         squash = self._squash.format(uid=directory.uid, gid=directory.gid)
         return f"{level},sync,subtree_check,fsid={id_},sec=sys,{squash}"
 
@@ -426,27 +290,6 @@ class KernelExporter(base.Exporter):
         return exportfiles.render(path, options, directory.rules)
 
 
-def fsid(reference: Reference) -> str:
-    """A share's id, or a UUID derived from a snapshot's id, with the variant
-    that RFC 9562 reserves. No share has such an id. Otherwise a tenant could
-    create a share with the fsid of another tenant's snapshot."""
-    if reference.kind == Kind.SHARE:
-        return reference.id
-    made = uuid.uuid5(_SNAPSHOTS, reference.id)
-    return str(uuid.UUID(int=made.int | 0xE << 60))
-
-
-def _reference(entry: exportfs.Entry) -> Reference | None:
-    """The share or snapshot of an entry; None: not the appliance's."""
-    id_ = os.path.basename(entry.path)
-    if not _ID.fullmatch(id_):
-        return None
-    for kind in Kind:
-        if f"fsid={fsid(Reference(kind, id_))}" in entry.options:
-            return Reference(kind, id_)
-    return None
-
-
 def _only_adding(
     rows: _Rows, differences: list[base.Difference]
 ) -> tuple[_Rows, list[base.Difference]]:
@@ -463,13 +306,13 @@ def _only_adding(
     return grown, known
 
 
-def _levels(found: _Found) -> dict[str, str]:
+def _levels(found: tablechanges.Found) -> dict[str, str]:
     return {client: _level(entry) for (_, client), entry in found.items()}
 
 
 def _all_clients(
     reference: Reference,
-    found: Mapping[Reference, _Found],
+    found: Mapping[Reference, tablechanges.Found],
     files: Mapping[Reference, exportfiles.Content],
 ) -> base.Clients:
     """Clients with access, now or after a restart of the machine."""
@@ -490,11 +333,3 @@ def _level(entry: exportfs.Entry) -> str:
     if base.LEVEL_READ_WRITE in entry.options:
         return base.LEVEL_READ_WRITE
     return base.LEVEL_READ_ONLY
-
-
-def _has(entry: exportfs.Entry, options: str) -> bool:
-    return entry.options.issuperset(options.split(","))
-
-
-def _agree(found: _Found, target: _Target) -> bool:
-    return not target.surplus(found) and not target.missing(found)

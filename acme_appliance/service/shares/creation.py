@@ -199,7 +199,7 @@ class Creation:
 
 def _check_id(share_id: str) -> None:
     """The variant that RFC 9562 reserves is that of exported snapshots, see
-    ``exporters.kernel.exporter.fsid``."""
+    ``exporters.kernel.tablechanges.fsid``."""
     if share_id[19] in "ef":
         raise problems.Problem(
             "request.invalid",

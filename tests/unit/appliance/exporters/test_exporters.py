@@ -28,6 +28,7 @@ from acme_appliance import references
 from acme_appliance.exporters import base
 from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.exporters.kernel import exportfiles
+from acme_appliance.exporters.kernel import tablechanges
 from acme_appliance.exporters.memory import exporter as memory
 from acme_appliance.host import commands
 from acme_appliance.host import exportfs
@@ -340,12 +341,12 @@ class TestKernelExporter(suite.ExporterSuite, unittest.TestCase):
     def test_fsid_of_a_snapshot(self):
         """It stays, for clients that have it mounted; no share has it."""
         id_ = "11111111-1111-4111-8111-111111111111"
-        self.assertEqual(id_, kernel.fsid(references.share(id_)))
+        self.assertEqual(id_, tablechanges.fsid(references.share(id_)))
         self.assertEqual(
-            FSID_OF_SNAPSHOT, kernel.fsid(references.snapshot(id_))
+            FSID_OF_SNAPSHOT, tablechanges.fsid(references.snapshot(id_))
         )
         for _ in range(100):
-            made = kernel.fsid(references.snapshot(str(uuid.uuid4())))
+            made = tablechanges.fsid(references.snapshot(str(uuid.uuid4())))
             self.assertIn(made[19], "ef", made)
 
     def test_a_snapshot_is_read_only_whatever_is_asked(self):
@@ -564,7 +565,7 @@ class TestBurst(unittest.TestCase):
         targets = [
             self.exporter._target(share, {suite.ONE: RW}) for share in shares
         ]
-        for error in self.exporter._pass(targets):
+        for error in self.exporter._changes.apply(targets):
             self.assertEqual("exportfs: killed after 60 s", str(error))
 
     def test_grant_and_revoke_of_the_same_moment(self):
