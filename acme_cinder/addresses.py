@@ -10,13 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Addresses of hosts and of the appliance, as values.
+"""Parse and normalize addresses of hosts and of the appliance.
 
-Every address that comes in, from an option, a connector or a reply, is
-parsed here, and has one spelling from then on: IPv6 compressed and in lower
-case, an IPv4-mapped one as IPv4, host names in lower case, no brackets.
-What the contract does not take as a client of an access rule is refused:
-``components/schemas/Clients`` in openapi.yaml.
+All addresses from options, connectors and replies are parsed here and have one
+canonical form: IPv6 compressed and in lower case, IPv4-mapped ones as IPv4,
+host names in lower case, no brackets. Addresses that the API does not accept
+as clients of an access rule (``components/schemas/Clients`` in openapi.yaml)
+are refused.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from typing import Final
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: The widest networks and the most clients that an access rule may have.
+#: The widest networks and the maximum number of clients of an access rule.
 WIDEST_PREFIX: Final = {4: 8, 6: 32}
 MAX_CLIENTS: Final = 64
 _MAPPED_PREFIX: Final = 96
@@ -41,10 +41,10 @@ _HOST_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,252})")
 
 
 def parse_address(text: str) -> Address:
-    """The address of one host, in brackets or not.
+    """The address of one host, with or without brackets.
 
-    :raises ValueError: it is none, or not one that another host can use;
-        the message is fit for the user.
+    :raises ValueError: it is not an address, or not one that other hosts can
+        use; the message is for the user.
     """
     plain = _without_brackets(text)
     try:
@@ -62,7 +62,7 @@ def parse_address(text: str) -> Address:
 def parse_network(text: str) -> Network:
     """A network in CIDR notation, without host bits.
 
-    :raises ValueError: it is none; the message is fit for the user.
+    :raises ValueError: it is not a network; the message is for the user.
     """
     if "%" in text:
         raise ValueError(f"{text!r} has a zone, which only its host knows")
@@ -80,8 +80,8 @@ def parse_network(text: str) -> Network:
 def parse_client(text: str) -> str:
     """A client of an access rule: an address, or a network.
 
-    :raises ValueError: the appliance would refuse it; the message is fit
-        for the user.
+    :raises ValueError: the appliance would refuse it; the message is for the
+        user.
     """
     if "/" not in text:
         return str(parse_address(text))
@@ -96,9 +96,9 @@ def parse_client(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """One spelling of an address or a host name.
+    """The canonical form of an address or a host name.
 
-    :raises ValueError: it is neither; the message is fit for the user.
+    :raises ValueError: it is neither; the message is for the user.
     """
     plain = _without_brackets(text).lower()
     try:
@@ -111,7 +111,7 @@ def parse_host(text: str) -> str:
 
 
 def same_host(one: str, other: str) -> bool:
-    """Whether two texts are the same address, or the same host name."""
+    """Whether both are the same address, or the same host name."""
     return _comparable(one) == _comparable(other)
 
 
@@ -131,10 +131,10 @@ def _without_brackets(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Mapped:
-    """``acme_client_networks``, parsed.
+    """The parsed option ``acme_client_networks``.
 
-    :ivar hosts: by host name or address, in their one spelling.
-    :ivar networks: in the order given, pairs of the same size.
+    :ivar hosts: by canonical host name or address.
+    :ivar networks: pairs of the same size, in the configured order.
     """
 
     hosts: Mapping[str, tuple[str, ...]]
@@ -147,9 +147,9 @@ def _no_peer(host: str) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class ClientAddresses:
-    """Which addresses an access rule for a host needs.
+    """Determines the addresses of a host for an access rule.
 
-    :ivar peer: gives the address that a host itself has found, if any.
+    :ivar peer: returns the address that a host itself has recorded, if any.
     """
 
     mapped: Mapped
@@ -159,8 +159,8 @@ class ClientAddresses:
     def of(self, host: str, address: str) -> tuple[str, ...]:
         """The clients of an access rule for a host.
 
-        :param address: as Cinder knows the host.
-        :raises ValueError: it is no IP address of one host, and no entry
+        :param address: the host's address in Cinder.
+        :raises ValueError: it is not the IP address of a host, and no entry
             of ``acme_client_networks`` is for that host.
         """
         found = list(self._translated(host, address))
@@ -172,10 +172,10 @@ class ClientAddresses:
     def of_this_host(
         self, host: str, address: str | None, portal: str
     ) -> tuple[str, ...]:
-        """Likewise for the host that this runs on, which can look.
+        """Like :meth:`of` for this host, whose routes are known.
 
-        :param address: as Cinder knows it, None where it did not say.
-        :param portal: the NFS address, to find the way to.
+        :param address: its address in Cinder, None if unknown.
+        :param portal: the NFS address, to find the source address.
         """
         found: list[str] = []
         if address:
@@ -212,8 +212,7 @@ class ClientAddresses:
 def parse_mapping(items: Iterable[str]) -> Mapped:
     """Parse ``acme_client_networks``.
 
-    :raises ValueError: with every entry that is wrong, and what is
-        expected of it.
+    :raises ValueError: lists every invalid entry, and what is expected.
     """
     hosts: dict[str, tuple[str, ...]] = {}
     networks: list[tuple[Network, Network]] = []
@@ -257,7 +256,7 @@ def _addresses(text: str) -> tuple[str, ...]:
 
 
 def usable(connector: Mapping[str, Any], known: ClientAddresses) -> bool:
-    """Whether the connector says enough for an access rule."""
+    """Whether the connector has enough information for an access rule."""
     try:
         known.of(str(connector["host"]), str(connector.get("ip") or ""))
     except (KeyError, ValueError):
@@ -266,11 +265,11 @@ def usable(connector: Mapping[str, Any], known: ClientAddresses) -> bool:
 
 
 def source_address(portal: str) -> str:
-    """The address that packets to a portal leave this host with.
+    """The source address of packets from this host to a portal.
 
-    Asks the routing table only; nothing is sent.
+    Reads only the routing table; sends nothing.
 
-    :raises OSError: there is no route, or no such host.
+    :raises OSError: there is no route, or the host does not exist.
     """
     family, kind, protocol, _, where = socket.getaddrinfo(
         portal, _NFS_PORT, type=socket.SOCK_DGRAM

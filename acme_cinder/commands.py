@@ -12,7 +12,7 @@
 
 """Commands with a time limit, as the service's user or as root.
 
-They run as root by os-brick's privileged daemon, the one that its
+os-brick's privileged daemon runs them as root, the same one that its
 connectors mount with.
 """
 
@@ -28,22 +28,22 @@ from oslo_concurrency import processutils
 import acme_client
 
 Execute = Callable[..., tuple[str, str]]
-#: A command gets this long whatever is left of a limit: unmounting lazily
-#: has to be possible then, and ``timeout`` takes 0 for no limit.
+#: The minimal limit of a command, even if less time is left: lazy unmounts
+#: must be possible, and ``timeout`` treats 0 as no limit.
 _LEAST_SECONDS = 2.0
-#: os-brick's own time limit comes so much after the command's.
+#: os-brick's own time limit is longer than the command's by this.
 _BACKSTOP_SECONDS = 5.0
 
 
 def execute(*command: str, timeout: float, **options: Any) -> tuple[str, str]:
-    """os-brick's ``execute``, with a limit for all that a command starts.
+    """os-brick's ``execute``, with a limit that includes child processes.
 
     mount(8) and umount(8) start a helper and wait for it. os-brick kills
     only the first process and then waits for the helper, which has the
-    pipes; ``timeout`` kills its process group.
+    pipes; ``timeout`` kills the whole process group.
 
-    :raises ProcessExecutionError: it failed; as
-        :class:`os_brick.exception.ExecutionTimeout` it took too long.
+    :raises ProcessExecutionError: it failed, or timed out
+        (:class:`os_brick.exception.ExecutionTimeout`).
     """
     try:
         out, err = brick_rootwrap.execute(
@@ -70,12 +70,12 @@ def execute(*command: str, timeout: float, **options: Any) -> tuple[str, str]:
 class Commands:
     """Runs commands with a time limit, as the service's user or as root.
 
-    A command can be killed even while it waits for a dead NFS server; a
-    system call made by the service itself would stop a whole eventlet
-    process. os-brick's executor works under eventlet and native threads.
+    A command can be killed even while it waits for a dead NFS server, but a
+    system call of the service itself would block a whole eventlet process.
+    os-brick's executor works with eventlet and native threads.
 
-    :raises ProcessExecutionError: it failed, or took too long (then
-        :class:`os_brick.exception.ExecutionTimeout`).
+    :raises ProcessExecutionError: it failed, or timed out
+        (:class:`os_brick.exception.ExecutionTimeout`).
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Commands:
         root: bool = False,
         timeout_seconds: float | None = None,
     ) -> str:
-        """Returns what it printed."""
+        """Return the output."""
         out, _ = self._execute(
             *command,
             run_as_root=root,
@@ -104,9 +104,9 @@ class Commands:
         return out if isinstance(out, str) else out.decode()
 
     def for_brick(self, *command: str, **options: Any) -> tuple[str, str]:
-        """What os-brick's mount client runs its commands with."""
+        """The executor of os-brick's mount client."""
         if command[0] == "mkdir":
-            # A process for a mkdir, for every single mount, is too much.
+            # Avoid a process for the mkdir of every mount.
             os.makedirs(command[-1], exist_ok=True)
             return "", ""
         options.setdefault("timeout", _limited(self.timeout_seconds))

@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How long Cinder waits for a call, and what we may take of that.
+"""Time limits for calls from Cinder.
 
-A call that ends later changes what nobody waits for any more: Cinder has told
-its user that it failed, and has kept its records as they were.
+Cinder waits a limited time for a call. After that it reports an error to the
+user and keeps its records. So a call must not change anything later.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from oslo_config import cfg
 
 import acme_client
 
-#: oslo.messaging's default, where nothing has made an RPC client here.
+#: oslo.messaging's default, if no RPC client has registered the option.
 _RPC_SECONDS = 60.0
-#: The message waits in a queue before the call, and Cinder writes to its
-#: database after it.
+#: Time is also needed for the message queue before the call, and for
+#: Cinder's database after it.
 _SHARE_OF_CALL = 0.8
-#: Cinder's manager has remove_export follow other calls, in the same RPC.
+#: Cinder's manager calls remove_export after other calls in the same RPC.
 _SHARE_OF_CLEANUP = 0.1
 
 
 def rpc_seconds() -> float:
-    """``rpc_response_timeout``, after which Cinder gives up on us."""
+    """``rpc_response_timeout``, after which Cinder stops waiting."""
     try:
         return float(cfg.CONF.rpc_response_timeout)
     except cfg.NoSuchOptError:
@@ -40,10 +40,10 @@ def rpc_seconds() -> float:
 
 
 def of_call() -> contextlib.AbstractContextManager[None]:
-    """For what a call is about."""
+    """The limit for the main work of a call."""
     return acme_client.limited(rpc_seconds() * _SHARE_OF_CALL)
 
 
 def of_cleanup() -> contextlib.AbstractContextManager[None]:
-    """For what can be done later as well."""
+    """The limit for work that can also be done later."""
     return acme_client.limited(rpc_seconds() * _SHARE_OF_CLEANUP)

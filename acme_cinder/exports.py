@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where a share is mounted from, as mount.nfs takes it."""
+"""Choose the export location to mount a share from."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -22,7 +22,7 @@ import acme_client
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """``location`` is ``ADDRESS:/PATH``; IPv6 addresses in brackets."""
+    """``location`` is ``ADDRESS:/PATH``; IPv6 addresses are in brackets."""
 
     location: str
     address: str
@@ -37,10 +37,10 @@ def choose(
 ) -> Export:
     """Choose one of a share's export locations.
 
-    :param portal: the operator's choice of address, if any.
-    :param present: where the volume is known to be mounted from; kept if
-        it is still one of them, since the mount point derives from it.
-    :raises MountError: there is none, or none at that portal.
+    :param portal: the configured address, if any.
+    :param present: the volume's current location; kept if it is still valid,
+        because the mount point derives from it.
+    :raises MountError: there is no location, or none at that portal.
     """
     exports = [_export(location) for location in _preferred(locations)]
     if portal:
@@ -60,7 +60,7 @@ def choose(
 
 
 def _is_same(one: str, other: str) -> bool:
-    """Whether two locations are the same address and path."""
+    """Whether both locations have the same address and path."""
     return _path_of(one) == _path_of(other) and addresses.same_host(
         address_of(one), address_of(other)
     )
@@ -82,7 +82,7 @@ def _export(location: acme_client.ExportLocation) -> Export:
 
 
 def address_of(location: str) -> str:
-    """The address of ``ADDRESS:/PATH``, without brackets."""
+    """The address in ``ADDRESS:/PATH``, without brackets."""
     return location.partition(":/")[0].strip("[]")
 
 

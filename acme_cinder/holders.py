@@ -10,18 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The names of the driver's access rules.
+"""The holders of the driver's access rules.
 
-Every rule that the driver makes has one of these prefixes, and the name of a
-host. All other rules on a share belong to somebody else, and the driver
-leaves them alone.
+Every rule of the driver has one of these prefixes, and the name of a host.
+All other rules of a share belong to someone else, and the driver does not
+change them.
 
 ``cinder:HOST``
-    For the attachments on a host that Cinder's database has a record of. Its
-    records alone say whether the rule is needed; see :mod:`.access`.
+    For the attachments of a host that are recorded in Cinder's database. Only
+    these records decide whether the rule is needed; see :mod:`.access`.
 ``cinder-service:HOST``
     For a connection without such a record: Cinder attaches a volume for
-    itself (backup, restore, migration), or the first attachment API does.
+    itself (backup, restore, migration), or uses the first attachment API.
 ``cinder-mount:HOST``
     For the driver's own mounts on a host.
 """
@@ -42,22 +42,22 @@ READ_ONLY = "ro"
 
 
 def this_host() -> str:
-    """As os-brick calls it in its connectors."""
+    """This host's name in os-brick's connectors."""
     return socket.gethostname()
 
 
 def of_host(host: str) -> str:
-    """The holder for the recorded attachments on a host."""
+    """The holder of a host's recorded attachments."""
     return _HOST_PREFIX + _plain(host)
 
 
 def of_service(host: str) -> str:
-    """The holder for a host's connections without a record."""
+    """The holder of a host's connections without a record."""
     return _SERVICE_PREFIX + _plain(host)
 
 
 def of_mounts(host: str) -> str:
-    """The holder for the driver's own mounts on a host."""
+    """The holder of the driver's own mounts on a host."""
     return _MOUNT_PREFIX + _plain(host)
 
 
@@ -70,7 +70,7 @@ def is_hosts(holder: str) -> bool:
 
 
 def is_attachments(holder: str) -> bool:
-    """Recorded or not; all but the driver's own mounts."""
+    """Whether it is for attachments, recorded or not."""
     return holder.startswith((_HOST_PREFIX, _SERVICE_PREFIX))
 
 
@@ -79,7 +79,7 @@ def is_services(holder: str) -> bool:
 
 
 def _plain(host: str) -> str:
-    """A host's name; of one that a holder cannot have in it, a digest."""
+    """A host's name, or its digest if it is not valid in a holder."""
     if _HOST.fullmatch(host):
         return host
     # JSON can have halves of characters in it, which UTF-8 cannot.

@@ -10,19 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Locks of one host on the mounts of shares, across its processes.
+"""Locks for the mounts of shares, across the processes of a host.
 
-One empty file has two bytes for every share, at an offset that derives from
-the share's id. A process that mounts or unmounts a share locks the first
-byte. Everybody who uses a mount holds a shared lock on the second byte.
+An empty file has two bytes for every share, at an offset that derives from the
+share's id. A process that mounts or unmounts a share locks the first byte. All
+users of a mount hold a shared lock on the second byte.
 
-The locks are open file description locks (fcntl(2)). The kernel drops them
-when their process dies, they lie beyond the end of the file, and they count
-between threads too, since every lock opens the file anew. So there is no
-state to clean up, and a full disk stops nobody.
+The locks are open file description locks (fcntl(2)). The kernel releases them
+when their process ends. They are beyond the end of the file. They also work
+between threads, because each lock opens the file again. So there is no state
+to clean up, and a full disk does no harm.
 
-A lock is tried without blocking, with short sleeps in between. That lets
-other green threads run, and works for native threads as well.
+Locks are tried without blocking, with short sleeps in between. So other green
+threads can run, and native threads work, too.
 """
 
 from collections.abc import Callable
@@ -45,9 +45,9 @@ _FLOCK = struct.Struct("hhqqi4x")
 class HostLocks:
     """The locks of all shares.
 
-    :param path: the file; it is made when it is first needed.
-    :param timeout_seconds: how long :meth:`changing` waits. Mounting and
-        unmounting have to fit in.
+    :param path: the file, which is created when needed.
+    :param timeout_seconds: how long :meth:`changing` waits. Must be longer
+        than mounting and unmounting take.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class HostLocks:
     def changing(
         self, share_id: str, timeout_seconds: float | None = None
     ) -> Iterator[None]:
-        """Be the only one on this host to mount or unmount a share.
+        """Hold the exclusive lock to mount or unmount a share on this host.
 
-        :param timeout_seconds: in place of the usual limit.
-        :raises MountError: another process kept the lock for too long.
+        :param timeout_seconds: instead of the usual limit.
+        :raises MountError: another process held the lock for too long.
         """
         limit = acme_client.at_most(timeout_seconds or self._timeout_seconds)
         deadline = self._clock() + limit
@@ -88,7 +88,7 @@ class HostLocks:
 
     @contextlib.contextmanager
     def changing_if_free(self, share_id: str) -> Iterator[bool]:
-        """As :meth:`changing`, without waiting. False: it is taken."""
+        """Like :meth:`changing`, without waiting. False: it is taken."""
         descriptor = self._open()
         try:
             yield _try_lock(
@@ -100,7 +100,7 @@ class HostLocks:
     def use(self, share_id: str) -> int:
         """Count as a user until the returned descriptor is closed.
 
-        Only to be called within :meth:`changing`.
+        Call this only within :meth:`changing`.
         """
         descriptor = self._open()
         if not _try_lock(descriptor, fcntl.F_RDLCK, _use_offset(share_id)):
@@ -111,9 +111,9 @@ class HostLocks:
         return descriptor
 
     def in_use(self, share_id: str) -> bool:
-        """Whether any process, this one included, counts as a user.
+        """Whether any process, including this one, counts as a user.
 
-        Only to be called within :meth:`changing`.
+        Call this only within :meth:`changing`.
         """
         descriptor = self._open()
         try:

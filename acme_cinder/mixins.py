@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Three contracts that Cinder has folded into BaseVD.
+"""Three interfaces that Cinder has merged into BaseVD.
 
-Until the Queens release Cinder had classes of these names; they say what a
-driver promises beyond the minimum. Where the installed Cinder still has
-one, it is used.
+Until the Queens release Cinder had classes with these names for the features
+of a driver beyond the minimum. If the installed Cinder still has one, it is
+used.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from cinder.volume import driver
 
 
 class _ExtendVD(abc.ABC):
-    """A volume can be made larger."""
+    """Volumes can be extended."""
 
     @abc.abstractmethod
     def extend_volume(self, volume: objects.Volume, new_size: int) -> None:
-        """Grow a volume, attached or not, to ``new_size`` GiB."""
+        """Extend a volume, attached or not, to ``new_size`` GiB."""
 
 
 class _LocalVD(abc.ABC):
-    """A volume is a file once its share is mounted."""
+    """A volume is a local file when its share is mounted."""
 
     @abc.abstractmethod
     def local_path(self, volume: objects.Volume) -> str:
-        """Where the volume's file is while its share is mounted."""
+        """The path of the volume's file when its share is mounted."""
 
 
 class _TransferVD(abc.ABC):
-    """A volume can get another owner."""
+    """Volumes can be transferred to another project."""
 
     @abc.abstractmethod
     def accept_transfer(
@@ -53,7 +53,7 @@ class _TransferVD(abc.ABC):
         new_user: str,
         new_project: str,
     ) -> dict[str, Any] | None:
-        """Do what the back end needs for it; returns a model update."""
+        """Do the back end's part; return a model update."""
 
 
 ExtendVD: Any = getattr(driver, "ExtendVD", _ExtendVD)

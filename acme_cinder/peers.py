@@ -10,16 +10,15 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From which address the other services' hosts reach the appliance.
+"""The addresses from which hosts of other services reach the appliance.
 
-A service may have to give access to a host other than its own: in an
-active-active cluster any service gets the request of cinder-backup, or of a
-migration, to attach a volume there. The connector has the ``my_ip`` of that
-host, often not its address on the storage network, and only the host itself
-can look. So each service records its host's address, in what Cinder keeps
-for drivers (cinder/volume/driver_utils.py). There is no update of it: the
-record with the highest number counts, and one is added when the address has
-changed.
+A service may have to grant access to another host: in an active-active cluster
+any service gets the request of cinder-backup, or of a migration, to attach a
+volume there. The connector has that host's ``my_ip``, which is often not its
+address on the storage network, and only the host itself can find that. So each
+service records its host's address in Cinder's storage for drivers
+(cinder/volume/driver_utils.py). This storage has no update: a new record is
+added when the address changes, and the record with the highest number counts.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ from acme_cinder import holders
 
 LOG = logging.getLogger(__name__)
 
-#: No route, a name that is not resolved, a database that is away: the next
-#: statistics try again.
+#: No route, an unresolved name, an unreachable database: the next statistics
+#: retry.
 _NOT_NOW: Final = (
     OSError,
     ValueError,
@@ -49,7 +48,7 @@ _KEY: Final = "acme_storage_address_"
 
 
 class PeerAddresses:
-    """Addresses of hosts where a service of this back end has run.
+    """The addresses of all hosts where a service of this back end has run.
 
     :param data: Cinder's ``VolumeDriverUtils``.
     """
@@ -59,21 +58,22 @@ class PeerAddresses:
         self._published: tuple[str, str] | None = None
 
     def publish(self, host: str, address: str) -> None:
-        """Record a host's own address; without a query where it is known."""
+        """Record a host's address; without a query if it is known."""
         if self._published == (host, address):
             return
         number, known = self._last(host)
         if known != address and not self._data.insert_driver_initiator_data(
             host, f"{_KEY}{number + 1}", address
         ):
-            # Another service of this host was first; see the next time.
+            # Another service of this host was first; check it next time.
             return
         self._published = (host, address)
 
     def publish_own(self, portals: Sequence[str]) -> None:
-        """Record the address that this host reaches a portal from.
+        """Record this host's source address for a portal.
 
-        Never raises: without it, peers use what Cinder knows of this host.
+        Never raises: without the record, peers use Cinder's address of this
+        host.
         """
         if not portals:
             return
@@ -83,7 +83,7 @@ class PeerAddresses:
             )
         except _NOT_NOW as error:
             LOG.warning(
-                "This host's address on the storage network is not told to "
+                "Cannot record this host's address on the storage network for "
                 "other services: %s",
                 error,
             )

@@ -10,17 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What Cinder's scheduler is asked to think of a pool, by default.
+"""Default functions of a pool for Cinder's scheduler.
 
-``filter_function`` and ``goodness_function`` of a back end's section take the
-place of both. Cinder evaluates them where its DriverFilter and
-GoodnessWeigher are switched on.
+``filter_function`` and ``goodness_function`` in a back end's section override
+them. Cinder evaluates them if DriverFilter and GoodnessWeigher are enabled.
 
-They are made anew with every report, for each pool, with its figures in
-them and not with names: Cinder's evaluator cuts the fractions of named
-figures off, and cannot read names at all with pyparsing 3.3.3, where a
-function with one keeps volumes away from every pool
-(scheduler/evaluator/evaluator.py; github.com/pyparsing/pyparsing/issues/672).
+Every report contains new functions for each pool, with its figures instead of
+names: Cinder's evaluator truncates named figures to integers, and cannot read
+names at all with pyparsing 3.3.3, where a function with a name keeps volumes
+away from every pool (scheduler/evaluator/evaluator.py;
+github.com/pyparsing/pyparsing/issues/672).
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from typing import Any
 
 
 def filter_function(report: Mapping[str, Any]) -> str:
-    """What is really free is more than what is reserved.
+    """Require more free space than the reserve.
 
-    Cinder's own CapacityFilter does not ask for that where volumes are
-    thin: it adds up only what was promised.
+    Cinder's CapacityFilter does not require this for thin volumes: it
+    considers only the provisioned space.
 
-    :param report: the pool's, as :mod:`.stats` makes it.
+    :param report: the pool's, from :mod:`.stats`.
     """
     reserved = (
         report["total_capacity_gb"] * report["reserved_percentage"] / 100
@@ -44,17 +43,17 @@ def filter_function(report: Mapping[str, Any]) -> str:
 
 
 def goodness_function(report: Mapping[str, Any]) -> str:
-    """A number from 0 to 100: what part of the pool is left.
+    """The remaining share of the pool, from 0 to 100.
 
-    Of what is really free, less what is reserved, and of what may still be
-    promised, it is the lesser.
+    The lesser of the free space without the reserve, and the space that can
+    still be provisioned.
     """
     total = report["total_capacity_gb"]
     if not total:
         return "0"
     left = [report["free_capacity_gb"] / total]
     ratio = report["max_over_subscription_ratio"]
-    # Cinder works "auto" out from what is free: that says it all.
+    # Cinder computes "auto" from the free space, which is sufficient.
     if ratio != "auto":
         left.append(1 - report["provisioned_capacity_gb"] / (total * ratio))
     percent = 100 * min(left) - report["reserved_percentage"]

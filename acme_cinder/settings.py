@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The configuration, read once, checked, and typed."""
+"""Read, check and type the configuration of a back end."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -34,22 +34,22 @@ import acme_client
 LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-#: What the volume file's name may be: what the API allows.
+#: Valid names of volume files in the API.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@%+=:,-]{0,254}")
 _VERSION_OPTION = re.compile(r"(nfsvers|vers)=|v[234](\.\d)?$")
-#: In no path, URL or header; white space is for each option to judge.
+#: Invalid in paths, URLs and headers; each option checks white space.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _SWITCH = {"auto": True, "true": True, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the operator wants.
+    """The operator's settings of one back end.
 
-    :ivar verify: as the client takes it.
-    :ivar mount_options: without ``-o``; empty for none.
-    :ivar secure_operations: work on volume files as the service's own
-        user; else as root.
+    :ivar verify: see :class:`acme_client.Client`.
+    :ivar mount_options: without ``-o``; empty: none.
+    :ivar secure_operations: access volume files as the service's user;
+        otherwise as root.
     :ivar file_mode: octal text.
     """
 
@@ -74,9 +74,9 @@ class Settings:
     file_mode: str
 
     def with_peers(self, peer: Callable[[str], str | None]) -> "Settings":
-        """The same, with the addresses that other hosts have found.
+        """A copy with the addresses that other hosts have recorded.
 
-        :param peer: gives a host's address, if it is known.
+        :param peer: returns a host's address, if known.
         """
         return dataclasses.replace(
             self,
@@ -90,10 +90,10 @@ class Settings:
         return "sparse" if self.sparse else "full"
 
     def mount_options_for(self, nfs_versions: Iterable[str]) -> str:
-        """For the driver's own mounts: the options with an NFS version, so
-        that os-brick makes one attempt and not one for each it knows.
+        """Options of the driver's own mounts, with an NFS version, so that
+        os-brick makes one attempt instead of one for each version.
 
-        :param nfs_versions: what the appliance serves a share with.
+        :param nfs_versions: the versions that the appliance supports.
         """
         given = [part for part in self.mount_options.split(",") if part]
         if any(_VERSION_OPTION.match(part) for part in given):
@@ -103,10 +103,11 @@ class Settings:
 
     @property
     def connection_options(self) -> str:
-        """For mounts of others, as words of a mount command: what the
-        operator gave. No version of ours: os-brick, as Cinder makes its
-        connectors, names one first, and mount.nfs refuses two; Nova and
-        mount.nfs take the newest by themselves.
+        """Options for mounts of others, as arguments of a mount command.
+
+        Without an NFS version, unless the operator configured one: os-brick,
+        as Cinder creates its connectors, adds one, and mount.nfs refuses two.
+        Nova and mount.nfs use the newest by default.
         """
         return f"-o {self.mount_options or 'rw'}"
 
@@ -124,8 +125,8 @@ def _version(text: str) -> tuple[int, ...]:
 def read(configuration: Any) -> Settings:
     """Read Cinder's configuration of one back end.
 
-    :raises InvalidConfigurationValue: with every option that is wrong or
-        missing by its name, and what is expected.
+    :raises InvalidConfigurationValue: lists every option that is invalid or
+        missing, and what is expected.
     """
     reader = _Reader(configuration)
     settings = reader.settings()
@@ -138,29 +139,29 @@ def read(configuration: Any) -> Settings:
 
 
 class _Reader:
-    """Collects complaints instead of stopping at the first one."""
+    """Collects all errors instead of stopping at the first one."""
 
     def __init__(self, configuration: Any) -> None:
         self._configuration = configuration
         self.complaints: list[str] = []
 
     def _get(self, name: str) -> Any:
-        """An option's value; its default where the value is not valid."""
+        """An option's value, or its default if the value is invalid."""
         try:
             value = self._plain(name, self._configuration.safe_get(name))
             if value is None and _DEFAULTS[name] is not None:
                 raise ValueError("it refers to an option without a value")
             return value
         except (cfg.Error, ValueError) as error:
-            # oslo.config checks a value when it is read. Its messages name
-            # the option or not, depending on where the value stands.
+            # oslo.config checks a value when it is read. Not all of its
+            # messages contain the option's name.
             self._complain(name, str(error))
         return _DEFAULTS[name]
 
     def _plain(self, name: str, value: Any) -> Any:
-        """A value without control characters, which are complained of.
+        """The value without control characters, which are an error.
 
-        The value itself is not told: it may be a secret.
+        The message does not contain the value, which may be a secret.
         """
         texts = value if isinstance(value, list) else [value]
         if not any(
@@ -267,11 +268,11 @@ class _Reader:
         return None
 
     def _verify(self) -> bool | str:
-        """As the client takes it.
+        """The parameter ``verify`` of the client.
 
-        The options that Cinder has for all drivers count where ours say
-        nothing. Cinder's default is not to verify; that is no choice of
-        the operator's.
+        Cinder's options for all drivers apply if the driver's own are not set.
+        Cinder's default, not to verify, is not the operator's choice and does
+        not apply.
         """
         verify = self._get("acme_api_verify")
         if not self._is_set("acme_api_verify") and self._is_set(
@@ -324,7 +325,7 @@ class _Reader:
             return None
         unique = tuple(dict.fromkeys(filter(None, fixed)))
         most = max(map(len, networks.hosts.values()), default=1)
-        # One more for the address that the host itself finds.
+        # One more for the address that the host itself has recorded.
         if len(unique) + most + 1 > addresses.MAX_CLIENTS:
             self._complain(
                 "acme_fixed_clients",
@@ -387,10 +388,9 @@ _DEFAULTS = {opt.name: opt.default for opt in opts.DRIVER_OPTS}
 
 
 def _is_set(group: str, name: str) -> bool:
-    """Whether the operator has set an option, to whatever value.
+    """Whether the operator has set an option, to any value.
 
-    Cinder looks into the back end's section first, then into
-    ``[backend_defaults]``.
+    Cinder reads the back end's section first, then ``[backend_defaults]``.
     """
     for section in (group, cinder_configuration.SHARED_CONF_GROUP):
         try:
@@ -398,7 +398,7 @@ def _is_set(group: str, name: str) -> bool:
         except (cfg.NoSuchOptError, cfg.NoSuchGroupError):
             continue
         except cfg.Error:
-            # It is set, to something that is not valid.
+            # It has an invalid value.
             return True
         if location is not None and location.location not in (
             cfg.Locations.opt_default,
@@ -409,11 +409,10 @@ def _is_set(group: str, name: str) -> bool:
 
 
 def warn_of_unused(configuration: Any) -> None:
-    """Name the options that have no effect here, in one warning.
+    """Log one warning with all options that have no effect here.
 
-    Those that operators know from other drivers, and whatever else stands
-    in the back end's section without anybody reading it, as a misspelt
-    option does.
+    These are options of other drivers, and unknown names in the back end's
+    section, such as misspelt options.
     """
     group = configuration.config_group
     others = [opt.name for opt in opts.UNUSED_OPTS]
@@ -439,7 +438,7 @@ def warn_of_unused(configuration: Any) -> None:
 
 
 def _unknown(group: str) -> list[str]:
-    """Names in the back end's section that no option has."""
+    """Names in the back end's section that are not options."""
     known = set(cfg.CONF[group])
     for opt in driver.volume_opts:
         known.update(old.name for old in opt.deprecated_opts)
@@ -452,7 +451,7 @@ def _unknown(group: str) -> list[str]:
 
 
 def _config_files() -> list[str]:
-    """What the service was started with, as oslo.config reads it."""
+    """The configuration files of the service, as oslo.config reads them."""
     in_directories = [
         path
         for directory in cfg.CONF.config_dirs

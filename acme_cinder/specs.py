@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a volume type asks of the appliance: its extra specs ``acme:...``, and
-its QoS specs.
+"""The extra specs ``acme:...`` and the QoS specs of a volume type.
 
-Cinder takes any key and any value for a type, so a wrong one is noticed here,
-when a volume is made or retyped: it is refused, not passed over.
+Cinder accepts any key and value in a type. So the driver rejects invalid ones
+when a volume is created or retyped.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ import acme_client
 
 
 class _Limit(NamedTuple):
-    """What a QoS spec is for the appliance."""
+    """The meaning of a QoS spec for the appliance."""
 
     member: str
     feature: str
@@ -47,7 +46,7 @@ INSTEAD: Final = (
     "With consumer=front-end the hypervisor keeps to it, on any pool"
 )
 _FRONT_END: Final = "front-end"
-#: As Cinder and Nova call them for the front end.
+#: Cinder's and Nova's names for the front end.
 _LIMITS: Final[Mapping[str, _Limit]] = {
     "read_bytes_sec": _Limit("max_read_bytes_per_second", QOS_FEATURES[0]),
     "write_bytes_sec": _Limit("max_write_bytes_per_second", QOS_FEATURES[0]),
@@ -61,14 +60,14 @@ _ALLOWED: Final[Mapping[str, tuple[str, ...]]] = {PROVISIONING: (THIN, THICK)}
 
 @dataclasses.dataclass(frozen=True)
 class Specs:
-    """What one type asks for; None: what the back end has for all."""
+    """The specs of one type; None: the back end's default."""
 
     provisioning: str | None = None
     qos: acme_client.Qos | None = None
 
 
 def of_type(type_id: str | None) -> Specs:
-    """:raises InvalidVolumeType: a key or a value is wrong."""
+    """:raises InvalidVolumeType: a key or a value is invalid."""
     if type_id is None:
         return Specs()
     context: Any = cinder_context.get_admin_context()
@@ -84,7 +83,7 @@ def of_type(type_id: str | None) -> Specs:
 
 
 def _qos(type_name: str, given: Mapping[str, Any]) -> acme_client.Qos | None:
-    """Limits for the back end to keep to; None: there are none."""
+    """Limits for the back end to enforce; None: no limits."""
     if given["consumer"] == _FRONT_END or not given["specs"]:
         return None
     limits = {}
@@ -105,20 +104,20 @@ def _qos(type_name: str, given: Mapping[str, Any]) -> acme_client.Qos | None:
 
 
 def needed_features(qos: acme_client.Qos) -> Iterator[tuple[str, str]]:
-    """Which QoS spec needs which feature of a pool."""
+    """The features of a pool that QoS specs require."""
     for key, limit in _LIMITS.items():
         if getattr(qos, limit.member) is not None:
             yield key, limit.feature
 
 
 def of_volume(volume: Any) -> Specs:
-    """As :func:`of_type`; a copy for an image has no type."""
+    """Like :func:`of_type`; a copy for an image has no type."""
     known = volume.obj_attr_is_set("volume_type_id")
     return of_type(volume.volume_type_id if known else None)
 
 
 def _ours(extra_specs: Mapping[str, str]) -> dict[str, str]:
-    """Those of this driver, however its name is written."""
+    """The specs of this driver, with any spelling of its name."""
     return {
         key: value
         for key, value in extra_specs.items()

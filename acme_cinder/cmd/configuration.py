@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Cinder's configuration, for commands that run beside its services."""
+"""Cinder's configuration for commands that run beside its services."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ _DRIVER = "acme_cinder.driver.acmeNfsDriver"
 
 
 class Wrong(Exception):
-    """The configuration cannot be used; the message says why."""
+    """The configuration cannot be used; the message has the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """One section of cinder.conf. Its name is that of its mounts, too."""
+    """One section of cinder.conf. Its name is also that of its mounts."""
 
     name: str
     settings: settings.Settings
 
 
 def load(files: Sequence[str], names: Sequence[str]) -> list[Backend]:
-    """Read the back ends that have this driver.
+    """Load the back ends of this driver.
 
-    :param files: none: where Cinder itself looks for them.
-    :param names: of sections; none: all in ``enabled_backends``.
-    :raises Wrong: there is none, or one is misconfigured.
+    :param files: empty: Cinder's default files.
+    :param names: of sections; empty: all in ``enabled_backends``.
+    :raises Wrong: there is no back end, or one is misconfigured.
     """
     objects.register_all()
-    # Modules of Cinder register their options when they are imported.
+    # Cinder's modules register their options when they are imported.
     from cinder.common import config  # noqa: F401
     from cinder.volume import configuration
     from cinder.volume import manager

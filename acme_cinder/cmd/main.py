@@ -23,10 +23,10 @@ _COMMANDS = (reap,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns the exit code.
+    """Run a subcommand; return the exit code.
 
-    0: all is well. 1: something could not be done; the messages say what.
-    2: the command line or the configuration is wrong.
+    0: success. 1: something failed; the messages say what. 2: the command
+    line or the configuration is invalid.
     """
     parser = argparse.ArgumentParser(
         prog="acme-cinder", description=(__doc__ or "").partition(":")[0] + "."
