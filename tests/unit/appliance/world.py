@@ -16,18 +16,11 @@ The engine and the exporter outlive a service, as a disk and a server do:
 :meth:`World.restart` makes a new service on them.
 """
 
+import copy
 import datetime
-import functools
-import os
-import pathlib
-import tempfile
 import threading
 import uuid
 
-import sqlalchemy as sa
-
-from acme_appliance.db import models
-from acme_appliance.db.session import Database
 from acme_appliance.engines import base as engines
 from acme_appliance.engines.memory.engine import MemoryEngine
 from acme_appliance.exporters.memory.exporter import MemoryExporter
@@ -36,6 +29,7 @@ from acme_appliance.service import Done
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
 from acme_appliance.service import ServiceSettings
+from tests.harness import databases
 
 MIB = 1 << 20
 CALLER = Caller("cinder-a", "driver", "a", "req-a")
@@ -56,39 +50,6 @@ def share(id_):
 
 def snapshot(id_):
     return engines.Reference(engines.Kind.SNAPSHOT, id_)
-
-
-class _Databases:
-    """Databases, migrated once and emptied for the next world: that, and
-    what SQLAlchemy compiles anew for each, takes longer than a test."""
-
-    def __init__(self):
-        # In memory where that can be: hundreds of worlds sync all the time.
-        fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self._folder = tempfile.TemporaryDirectory(dir=fast)
-        self._free = []
-        self._count = 0
-
-    def take(self):
-        if self._free:
-            return self._free.pop()
-        self._count += 1
-        path = pathlib.Path(self._folder.name, f"{self._count}.db")
-        database = Database(f"sqlite:///{path}")
-        database.upgrade()
-        return database
-
-    def give_back(self, database):
-        with database.write() as session:
-            for table in reversed(models.Base.metadata.sorted_tables):
-                session.execute(table.delete())
-            session.execute(sa.text("DELETE FROM sqlite_sequence"))
-        self._free.append(database)
-
-
-@functools.cache
-def _databases():
-    return _Databases()
 
 
 class Crash(BaseException):
@@ -255,8 +216,33 @@ class Calls:
         }
 
 
+class Saved:
+    """What a stopped world has on its disks, for more worlds like it."""
+
+    def __init__(self, world):
+        self._content = databases.Content(world.database)
+        self._engines = world.engines
+        self._exporter = world.exporter
+
+    def restore(self, world):
+        self._content.restore(world.database)
+        world.engines = {
+            name: _copied(engine) for name, engine in self._engines.items()
+        }
+        world.exporter = _copied(self._exporter)
+
+
+def _copied(device):
+    """With a lock of its own."""
+    locks = {id(device._lock): threading.RLock()}
+    return copy.deepcopy(device, locks)
+
+
 class World(Calls):
-    """See the module. ``settings`` are members of ServiceSettings."""
+    """See the module. ``settings`` are members of ServiceSettings.
+
+    :param saved: what it begins with; default: nothing.
+    """
 
     def __init__(
         self,
@@ -265,14 +251,17 @@ class World(Calls):
         pools=("gold",),
         start=True,
         engine_class=MemoryEngine,
+        saved=None,
         **settings,
     ):
-        self.database = _databases().take()
+        self.database = databases.take()
         self.engines = {
             name: engine_class(root=f"/memory/{name}") for name in pools
         }
-        self.engine = self.engines[pools[0]]
         self.exporter = MemoryExporter()
+        if saved is not None:
+            saved.restore(self)
+        self.engine = self.engines[pools[0]]
         self.clock = Clock()
         self.settings = ServiceSettings(
             system_id=SYSTEM_ID,
@@ -285,11 +274,16 @@ class World(Calls):
         case.addCleanup(self.close)
         self.restart(start=start)
 
+    def save(self):
+        """Stop it for good; what it leaves."""
+        self.service.stop()
+        return Saved(self)
+
     def close(self):
         """The end; may be called early, where a test makes many worlds."""
         if self.database is not None:
             self.service.stop()
-            _databases().give_back(self.database)
+            databases.give_back(self.database)
             self.database = None
 
     def restart(self, *, steps=None, start=True):

@@ -52,9 +52,12 @@ class TestCrashes(unittest.TestCase):
     def crashed_worlds(self, name, count, prepare_fault=None):
         """A world for each step, crashed there, not restarted."""
         prepare, request = scenarios.SCENARIOS[name]
+        prepared = worlds.World(self)
+        prepare(prepared)
+        saved = prepared.save()
+        prepared.close()
         for index in range(count):
-            world = worlds.World(self)
-            prepare(world)
+            world = worlds.World(self, saved=saved)
             if prepare_fault is not None:
                 prepare_fault(world)
             world.steps.names.clear()
