@@ -65,13 +65,17 @@ class KillCase(unittest.TestCase):
         database.upgrade()
         database.close()
         cls.launcher = subprocess.Popen(
-            [sys.executable, "-m", "tests.harness.launcher"],
+            [
+                *(sys.executable, "-m", "tests.harness.launcher"),
+                str(cls.database),
+            ],
             cwd=TREE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         cls.addClassCleanup(cls.end_launcher)
+        cls.launcher.stdout.readline()
 
     @classmethod
     def require(cls):
@@ -104,7 +108,6 @@ class KillCase(unittest.TestCase):
 
     def run_process(self, name, *phases, crash_at=None):
         request = {
-            "database": str(self.database),
             "pool": str(self.pool.directory),
             "engine": self.engine.name,
             "root": str(self.root),

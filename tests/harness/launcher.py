@@ -12,13 +12,14 @@
 
 """Runs the service in processes that can be killed, one per request.
 
-``python -m tests.harness.launcher`` reads requests from its standard
-input, one JSON object a line, forks a process for each, and answers with
-what came of it. In that process the service has a real database, a pool on a
-disk and, where there is one, the kernel's NFS server; at a given step it
-kills itself with SIGKILL, in the middle of whatever it is doing.
+``python -m tests.harness.launcher DATABASE`` says that it is ready, reads
+requests from its standard input, one JSON object a line, forks a process for
+each, and answers with what came of it. In that process the service has a
+real database, a pool on a disk and, where there is one, the kernel's NFS
+server; at a given step it kills itself with SIGKILL, in the middle of
+whatever it is doing.
 
-Request: ``{database, pool, engine, root, nfs, phases, scenario, crash_at}``;
+Request: ``{pool, engine, root, nfs, phases, scenario, crash_at}``;
 root is the exporter's; phases are of ``prepare`` and ``request``; crash_at
 counts the steps of the request, null: never. Answer: ``{signal, steps, state,
 report}``.
@@ -33,7 +34,6 @@ import pathlib
 import signal
 import stat
 import sys
-import tempfile
 import traceback
 
 from acme_appliance.db.session import Database
@@ -57,7 +57,7 @@ _ENGINES = {
 class RealWorld(worlds.Calls):
     """One process's view: made, used, and gone with it."""
 
-    def __init__(self, request):
+    def __init__(self, request, database):
         self.steps = []
         self.crash_at = None
         self.engine = _ENGINES[request["engine"]](request["pool"])
@@ -66,7 +66,7 @@ class RealWorld(worlds.Calls):
         else:
             self.exporter = memory.MemoryExporter(request["root"])
         self.service = Service(
-            Database(f"sqlite:///{request['database']}"),
+            database,
             {"gold": self.engine},
             self.exporter,
             ServiceSettings(
@@ -138,22 +138,22 @@ def _content(folder):
     return content
 
 
-def _child(request, fd):
+def _child(request, database, fd):
     try:
-        answer = RealWorld(request).run(request)
+        answer = RealWorld(request, database).run(request)
     except Exception:
         answer = {"error": traceback.format_exc()}
     with open(fd, "w") as pipe:
         json.dump(answer, pipe)
 
 
-def _serve(request):
+def _serve(request, database):
     receiving, sending = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(receiving)
         try:
-            _child(request, sending)
+            _child(request, database, sending)
         finally:
             os._exit(0)
     os.close(sending)
@@ -165,44 +165,48 @@ def _serve(request):
     return {**answer, "signal": killed}
 
 
-def _warm_up():
+def _warm_up(file):
     """Do everything once, so that what all need is made before the forks;
-    on some kernels a process that touches much memory takes a second."""
-    with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{folder}/warm.db")
-        database.upgrade()
-        service = Service(
-            database,
-            {"gold": MemoryEngine(durable=False)},
-            memory.MemoryExporter(),
-            ServiceSettings(system_id=worlds.SYSTEM_ID, system_name="test"),
-        )
-        service.start()
-        world = worlds.Calls()
-        world.service = service
-        for prepare, change in scenarios.SCENARIOS.values():
-            prepare(world)
-            change(world)
-            for holder in ("cmp-1", "cmp-2"):
-                world.delete_access(scenarios.SHARE, holder)
-            for holder in ("bak-1", "bak-2"):
-                world.delete_snapshot_access(scenarios.SNAPSHOT, holder)
-            for id_ in (scenarios.CLONE, scenarios.SHARE):
-                world.delete_share(id_, "cascade")
-            world.listed()
-        service.reconciliation.run(False)
-        # Its threads must not be there when forking.
-        service.stop()
-        database.close()
+    on some kernels a process that touches much memory takes a second.
+
+    Returns the database that they use, closed: its statements are compiled.
+    """
+    database = Database(f"sqlite:///{file}")
+    database.upgrade()
+    service = Service(
+        database,
+        {"gold": MemoryEngine(durable=False)},
+        memory.MemoryExporter(),
+        ServiceSettings(system_id=worlds.SYSTEM_ID, system_name="test"),
+    )
+    service.start()
+    world = worlds.Calls()
+    world.service = service
+    for prepare, change in scenarios.SCENARIOS.values():
+        prepare(world)
+        change(world)
+        for holder in ("cmp-1", "cmp-2"):
+            world.delete_access(scenarios.SHARE, holder)
+        for holder in ("bak-1", "bak-2"):
+            world.delete_snapshot_access(scenarios.SNAPSHOT, holder)
+        for id_ in (scenarios.CLONE, scenarios.SHARE):
+            world.delete_share(id_, "cascade")
+        world.listed()
+    service.reconciliation.run(False)
+    # Its threads must not be there when forking.
+    service.stop()
+    database.close()
     gc.collect()
     gc.freeze()
     gc.disable()
+    return database
 
 
 def main():
-    _warm_up()
+    database = _warm_up(sys.argv[1])
+    print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(_serve(json.loads(line))), flush=True)
+        print(json.dumps(_serve(json.loads(line), database)), flush=True)
 
 
 if __name__ == "__main__":
