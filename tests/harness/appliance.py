@@ -185,7 +185,7 @@ class View:
         self._http = requests.Session()
         self._http.verify = str(ca_file)
         self._http.headers["Authorization"] = f"Bearer {token}"
-        # Else requests prefers a CA bundle from the environment.
+        # Otherwise requests prefers a CA bundle from the environment.
         self._http.trust_env = False
         self.pool = pathlib.Path()
 

@@ -52,7 +52,7 @@ class ComputeHost:
         self.address = address
         self.mounts = folder
         folder.mkdir(parents=True, exist_ok=True)
-        # This process is root already: no helper is needed to become it.
+        # This process is root, so it needs no helper.
         privileged.default.set_client_mode(False)
 
     def _connector_properties(self) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def digest(path: str, size_bytes: int | None = None) -> str:
                 length = min(BLOCK_BYTES, end - offset)
                 data = os.pread(handle, length, offset)
                 if data != zeros[: len(data)]:
-                    # A block cut short by the end counts as a full one.
+                    # A partial block at the end counts as a full one.
                     result.update(b"%d:" % offset)
                     result.update(data.rstrip(b"\0"))
     finally:

@@ -231,7 +231,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _dispatch
 
     def _refuse(self, status: int, message: str) -> None:
-        # The rest of the request may not have been read.
+        # The request may not have been read completely.
         self.close_connection = True
         data = html.escape(message).encode()
         self._reply(status, "text/html; charset=UTF-8", data)

@@ -84,7 +84,7 @@ def nfs_server_paused():
         yield
     finally:
         subprocess.run(["rpc.nfsd", count], check=True)
-        # Nobody has anything to reclaim; else opens wait for that.
+        # There is nothing to reclaim; otherwise opens would wait.
         with contextlib.suppress(OSError):
             pathlib.Path("/proc/fs/nfsd/v4_end_grace").write_text("Y")
 
@@ -94,7 +94,7 @@ class Pool:
 
     kind = "btrfs"
     options = ""
-    #: The least that a pool of this kind can have.
+    #: Minimum size of a pool of this kind.
     min_bytes = 0
 
     def __init__(self, size_bytes=1 << 30, parent=None):

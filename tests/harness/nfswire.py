@@ -22,7 +22,7 @@ _PROGRAM, _VERSION, _COMPOUND = 100003, 4, 1
 _AUTH_SYS = 1
 _LAST_FRAGMENT = 0x80000000
 _GETFH, _LOOKUP, _PUTFH, _PUTROOTFH, _READ, _WRITE = 10, 15, 22, 24, 25, 38
-#: Reads and writes without an open file, which servers allow.
+#: For reads and writes without an open file, which servers allow.
 _ANONYMOUS = bytes(16)
 _FILE_SYNC = 2
 #: The message's id, its kind, accepted, no verifier, success.
@@ -65,7 +65,7 @@ class Client:
             *(_operation(_LOOKUP, _opaque(name.encode())) for name in names),
             _operation(_GETFH),
         )
-        # All results before the last are a number and a status.
+        # All results except the last are a number and a status.
         (size,) = struct.unpack_from(">I", reply, 8 * len(names) + 16)
         start = 8 * len(names) + 20
         return reply[start : start + size]

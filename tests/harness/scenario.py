@@ -34,7 +34,7 @@ from tests.harness import compute
 from tests.harness import content
 
 GIB = 1 << 30
-#: Creating from an image downloads, converts and copies.
+#: Creating from an image includes download, conversion and copy.
 WAIT_SECONDS = 120
 POLL_SECONDS = 0.2
 
@@ -124,7 +124,7 @@ class Scenario:
                 f"{ident} is still {seen.status} after {WAIT_SECONDS} s",
             )
             time.sleep(pause)
-            # Asking costs what is waited for some of its only CPU.
+            # Polling takes CPU time from the services.
             pause = min(pause * 1.2, 1)
 
     def _messages(self, ident: str) -> str:

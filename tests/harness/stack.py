@@ -31,10 +31,10 @@ from tests.harness import tour
 CINDER_PORT = 8776
 IMAGES_PORT = 9292
 BACKEND = "acme-1"
-#: Cinder takes only hexadecimal digits for a project in a URL.
+#: Cinder accepts only hexadecimal digits for a project in a URL.
 PROJECT_ID = "acdec0de" * 4
 OTHER_PROJECT_ID = "0ddba11d" * 4
-#: The newest API that is in Cinder 27 as well.
+#: The newest API version of Cinder 27.
 MICROVERSION = "3.71"
 POOL_BYTES = 8 << 30
 START_SECONDS = 60

@@ -25,7 +25,7 @@ import subprocess
 import time
 
 PROGRAM = "/lib/systemd/systemd"
-#: Hidden below an empty folder while it runs.
+#: Hidden by an empty folder while it runs.
 UNITS = pathlib.Path("/etc/systemd/system")
 _TARGET = "acme-test.target"
 _OWN_UNITS = {
@@ -34,7 +34,7 @@ _OWN_UNITS = {
 Requires=sysinit.target
 After=sysinit.target
 """,
-    # Stands for the server, which the sandbox runs.
+    # Replaces the NFS server, which the sandbox runs.
     "nfs-server.service": """\
 [Unit]
 DefaultDependencies=no
