@@ -10,10 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Cinder's own checks of drivers, and the signature of every method.
+"""Cinder's checks of drivers, and the signature of every method.
 
-Run against whichever Cinder is installed; tox has one environment for each
-that is supported.
+Runs with the installed Cinder; tox has an environment for each supported one.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ _OPTIONAL = {
 
 
 def bases() -> list[type]:
-    """Cinder's classes that the driver derives from, or that say how the
-    manager calls a driver."""
+    """Cinder's base classes of the driver, and those that define how the
+    manager calls it."""
     found = [
         cls
         for cls in inspect.getmro(CLASS)
@@ -72,7 +71,7 @@ def bases() -> list[type]:
 
 
 def own_methods(cls: type = CLASS) -> dict[str, Any]:
-    """Public methods that the class defines itself."""
+    """Public methods that the class itself defines."""
     return {
         name: inspect.getattr_static(cls, name)
         for name, value in vars(cls).items()
@@ -87,10 +86,11 @@ def _plain(method: Any) -> inspect.Signature:
 
 
 def differences(ours: Any, theirs: Any) -> list[str]:
-    """What keeps a caller of theirs from calling ours.
+    """Why a caller of the base's method cannot call the driver's.
 
-    Every argument of theirs must be one of ours, at the same place, by the
-    same name, optional where it is; whatever we add must be optional.
+    The driver's method must have all arguments, in the same order and with the
+    same names, and optional ones must be optional; additional arguments must
+    be optional.
     """
     found = []
     mine = list(_plain(ours).parameters.values())
@@ -114,7 +114,7 @@ def differences(ours: Any, theirs: Any) -> list[str]:
 
 
 class InterfaceTest(unittest.TestCase):
-    """What cinder/tests/compliance does with Cinder's own drivers."""
+    """Like cinder/tests/compliance for Cinder's own drivers."""
 
     def test_registered(self):
         self.assertIn(CLASS, interface._volume_register)
@@ -133,7 +133,7 @@ class InterfaceTest(unittest.TestCase):
         self.assertTrue(issubclass(CLASS, volume_driver.VolumeDriverCore))
 
     def test_has_every_method_of_the_core_interface(self):
-        """issubclass looks at class methods only; this at all."""
+        """issubclass checks only class methods."""
         wanted = [
             name
             for name, value in vars(volume_driver.VolumeDriverCore).items()
@@ -196,7 +196,7 @@ class SignatureTest(unittest.TestCase):
         self.assertEqual({"assemble"}, set(own_methods()) - known)
 
     def test_what_the_manager_passes(self):
-        """Every call of the driver in the manager fits our methods."""
+        """Every call in the manager matches the driver's methods."""
         checked = 0
         source = inspect.getsource(manager)
         for call in _driver_calls(ast.parse(textwrap.dedent(source))):
@@ -226,7 +226,7 @@ class SignatureTest(unittest.TestCase):
 
 
 class WrongSignaturesTest(unittest.TestCase):
-    """The comparison notices what it is for."""
+    """The comparison detects differences."""
 
     def wrong(self, ours, name):
         theirs = inspect.getattr_static(base_driver.BaseVD, name)

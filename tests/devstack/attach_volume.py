@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Attaches a new volume to this host and leaves it so.
+"""Attach a new volume to this host, and leave it attached.
 
     python attach_volume.py CINDER_CONF REPORT BACKEND
 
-As volume_service.py; mounts what the driver says, and writes a pattern.
-REPORT says where.
+Like volume_service.py. Mounts the driver's export and writes a pattern. REPORT
+has the mount point.
 """
 
 # First: it patches, where Cinder does.

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A scratch tree in which devstack's phases run."""
+"""A scratch tree for devstack's phases."""
 
 import configparser
 import os
@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 def why_not():
-    """Why the plugin cannot be tried here; None if it can."""
+    """Why the plugin cannot be tested here; None if it can."""
     if not DEVSTACK_DIR:
         return "DEVSTACK_DIR does not name a checkout of openstack/devstack"
     if not (pathlib.Path(DEVSTACK_DIR) / "stackrc").is_file():
@@ -47,7 +47,7 @@ def why_not():
 
 
 def skip_loudly(reason):
-    """A skip that is also seen where skips are only counted."""
+    """Skip, and also print the reason."""
     print(f"NOT TESTED: the devstack plugin: {reason}", file=sys.stderr)
     raise unittest.SkipTest(reason)
 
@@ -57,7 +57,7 @@ def _assignments(settings):
 
 
 class Scratch:
-    """A copy of devstack with the plugin, and all that it makes."""
+    """A copy of devstack with the plugin, and all files that it creates."""
 
     def __init__(self, place=None):
         self.path = pathlib.Path(
@@ -94,7 +94,7 @@ class Scratch:
         command.chmod(0o755)
 
     def configure(self, sample, **settings):
-        """local.conf from one of the samples, with more settings."""
+        """Create local.conf from a sample, with more settings."""
         # DEST counts when enable_plugin is read, so these go before it.
         machine = {
             "DEST": self.path / "stack",
@@ -118,9 +118,9 @@ class Scratch:
         (self.devstack / "local.conf").write_text(text)
 
     def run(self, mode, last=""):
-        """stack, unstack or clean; the output.
+        """Run stack, unstack or clean; return the output.
 
-        :raises AssertionError: with the output, when it failed.
+        :raises AssertionError: with the output, if it failed.
         """
         done = subprocess.run(
             ["bash", str(HERE / "devstack.sh"), str(self.path), mode, last],
@@ -148,12 +148,12 @@ class Scratch:
         return done.stdout
 
     def unit_log(self):
-        """What the appliance's process has written."""
+        """The output of the appliance's process."""
         log = self.path / "systemd" / "devstack@acme-appliance.log"
         return log.read_text() if log.exists() else ""
 
     def ini(self, name):
-        """A file below etc, parsed."""
+        """A parsed file below etc."""
         parser = configparser.RawConfigParser(strict=False)
         parser.read(self.path / "etc" / name)
         return parser
@@ -163,11 +163,11 @@ class Scratch:
         return self.path / "etc" / "cinder" / "cinder.conf"
 
     def calls(self):
-        """What was stood in for, one command a line."""
+        """The replaced commands, one per line."""
         return self.calls_file.read_text().splitlines()
 
     def leftovers(self):
-        """Mounts, loop devices and processes that are still there."""
+        """Remaining mounts, loop devices and processes."""
         needle = str(self.path)
         mounts = pathlib.Path("/proc/mounts").read_text().splitlines()
         loops = subprocess.run(

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Stands in for systemctl: units are processes with a pid file.
+"""Replaces systemctl: units are processes with a pid file.
 
-It reads the unit files that devstack writes to $SYSTEMD_DIR, and knows the
+It reads the unit files that devstack writes to $SYSTEMD_DIR, and supports the
 commands that devstack uses: enable, disable, is-enabled, is-active, start,
 stop, restart, daemon-reload.
 """
@@ -30,7 +30,7 @@ STOP_TIMEOUT_SECONDS = 60
 
 
 class Unit:
-    """One unit file, and what this stand-in keeps beside it."""
+    """A unit file, and the state that this keeps with it."""
 
     def __init__(self, name):
         self.file = pathlib.Path(os.environ["SYSTEMD_DIR"]) / name
@@ -72,7 +72,7 @@ class Unit:
         self.pid_file.write_text(str(process.pid))
 
     def stop(self):
-        """Ends the main process, as KillMode=process does."""
+        """End the main process, as KillMode=process does."""
         pid = self.pid()
         if pid is None:
             return

@@ -10,9 +10,9 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The plugin with real NFS: what it exports and mounts, and takes down.
+"""The plugin with real NFS: its exports and mounts, and their removal.
 
-In a sandbox of tools/sandbox.sh only, whose exports and mounts are no one's:
+Only in a sandbox, with its own exports and mounts:
 
     tools/sandbox.sh run -- python -m stestr --test-path tests/devstack run
 """
@@ -45,7 +45,7 @@ class AttachTestCase(test_plugin.PluginTestCase):
             raise unittest.SkipTest("only in tools/sandbox.sh: it exports")
 
     def export_foreign(self):
-        """A share that the plugin has nothing to do with."""
+        """A share that does not belong to the plugin."""
         shared = pathlib.Path(self.place) / "foreign"
         shared.mkdir()
         self.addCleanup(shared.rmdir)

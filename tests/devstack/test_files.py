@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The shell and CI files, without devstack and without root."""
+"""The shell and CI files, without devstack and root."""
 
 import pathlib
 import re
@@ -49,7 +49,7 @@ def _run(*command):
 
 class ShellTestCase(unittest.TestCase):
     def test_bashate_finds_nothing(self):
-        """With devstack's own choice of errors."""
+        """With devstack's choice of errors."""
         code, output = _run(
             sys.executable,
             *("-m", "bashate.bashate", "-iE006", "-eE005,E042"),

@@ -10,8 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The plugin in devstack's own hands, as far as that goes without systemd,
-Keystone and packages. Wants DEVSTACK_DIR, and root for loop devices."""
+"""The plugin with devstack's own code, but without systemd, Keystone and
+packages. Needs DEVSTACK_DIR, and root for loop devices."""
 
 import contextlib
 import json
@@ -48,7 +48,7 @@ class PluginTestCase(unittest.TestCase):
             scratch.skip_loudly(reason)
 
     def tree(self, sample, **settings):
-        """A scratch tree with local.conf; all it leaves goes at the end."""
+        """A scratch tree with local.conf; everything is removed at the end."""
         tree = scratch.Scratch(self.place)
         self.addCleanup(tree.remove)
         # Whatever the test did to it before.
@@ -58,7 +58,7 @@ class PluginTestCase(unittest.TestCase):
         return tree
 
     def appliance_tree(self, sample, **settings):
-        """A tree whose appliance is going to run."""
+        """A tree in which an appliance will run."""
         return self.tree(
             sample,
             ACME_APPLIANCE_PORT=free_port(),
@@ -67,7 +67,7 @@ class PluginTestCase(unittest.TestCase):
         )
 
     def volume_service(self, tree, *backends, program="volume_service"):
-        """A real cinder-volume's report on back ends of that tree."""
+        """The report of a real cinder-volume on back ends of that tree."""
         report = tree.path / "report.json"
         done = subprocess.run(
             [
@@ -94,7 +94,7 @@ class PluginTestCase(unittest.TestCase):
         return json.loads(report.read_text())
 
     def assert_secret(self, secret, output):
-        """That it is in no line of stack.sh's log."""
+        """Check that it is not in stack.sh's log."""
         lines = [line for line in output.splitlines() if secret in line]
         self.assertEqual([], lines)
 
@@ -112,7 +112,7 @@ class PluginTestCase(unittest.TestCase):
 
 @ddt.ddt
 class ConfigureTestCase(PluginTestCase):
-    """What is in cinder.conf before any appliance is there."""
+    """The content of cinder.conf before there is an appliance."""
 
     @ddt.data(
         ("all-in-one", {"acme-1": None}),
@@ -318,7 +318,7 @@ class StackTestCase(PluginTestCase):
         self.assertEqual(["gold.img"], [image.name for image in images])
 
     def check_tempest(self, tree, stats):
-        """Tempest is told what the driver itself reports."""
+        """Tempest's flags match the driver's report."""
         conf = tree.ini("tempest/tempest.conf")
         flags = conf["volume-feature-enabled"]
         (pool,) = stats["pools"]

@@ -10,14 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Starts a real cinder-volume on a cinder.conf and says what it found.
+"""Start a real cinder-volume with a cinder.conf, and report the results.
 
     python volume_service.py CINDER_CONF REPORT BACKEND...
 
-For each back end: cinder.service.Service, started as cinder-volume's own
-main() does, in this process; then one volume through the manager: created,
-grown, snapshotted, cloned, and all deleted again. REPORT is a JSON file, keyed
-by back end.
+For each back end: cinder.service.Service, started in this process as by
+cinder-volume's main(); then a volume through the manager: created, extended,
+snapshotted, cloned, and everything deleted. REPORT is a JSON file, keyed by
+back end.
 """
 
 from cinder import monkey_patch
@@ -47,7 +47,7 @@ USER = "9a1c0d2b7f6e4a5d8c3b2a1908f7e6d5"
 
 
 def configure(path):
-    """What cinder-volume's main() does before it starts its services."""
+    """Like cinder-volume's main() before it starts its services."""
     objects.register_all()
     CONF.register_opt(cfg.StrOpt("cluster"))
     CONF(["--config-file", path], project="cinder")
@@ -57,7 +57,7 @@ def configure(path):
 
 
 def start(backend):
-    """The running service of one back end."""
+    """The running service of a back end."""
     server = service.Service.create(
         host=f"{CONF.host}@{backend}",
         service_name=backend,
@@ -71,7 +71,7 @@ def start(backend):
 
 
 def new_volume(ctxt, host, size_gib, **values):
-    """A volume's row, as cinder-api and the scheduler leave it."""
+    """A volume's row, as created by cinder-api and the scheduler."""
     volume = objects.Volume(
         context=ctxt,
         size=size_gib,
@@ -94,7 +94,7 @@ def default_type(ctxt):
 
 
 def exercise(ctxt, server, pool):
-    """The calls that need no mount; what the volumes looked like."""
+    """Run the calls without a mount; return the volumes."""
     manager = server.manager
     host = f"{server.host}#{pool}"
     volume = new_volume(ctxt, host, 1)

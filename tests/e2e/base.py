@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the tests with a real Cinder have in common: one stack per class."""
+"""Base class of tests with a real Cinder: one stack per class."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SANDBOX = ("SANDBOX_SCRATCH", "SANDBOX_EXPORT_ROOT")
 class E2ETestCase(unittest.TestCase):
     """Starts an appliance, an image service and Cinder for its tests.
 
-    They run in a sandbox of tools/sandbox.sh, one class at a time: the ports
-    are fixed. After each test nothing may be left.
+    They run in a sandbox (tools/sandbox.sh), one class at a time, because the
+    ports are fixed. Each test must clean up everything.
     """
 
     #: Added to the appliance's configuration file.
@@ -82,7 +82,8 @@ class E2ETestCase(unittest.TestCase):
 
     @classmethod
     def api_url(cls) -> str | None:
-        """Where Cinder is told the appliance is; None: where it is."""
+        """The appliance's URL in Cinder's configuration; None: the real
+        one."""
         return None
 
     def assert_nothing_left(self) -> None:

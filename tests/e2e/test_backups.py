@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Backups by a real cinder-backup, of a volume that is attached."""
+"""Backups of an attached volume by a real cinder-backup."""
 
 import pathlib
 import time
@@ -55,7 +55,7 @@ class BackupTestCase(base.E2ETestCase):
         return content.digest(path)
 
     def backup(self, *, incremental: bool = False) -> str:
-        """No share is made for it, and nothing of it is left."""
+        """Back up without creating a share, and without leaving anything."""
         made = self.cinder.backups.create(
             self.volume_id, force=True, incremental=incremental
         )
@@ -72,7 +72,7 @@ class BackupTestCase(base.E2ETestCase):
         return str(made.id)
 
     def wait_for_snapshots_to_go(self) -> None:
-        """cinder-backup does not wait for that."""
+        """cinder-backup does not wait for this."""
         processes.wait_until(
             lambda: not self.view.all_ids("snapshots"),
             "the end of the snapshot",

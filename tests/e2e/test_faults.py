@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What users see when things break under a running Cinder."""
+"""What users see when a running Cinder meets faults."""
 
 import time
 from typing import Any
@@ -111,7 +111,7 @@ class DownTestCase(FaultsBase):
 
 
 class LostReplyTestCase(FaultsBase):
-    """Between Cinder and the appliance is a network that breaks."""
+    """The network between Cinder and the appliance breaks."""
 
     proxy: ClassVar[proxy.BreakingProxy]
 

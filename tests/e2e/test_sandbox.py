@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 600
 
 
 def state_outside() -> dict[str, str]:
-    """What a sandbox must not touch."""
+    """State that a sandbox must not change."""
     with open("/proc/self/mounts") as mounts:
         return {
             "mounts": "".join(sorted(mounts)),

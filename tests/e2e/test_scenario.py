@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The demonstration's scenario and its tour, with and without files by the
+"""The demonstration's scenario and tour, with and without volume files by the
 appliance."""
 
 from tests.e2e import base
@@ -18,17 +18,16 @@ from tests.harness import scenario
 
 
 class ScenarioTestCase(base.E2ETestCase):
-    """What tools/demo.sh shows.
+    """The steps of tools/demo.sh.
 
-    Each step ends in time: it waits for nothing longer than
-    scenario.WAIT_SECONDS.
+    Each step ends in time: it waits at most scenario.WAIT_SECONDS.
     """
 
     def test_every_step_holds_and_nothing_is_left(self) -> None:
         self.check_steps(self.new_scenario())
 
     def test_tour(self) -> None:
-        """What tools/demo.sh --tour shows."""
+        """The steps of tools/demo.sh --tour."""
         self.check_steps(self.machine.tour(self.view))
 
     def check_steps(self, shown: scenario.Scenario) -> None:
@@ -39,6 +38,6 @@ class ScenarioTestCase(base.E2ETestCase):
 
 
 class MinimalVendorTestCase(ScenarioTestCase):
-    """An appliance that knows nothing of files: the driver makes them."""
+    """An appliance that does not manage files: the driver creates them."""
 
     appliance_options = "[features]\nvolume_file = False\n"

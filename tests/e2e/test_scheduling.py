@@ -40,7 +40,7 @@ scheduler_default_weighers = GoodnessWeigher
         return float(free)
 
     def fill_gold(self) -> None:
-        """With what is no volume; half a GiB is left, of eight."""
+        """Leave half of its eight GiB, without using volumes."""
         path = self.view.pool / "filling"
         self.addCleanup(path.unlink)
         with path.open("wb") as file:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The appliance as systemd runs it, installed as doc/source/admin says."""
+"""The appliance in systemd, installed as in doc/source/admin."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SIZE_BYTES = 64 << 20
 
 
 def install() -> None:
-    """The commands of doc/source/admin/appliance.rst."""
+    """The commands in doc/source/admin/appliance.rst."""
     for unit in (ETC / "systemd").iterdir():
         shutil.copy(unit, systemd.UNITS)
     # The pool is not where the unit expects it, as init says; and this tree
@@ -192,7 +192,7 @@ class SystemdCase(unittest.TestCase):
 
     @contextlib.contextmanager
     def mounted(self, share: acme_client.Share) -> Iterator[pathlib.Path]:
-        """The volume file, by NFS."""
+        """The volume file, through NFS."""
         self.api.grant_access(share.id, "test", [HERE], "rw")
         self.addCleanup(self.api.revoke_access, share.id, "test")
         place = self.folder / "mnt"
@@ -302,7 +302,7 @@ class SystemdTestCase(SystemdCase):
 
 
 class ReflinkTestCase(SystemdCase):
-    """Its rights are enough for XFS and its quotas, too."""
+    """The unit's capabilities also suffice for XFS and its quotas."""
 
     engine = "reflink"
 

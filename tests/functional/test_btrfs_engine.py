@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The btrfs engine on a real btrfs, in an image file."""
+"""The btrfs engine on a real btrfs in an image file."""
 
 import os
 import pathlib
@@ -190,7 +190,7 @@ class TestPoolThatIsNotThere(PoolCase):
 
 
 class TestPowerCut(PoolCase):
-    """A copy of the image, taken after a sync, is what a cut would leave."""
+    """A copy of the image after a sync is the state after a power cut."""
 
     size_bytes = 256 << 20
 

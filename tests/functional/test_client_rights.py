@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What a client of a share can do, and what not, over kernel NFS.
+"""What clients of a share can do over kernel NFS.
 
-Where the appliance makes the volume file, clients write that file and can
-make, rename, remove or replace nothing. Run by tools/sandbox.sh.
+If the appliance creates the volume file, clients can write that file, but not
+create, rename, remove or replace files. Run by tools/sandbox.sh.
 """
 
 import contextlib
@@ -42,10 +42,10 @@ _NFS4_ACL = "system.nfs4_acl"
 
 
 def set_access_list(path):
-    """Let STRANGER do everything, as setfacl does over NFS 3.
+    """Grant STRANGER everything, as setfacl does over NFS 3.
 
-    The format is of linux/posix_acl_xattr.h: a version, and for each entry
-    its tag, rights and id.
+    linux/posix_acl_xattr.h defines the format: a version, and for each entry
+    its tag, permissions and id.
     """
     nobody = 0xFFFFFFFF
     entries = [
@@ -59,7 +59,7 @@ def set_access_list(path):
 
 @contextlib.contextmanager
 def acting_as(owner):
-    """The NFS client sends who the thread is."""
+    """The NFS client sends the thread's user."""
     os.setegid(owner.gid)
     os.seteuid(owner.uid)
     try:
@@ -109,7 +109,7 @@ class RightsCase(nfs.NfsCase):
 
     @contextlib.contextmanager
     def exported(self, version):
-        """A share that this machine may write, and where it is mounted."""
+        """A share that this machine can write, and its mount point."""
         share = self.make_share()
         self.exporter.apply(share, {nfs.LOOPBACK: nfs.RW})
         with self.mounted(share, version) as folder:
@@ -125,7 +125,7 @@ class RightsCase(nfs.NfsCase):
             os.close(fd)
 
     def attacks(self, folder):
-        """Everything by which the directory or what it lists changes."""
+        """Everything that changes the directory or its list."""
         volume, new = folder / "volume", folder / "new"
         return {
             "create": lambda: new.write_bytes(b"x"),
@@ -158,7 +158,7 @@ class RightsCase(nfs.NfsCase):
                 self.assertEqual(before, self.listing(share))
 
     def listing(self, share):
-        """What there is on the server: names, kinds, owners, rights."""
+        """The content on the server: names, types, owners, modes."""
         top = pathlib.Path(share.directory)
         found = {"": top.lstat(), **{p.name: p.lstat() for p in top.iterdir()}}
         return {
@@ -168,7 +168,7 @@ class RightsCase(nfs.NfsCase):
 
 
 class TestAllSquashed(RightsCase):
-    """The default: every user of the host acts as the file's owner."""
+    """The default: all users of the host act as the file's owner."""
 
     def test_clients_write_the_file_and_change_nothing_else(self):
         for version in VERSIONS:
@@ -182,7 +182,7 @@ class TestAllSquashed(RightsCase):
                 self.assertEqual(BLOCK, data[: len(BLOCK)])
 
     def test_a_client_that_closes_its_own_file(self):
-        """It may set any mode; the appliance goes on, and a clone is new."""
+        """It can set any mode; the appliance continues, and a clone is new."""
         for version in VERSIONS:
             for mode in (0, 0o4777, 0o2770):
                 with (
@@ -238,7 +238,7 @@ class TestAllSquashed(RightsCase):
 
 
 class TestRootSquashed(RightsCase):
-    """Users stay who they are; only the owner may write the file."""
+    """Users keep their ids; only the owner can write the file."""
 
     squash = kernel.SQUASH_ROOT
 
@@ -268,7 +268,7 @@ class TestRootSquashed(RightsCase):
 
 
 class TestNotSquashed(RightsCase):
-    """A granted host's root is root in its share, as the operator said."""
+    """A granted host's root is root in its share, as configured."""
 
     squash = kernel.SQUASH_NONE
 

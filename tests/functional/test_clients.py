@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""2,000 clients that only hold connections, beside one with a token."""
+"""2,000 clients that only hold connections, and one with a token."""
 
 import resource
 
@@ -30,7 +30,7 @@ class ManyClientsTest(test_server.ServerCase):
         self.headers = self.server.secret()
 
     def test_from_one_address(self) -> None:
-        """Everybody with a token is answered, whatever others hold."""
+        """All clients with a token are answered."""
         for kind in hostile.KINDS:
             with self.subTest(kind=kind):
                 clients = hostile.Clients(self.server.port, kind, self.COUNT)

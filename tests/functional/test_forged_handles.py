@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A client that was given one share, and makes up handles of another."""
+"""A client with access to one share forges handles of another one."""
 
 import ctypes
 import errno
@@ -39,7 +39,7 @@ SECRET = b"of somebody else"
 
 
 def file_id(path):
-    """Kind and bytes, as name_to_handle_at(2) has them."""
+    """Type and bytes, from name_to_handle_at(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(8 + _HANDLE_BYTES)
     struct.pack_into("<Ii", buffer, 0, _HANDLE_BYTES, 0)
@@ -52,7 +52,7 @@ def file_id(path):
 
 
 class ForgedHandles(exporter.NfsCase):
-    """A client that may read ``self.own``, and not ``self.other``."""
+    """A client that can read ``self.own``, but not ``self.other``."""
 
     def setUp(self):
         super().setUp()
@@ -65,7 +65,7 @@ class ForgedHandles(exporter.NfsCase):
         self.addCleanup(self.client.close)
 
     def exported(self, share):
-        """Exports the share, or a snapshot of it, and returns which."""
+        """Export the share, or a snapshot of it, and return which."""
         raise NotImplementedError
 
     def volume(self, share):
@@ -76,9 +76,9 @@ class ForgedHandles(exporter.NfsCase):
         return self.client.handle(*path.strip("/").split("/"))
 
     def forged(self):
-        """Handles of the other share's file, in names that the client may
-        use: its own share's, and those of the directories above it, which
-        the server shows to lead there."""
+        """Handles of the other share's file, for exports that the client can
+        use: its own share, and the directories above it, which the server
+        exports for traversal."""
         path = self.exporter.path(self.own.directory).strip("/").split("/")
         for depth in range(len(path) + 1):
             real = self.client.handle(*path[:depth])
@@ -88,8 +88,8 @@ class ForgedHandles(exporter.NfsCase):
                 yield real[:_PREFIX_BYTES] + bytes([kind]) + fsid + name
 
     def names(self, share):
-        """Kind and bytes of all ways to name a share's file; the last is
-        the one that the server has for it."""
+        """Type and bytes of all handles of a share's file; the last is the
+        server's."""
         _, target = file_id(self.volume(share))
         parent = self.parent(share)
         return (
@@ -147,7 +147,7 @@ class TestForgedHandles(ForgedHandles):
 
 
 class TestForgedHandlesOfASnapshot(ForgedHandles):
-    """One that may read a snapshot, and no more than that."""
+    """A client that can only read a snapshot."""
 
     def exported(self, share):
         self.origin = share
@@ -205,6 +205,6 @@ class TestForgedHandlesOfASnapshotOnXfs(OnXfs, TestForgedHandlesOfASnapshot):
 
 
 class TestForgedHandlesOnBtrfsDirectories(TestForgedHandles):
-    """The reflink engine on btrfs: there, all are in one subvolume."""
+    """The reflink engine on btrfs: all shares are in one subvolume."""
 
     pool_class = machine.ReflinkPool

@@ -9,7 +9,7 @@
 # WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
 # License for the specific language governing permissions and limitations
 # under the License.
-"""A pool whose disk really hangs: btrfs that is frozen, or has no disk."""
+"""A pool whose disk really hangs: a frozen btrfs, or a suspended disk."""
 
 import contextlib
 import os
@@ -44,8 +44,8 @@ def run(*command):
 
 
 class HungPoolSuite(worlds.Calls):
-    """What goes on while the pool ``gold`` hangs. ``directory`` is a btrfs;
-    ``hang`` and ``answer`` take its disk away, and bring it back."""
+    """Behavior while the pool ``gold`` hangs. ``directory`` is a btrfs;
+    ``hang`` and ``answer`` suspend and resume its disk."""
 
     def setUp(self):
         super().setUp()
@@ -140,7 +140,7 @@ class HungPoolSuite(worlds.Calls):
 
 
 class TestFrozen(HungPoolSuite, unittest.TestCase):
-    """Reads are answered, changes are not: as for a backup of the disk."""
+    """Reads are answered, changes are not: like a backup of the disk."""
 
     def make_pool(self):
         image = self.make_image()
@@ -156,7 +156,7 @@ class TestFrozen(HungPoolSuite, unittest.TestCase):
 
 
 class TestDiskThatHangs(HungPoolSuite, unittest.TestCase):
-    """What the kernel has in memory is answered, and nothing else."""
+    """The kernel answers from memory, but not from the disk."""
 
     def make_pool(self):
         if shutil.which("dmsetup") is None:
@@ -180,7 +180,7 @@ class TestDiskThatHangs(HungPoolSuite, unittest.TestCase):
 
     @staticmethod
     def dmsetup(*arguments):
-        """Nobody in a sandbox makes its nodes, or says that they are made."""
+        """A sandbox has no udev to create or confirm its nodes."""
         run("dmsetup", "--noudevsync", "--noudevrules", *arguments)
 
     def hang(self):

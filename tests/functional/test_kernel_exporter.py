@@ -12,7 +12,7 @@
 
 """The exporter for the kernel's NFS server, with a real server and client.
 
-Loud about it where there is none: run it by tools/sandbox.sh.
+Fails without a server: run it by tools/sandbox.sh.
 """
 
 from concurrent import futures
@@ -98,7 +98,7 @@ class NfsCase(unittest.TestCase):
         return self.directory(references.share(id_))
 
     def make_snapshot(self, share):
-        """Of a share, and with its id."""
+        """Create a snapshot of a share, with the same id."""
         id_ = share.reference.id
         self.engine.create_snapshot(id_, id_)
         return self.directory(references.snapshot(id_))
@@ -226,7 +226,7 @@ class TestMounts(NfsCase):
 
     @contextlib.contextmanager
     def written(self):
-        """A share, and its file: open on a mount, with something in it."""
+        """A share and its open file on a mount, with content."""
         share = self.make_share()
         self.exporter.apply(share, {LOOPBACK: RW})
         self.mount(share)
@@ -277,7 +277,7 @@ class TestMounts(NfsCase):
         self.assertFalse(up.exists())
 
     def written_snapshot(self):
-        """Of a share whose file says "then", and by now "now"."""
+        """Of a share whose file was "then", and is "now"."""
         share = self.make_share()
         volume = pathlib.Path(share.directory, "volume")
         volume.write_bytes(b"then")
@@ -288,7 +288,7 @@ class TestMounts(NfsCase):
         return share, snapshot
 
     def test_snapshot_is_read_and_not_written(self):
-        """By the owner of its file only, as whom all clients act."""
+        """Only by the owner of its file, which all clients act as."""
         share, snapshot = self.written_snapshot()
         self.exporter.apply(share, {suite.ONE: RW})
         self.exporter.apply(snapshot, {LOOPBACK: RO})
@@ -306,7 +306,7 @@ class TestMounts(NfsCase):
                 write()
 
     def test_snapshot_in_a_pool_of_an_earlier_release(self):
-        """Its folder was shut to clients."""
+        """Clients could not traverse its folder."""
         _, snapshot = self.written_snapshot()
         folder = os.path.dirname(snapshot.directory)
         os.chmod(folder, 0o700)
@@ -350,7 +350,8 @@ class TestMounts(NfsCase):
         self.assertFalse(os.path.exists(share.directory))
 
     def test_open_file_survives_a_restart_of_everything_below(self):
-        """The server, its table, the pool and all caches: as after a boot."""
+        """The server, its table, the pool and all caches, as after a
+        reboot."""
         with self.written() as (share, file):
             with machine.nfs_server_paused():
                 subprocess.run(["exportfs", "-ua"], check=True)
@@ -365,7 +366,7 @@ class TestMounts(NfsCase):
         self.assertEqual(b"before and after", data[:16])
 
     def test_open_file_survives_a_rename(self):
-        """A volume's file is renamed by the appliance, as it is attached."""
+        """The appliance renames the file of an attached volume."""
         with self.written() as (share, file):
             self.engine.rename_file(share.reference.id, "volume", "renamed")
             pathlib.Path("/proc/sys/vm/drop_caches").write_text("3")

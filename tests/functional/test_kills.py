@@ -93,7 +93,7 @@ class KillCase(unittest.TestCase):
         self.addCleanup(self.reset)
 
     def reset(self):
-        """Nothing anywhere, as after init."""
+        """Remove everything, as after init."""
         if self.nfs:
             kernel.KernelExporter(self.root).reconcile(
                 [], apply=True, remove=True
@@ -122,7 +122,7 @@ class KillCase(unittest.TestCase):
         return answer
 
     def check_scenario(self, name):
-        """Uncut first, then cut off at each of its steps."""
+        """Without a kill first, then killed at each step."""
         uncut = self.run_process(name, "prepare", "request")
         self.assertIsNone(uncut["signal"])
         self.assertEqual({}, uncut["state"]["found"])

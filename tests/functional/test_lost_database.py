@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The database is lost, or comes back as it was a day ago; guests go on."""
+"""The database is lost, or restored from a day ago, while guests write."""
 
 from concurrent import futures
 import contextlib
@@ -44,7 +44,7 @@ SHARES, ATTACHED, WRITING = 200, 20, 4
 
 
 class Guest:
-    """Writes over NFS, and has each write on disk, until it is stopped."""
+    """Writes over NFS, with a sync after each write, until it is stopped."""
 
     def __init__(self, mount_point):
         self.path = mount_point / "volume"
@@ -119,14 +119,14 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
                 self.engine.metadata.delete(engines.Reference(kind, id_))
 
     def listed(self):
-        """Without what the guests change all the time."""
+        """Without values that the guests change."""
         found = super().listed()
         for body in found["shares"]:
             del body["used_bytes"]
         return found
 
     def populate(self):
-        """Many shares, a snapshot and a clone of it, and who is attached."""
+        """Many shares, a snapshot and its clone, and access rules."""
         ids = [worlds.new_id() for _ in range(SHARES)]
         with futures.ThreadPoolExecutor(16) as pool:
             list(
@@ -171,7 +171,7 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
         return mount_point
 
     def check_writing(self, guests):
-        """All go on, and nobody has had an error."""
+        """All guests write, without errors."""
         counts = [guest.count for guest in guests]
         for guest, before in zip(guests, counts, strict=True):
             test_server.wait_for(
@@ -240,7 +240,7 @@ class TestLossUnderGuests(LossCase):
 
 
 class TestCommands(unittest.TestCase):
-    """As an operator sees it, on a real btrfs, without NFS."""
+    """The operator's commands on a real btrfs, without NFS."""
 
     @classmethod
     def setUpClass(cls):
@@ -290,7 +290,7 @@ class TestCommands(unittest.TestCase):
             )
 
     def check_metadata_is_on_disk(self, id_):
-        """Not only in memory: btrfs shows what is on the disk itself."""
+        """btrfs shows the data on the disk, not in memory."""
         found = subprocess.run(
             ["btrfs", "inspect-internal", "dump-tree", self.pool.image],
             capture_output=True,

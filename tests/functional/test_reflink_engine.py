@@ -64,7 +64,7 @@ class TestReflinkEngine(suite.EngineSuite, XfsCase):
         self.assertLess(self.engine.usage().used_bytes - before, 4 * MIB)
 
     def test_a_snapshot_is_of_one_moment(self):
-        """While a client writes all of it, again and again."""
+        """While a client rewrites the whole file in a loop."""
         id_ = self.make_share()
         reference = suite.share(id_)
         versions = itertools.count(1)
@@ -97,8 +97,8 @@ class TestReflinkEngine(suite.EngineSuite, XfsCase):
         self.assertGreater(len(found), 1)
 
     def test_what_a_file_takes_is_no_more_than_its_length(self):
-        """XFS sets aside more for writes to shared blocks: reconcile would
-        say that a client has made the file longer."""
+        """XFS preallocates more for writes to shared blocks: reconcile would
+        report that a client has extended the file."""
         id_ = self.make_share(suite.volume(size_bytes=SIZE, allocation="full"))
         self.client.write(suite.share(id_), "volume", 0, bytes(SIZE))
         os.sync()
@@ -183,7 +183,7 @@ class TestReflinkEngine(suite.EngineSuite, XfsCase):
         self.assertEqual([], self.names("trash"))
 
     def test_full_that_does_not_fit_takes_nothing_from_others(self):
-        """Not even while it is found out."""
+        """Not even temporarily."""
         id_ = self.make_share()
         free = self.engine.usage().free_bytes
         with mock.patch.object(
@@ -264,19 +264,19 @@ class QuotaCase(test_simple_quota.QuotaCase):
 
     @classmethod
     def enable(cls):
-        """The mount has done it."""
+        """The mount has enabled it."""
         cls.skip = None
         if not projectquota.is_supported():
             cls.skip = "this kernel's XFS has no quotas"
 
 
 class TestEngineWithLimits(QuotaCase, test_simple_quota.TestEngine):
-    """All that any engine does, with the limits on."""
+    """The engine suite with limits enabled."""
 
 
 class TestHardLimit(QuotaCase, test_simple_quota.TestHardLimit):
     def test_shares_of_other_pools_get_none(self):
-        """Where a share has no project, nothing says that it is limited."""
+        """Without a project, a share does not claim to have a limit."""
         id_ = suite.new_id()
         with mock.patch.object(
             filesystem, "is_mount_point", autospec=True, return_value=False
@@ -331,7 +331,7 @@ class TestPoolWithoutQuotas(functional.PoolCase):
 
 
 class TestMadePools(functional.PoolCase):
-    """What ``init --engine reflink`` does."""
+    """The pools of ``init --engine reflink``."""
 
     pool_class = machine.XfsPool
 
@@ -378,7 +378,7 @@ class TestMadePools(functional.PoolCase):
         self.assert_usable(engine)
 
     def assert_usable(self, engine):
-        """As ``init`` says it is to be: with limits, where there are."""
+        """As ``init`` reports it: with limits, if supported."""
         limited = projectquota.is_supported()
         text = ReflinkPlugin().new_pool_options(self.plan(image="/x"))
         self.assertEqual(limited, "quota = project" in text)

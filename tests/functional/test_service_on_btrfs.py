@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The whole service on a real btrfs: full pools, and hostile clients."""
+"""The complete service on a real btrfs: full pools, and hostile clients."""
 
 import os
 import pathlib
@@ -31,7 +31,7 @@ BLOCK = b"b" * 4096
 
 
 class RealCase(PoolCase, worlds.Calls):
-    """The calls of a driver, on the class's pool and a new database."""
+    """A driver's calls on the class's pool and a new database."""
 
     def setUp(self):
         super().setUp()
@@ -60,7 +60,7 @@ class RealCase(PoolCase, worlds.Calls):
         )
 
     def write(self, share_id, size_bytes):
-        """Incompressible, and on the disk."""
+        """Write and sync incompressible data."""
         with open(self.path(share_id), "r+b") as file:
             file.write(os.urandom(size_bytes))
             os.fsync(file.fileno())
@@ -168,8 +168,8 @@ class TestFullPool(RealCase):
         self.check_nothing_else([source])
 
     def test_pool_filled_by_clients(self):
-        """Whatever fails, fails with a code and leaves nothing; deleting
-        always works, and makes room."""
+        """Failures have a code and leave nothing; deletes always work, and
+        free space."""
         id_ = self.put_share(size_bytes=1 << 30).body["id"]
         with (
             self.assertRaisesRegex(OSError, "No space"),
@@ -198,7 +198,7 @@ class TestFullPool(RealCase):
 
 
 class TestHostileClients(RealCase):
-    """A client owns what is in its share, and nothing beyond."""
+    """A client controls its share, and nothing else."""
 
     def setUp(self):
         super().setUp()
@@ -276,7 +276,7 @@ class TestHostileClients(RealCase):
         self.assertTrue(self.outside.exists())
 
     def test_file_made_shorter_by_a_client(self):
-        """As a restored backup leaves it; a clone has its full size."""
+        """As after a restored backup; a clone has its full size."""
         os.truncate(self.path(self.share_id), 4096)
         clone = self.clone("share", self.share_id).body["id"]
         self.assertEqual(MIB, self.path(clone).stat().st_size)

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The whole service with the reflink engine, and clients of it."""
+"""The complete service with the reflink engine, and its clients."""
 
 import stat
 
@@ -35,7 +35,7 @@ class TestHostileClients(test_service_on_btrfs.TestHostileClients):
     pool_class = machine.XfsPool
 
     def test_link_where_a_clones_file_is_to_be(self):
-        """Links are not copied: it is in nobody's way."""
+        """Links are not copied, so they do no harm."""
         self.plant("clone", self.outside)
         clone = self.clone(
             "share", self.share_id, file={"name": "clone", "uid": 1001}

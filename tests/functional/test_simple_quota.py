@@ -12,7 +12,7 @@
 
 """Hard limits by btrfs simple quotas, on a real btrfs.
 
-Needs Linux 6.7 or later; says so and skips where it is older.
+Needs Linux 6.7 or later; otherwise the tests are skipped.
 """
 
 import errno
@@ -78,7 +78,7 @@ class QuotaCase(functional.PoolCase):
 
 
 class TestEngine(suite.EngineSuite, QuotaCase):
-    """All that any engine does, with the limits on."""
+    """The engine suite with limits enabled."""
 
 
 class TestHardLimit(QuotaCase):
@@ -128,7 +128,7 @@ class TestHardLimit(QuotaCase):
         self.write(id_, 0, size)
 
     def test_overwriting_in_pieces_of_any_size(self):
-        """An extent stays as long as any part of it is in use."""
+        """An extent stays as long as any part of it is used."""
         size = 64 * MIB
         id_ = self.make_limited(size)
         self.write(id_, 0, size)

@@ -10,10 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The sdist and the wheel: what is in them, and that they work installed.
+"""The content of the sdist and the wheel, and whether they work when
+installed.
 
-Every build and installation is a real one: pip, an environment of its own,
-Cinder beside it. That takes minutes, so the environments are made once.
+All builds and installations are real: pip, a separate environment, and Cinder.
+This takes minutes, so the environments are created once.
 """
 
 import json
@@ -56,7 +57,7 @@ PACKAGES = ("acme_client", "acme_cinder", "acme_appliance")
 
 
 def run(*command: object, cwd: Path = TOP) -> str:
-    """The command's standard output; its whole output on a failure."""
+    """The command's standard output; after a failure, all output."""
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [str(word) for word in command],
@@ -79,7 +80,7 @@ def tracked_files(*below: str) -> set[str]:
 
 
 class Built:
-    """One sdist and one wheel, built from the tree as a user would."""
+    """One sdist and one wheel, built from the tree as by a user."""
 
     def __init__(self, folder: Path) -> None:
         run(sys.executable, "-m", "build", "--outdir", folder, TOP)
@@ -107,7 +108,7 @@ class Distributions(unittest.TestCase):
             )
 
     def test_the_wheel_of_an_archive_without_git_is_whole(self) -> None:
-        """pbr takes the names of files that are no code from git."""
+        """pbr gets the names of data files from git."""
         tree = self.folder / "archive"
         tree.mkdir()
         run("git", "archive", "-o", self.folder / "a.tar", "HEAD")
@@ -152,7 +153,7 @@ class Distributions(unittest.TestCase):
 
 
 class Installed(unittest.TestCase):
-    """The wheel in an environment with nothing but Cinder in it."""
+    """The wheel in an environment with only Cinder."""
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -194,7 +195,7 @@ class Installed(unittest.TestCase):
         return str(found["acme-1"]["created"])
 
     def serve(self) -> None:
-        """Start the appliance, with all the options that it must have."""
+        """Start the appliance with its required options."""
         file = self.folder / "acme-appliance.conf"
         file.write_text(APPLIANCE_CONF.format(folder=self.folder))
         run(self.bin / "acme-appliance", "--config-file", file, "serve")

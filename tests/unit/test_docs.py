@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the docs for contributors say of the source is true."""
+"""Check what the contributor docs say about the source."""
 
 import pathlib
 import re

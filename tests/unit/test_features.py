@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The table of features says what there is."""
+"""Check the table of features."""
 
 import importlib
 from pathlib import Path
@@ -28,7 +28,7 @@ KEYS = {"feature", "support", "calls", "tests"}
 
 
 def has_test(name: str) -> bool:
-    """Whether MODULE.CLASS.METHOD is there; ddt adds to a method's name."""
+    """Whether MODULE.CLASS.METHOD exists; ddt extends a method's name."""
     module, class_name, method = name.rsplit(".", 2)
     try:
         found = getattr(importlib.import_module(module), class_name, None)
@@ -42,7 +42,7 @@ def has_test(name: str) -> bool:
 
 
 def own_calls() -> set[str]:
-    """Cinder's calls that the driver has code of its own for."""
+    """Cinder's calls that the driver implements."""
     kinds = (types.FunctionType, classmethod, staticmethod)
     return {
         name
@@ -74,7 +74,7 @@ class FeaturesTest(unittest.TestCase):
                 self.assertEqual([], missing)
 
     def test_calls(self) -> None:
-        """Those of a "no" may be there in Cinder, and not in the driver."""
+        """Calls of a "no" can exist in Cinder, but not in the driver."""
         own = own_calls() | {"get_volume_stats"}
         for each in self.features:
             with self.subTest(each["feature"]):

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Imports only ever go down: what each layer may know of the others."""
+"""The allowed imports of each layer: only from lower layers."""
 
 import ast
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ _MAY_RUN_COMMANDS = ("acme_appliance.host",)
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
-    """Name and syntax of a module, or of every module of a package."""
+    """Name and syntax tree of a module, or of every module of a package."""
     top = _ROOT / package.replace(".", "/")
     module = top.with_suffix(".py")
     found = [module] if module.is_file() else sorted(top.rglob("*.py"))
@@ -50,7 +50,7 @@ def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Full names of all that is imported, anywhere in the module."""
+    """Full names of all imports in the module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -136,7 +136,7 @@ class ImportsTest(unittest.TestCase):
         )
 
     def test_nobody_knows_the_engines_and_exporters_that_there_are(self):
-        """They come by entry point; each knows only itself."""
+        """They are found by entry point; each knows only itself."""
         found = [
             f"acme_appliance.{group}.{folder.name}"
             for group in ("engines", "exporters")

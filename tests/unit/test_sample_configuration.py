@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The sample configuration files are what the options would make now."""
+"""The sample configuration files match the options."""
 
 from pathlib import Path
 import subprocess

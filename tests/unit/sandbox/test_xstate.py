@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is preloaded into user-mode-linux on a CPU with AMX.
+"""The library that is preloaded into user-mode Linux on a CPU with AMX.
 
-On any x86-64 CPU: a process that is traced stands for the guest's, and a
-buffer shorter than this CPU's registers for the one of user-mode-linux.
+On any x86-64 CPU: a traced process represents the guest's, and a buffer that
+is smaller than this CPU's registers that of user-mode Linux.
 """
 
 import ctypes
@@ -80,7 +80,7 @@ def start_traced() -> int:
 
 
 def trace() -> None:
-    """In a process of its own, with and without the library."""
+    """Trace a process, with and without the library."""
     pid = start_traced()
     try:
         whole = registers(pid, 1 << 16)
