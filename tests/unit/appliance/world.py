@@ -242,6 +242,7 @@ class World(Calls):
     """See the module. ``settings`` are members of ServiceSettings.
 
     :param saved: what it begins with; default: nothing.
+    :param databases: where its database comes from.
     """
 
     def __init__(
@@ -252,8 +253,10 @@ class World(Calls):
         start=True,
         engine_class=MemoryEngine,
         saved=None,
+        databases=databases,
         **settings,
     ):
+        self._databases = databases
         self.database = databases.take()
         self.engines = {
             name: engine_class(root=f"/memory/{name}") for name in pools
@@ -283,7 +286,7 @@ class World(Calls):
         """The end; may be called early, where a test makes many worlds."""
         if self.database is not None:
             self.service.stop()
-            databases.give_back(self.database)
+            self._databases.give_back(self.database)
             self.database = None
 
     def restart(self, *, steps=None, start=True):

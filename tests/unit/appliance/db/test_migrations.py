@@ -12,8 +12,6 @@
 
 """Tables come from migrations, and migrations from the models."""
 
-import pathlib
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -29,13 +27,34 @@ from acme_appliance.db import models
 from acme_appliance.db import session
 
 
+def described():
+    """What shares and snapshots have in common."""
+    return {
+        "namespace": "a",
+        "name": "n",
+        "pool": "gold",
+        "state": "available",
+        "generation": 1,
+        "size_bytes": 1,
+        "labels": "{}",
+        "create_request": "{}",
+        "created_at": "2026-01-01",
+        "updated_at": "2026-01-01",
+    }
+
+
 class MigrationTest(unittest.TestCase):
+    #: What the database admits for JSON, and is none.
+    broken_json = "{"
+
     def setUp(self) -> None:
+        self.database = session.Database(self.new_url())
+        self.addCleanup(self.database.close)
+
+    def new_url(self) -> str:
         temporary = tempfile.TemporaryDirectory()
         self.addCleanup(temporary.cleanup)
-        self.file = pathlib.Path(temporary.name) / "a.db"
-        self.database = session.Database(f"sqlite:///{self.file}")
-        self.addCleanup(self.database.close)
+        return f"sqlite:///{temporary.name}/a.db"
 
     def test_the_newest_is_the_one_that_is_wanted(self):
         directory = script.ScriptDirectory.from_config(
@@ -62,27 +81,43 @@ class MigrationTest(unittest.TestCase):
         """Also where arguments cannot be read; ended jobs get none."""
         self.upgrade_to("0004")
         clone = '{"source": {"type": "snapshot", "id": "snap"}}'
-        # Without foreign keys, so the share needs no row.
-        with sqlite3.connect(self.file) as old:
-            old.execute(
-                "INSERT INTO snapshots (id, share_id, namespace, name, pool,"
-                " state, generation, size_bytes, labels, create_request,"
-                " created_at, updated_at) VALUES ('snap', 'source', 'a', 'n',"
-                " 'gold', 'available', 1, 1, '{}', '{}', '2026', '2026')"
-            )
-            old.executemany(
-                "INSERT INTO jobs (id, share_id, kind, snapshot_id, arguments,"
-                " state, namespace, undo, attempts, request_id, actor,"
-                " created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, 'a', 0, 0, 'r', 'x', '2026')",
-                [
+        self.insert("shares", {"id": "source", **described()})
+        self.insert(
+            "snapshots", {"id": "snap", "share_id": "source", **described()}
+        )
+        self.insert(
+            "jobs",
+            *(
+                {
+                    "id": id_,
+                    "share_id": share_id,
+                    "kind": kind,
+                    "snapshot_id": snapshot_id,
+                    "arguments": arguments,
+                    "state": state,
+                    "namespace": "a",
+                    "undo": False,
+                    "attempts": 0,
+                    "request_id": "r",
+                    "actor": "x",
+                    "created_at": "2026-01-01",
+                }
+                for id_, share_id, kind, snapshot_id, arguments, state in [
                     ("1", "share-1", "share.create", None, clone, "running"),
-                    ("2", "share-2", "share.create", None, "{", "queued"),
+                    (
+                        "2",
+                        "share-2",
+                        "share.create",
+                        None,
+                        self.broken_json,
+                        "queued",
+                    ),
                     ("3", "share-3", "share.create", None, "[1]", "paused"),
                     ("4", "share-4", "snapshot.delete", "s4", "{}", "running"),
                     ("5", "share-5", "share.create", None, clone, "succeeded"),
-                ],
-            )
+                ]
+            ),
+        )
         self.database.upgrade()
         with self.database.read() as reader:
             found = {
@@ -104,16 +139,24 @@ class MigrationTest(unittest.TestCase):
 
     def test_rules_of_shares_stay(self):
         self.upgrade_to("0006")
-        with sqlite3.connect(self.file) as old:
-            old.executemany(
-                "INSERT INTO access_rules (share_id, holder, clients, level)"
-                " VALUES (?, ?, ?, ?)",
-                [
+        for id_ in ("share-1", "share-2"):
+            self.insert("shares", {"id": id_, **described()})
+        self.insert(
+            "access_rules",
+            *(
+                {
+                    "share_id": share_id,
+                    "holder": holder,
+                    "clients": clients,
+                    "level": level,
+                }
+                for share_id, holder, clients, level in [
                     ("share-1", "cmp-1", '["192.0.2.1"]', "rw"),
                     ("share-1", "cmp-2", '["192.0.2.2", "::1"]', "ro"),
                     ("share-2", "cmp-1", '["192.0.2.1"]', "rw"),
-                ],
-            )
+                ]
+            ),
+        )
         self.database.upgrade()
         with self.database.read() as reader:
             found = {
@@ -131,6 +174,12 @@ class MigrationTest(unittest.TestCase):
         with self.database.engine.connect() as connection:
             tables = sa.inspect(connection).get_table_names()
         self.assertNotIn("access_rules_of_shares", tables)
+
+    def insert(self, table, *rows):
+        """As an earlier release, whose models are not here any more."""
+        columns = map(sa.column, rows[0])
+        with self.database.write() as writer:
+            writer.execute(sa.table(table, *columns).insert(), list(rows))
 
     def upgrade_to(self, revision):
         command.upgrade(self.database._alembic(), revision)
