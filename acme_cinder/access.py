@@ -40,6 +40,7 @@ from tooz import coordination as tooz
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
+from acme_cinder import identity
 from acme_cinder import records
 from acme_cinder import settings as options
 import acme_client
@@ -278,7 +279,7 @@ class Access:
         if need.clients is None:
             raise ValueError(f"the addresses of {holder} are not known")
         return api.grant_access(
-            volume.name_id, holder, need.clients, need.level
+            identity.share_id(volume), holder, need.clients, need.level
         )
 
     def settle(
@@ -302,7 +303,7 @@ class Access:
                 self.grant(api, volume, holder, change)
                 _warn("Corrected", holder, volume)
         for holder in wanted.unneeded(rules):
-            api.revoke_access(volume.name_id, holder)
+            api.revoke_access(identity.share_id(volume), holder)
             _warn("Removed", holder, volume)
 
     def settle_others(
@@ -333,7 +334,7 @@ class Access:
         with locked(volume, _REPAIR_SECONDS):
             situation = records.read(volume)
             volume = situation.volume
-            share = api.get_share(volume.name_id)
+            share = api.get_share(identity.share_id(volume))
             wanted = self.wanted(situation)
             self.settle(api, volume, share.access, wanted)
 
@@ -347,7 +348,7 @@ class Access:
         with locked(volume, _REPAIR_SECONDS):
             situation = records.read(volume)
             volume = situation.volume
-            share = api.get_share(volume.name_id)
+            share = api.get_share(identity.share_id(volume))
             if holder not in self.unexplained(situation, share.access):
                 return
             rules = api.revoke_access(share.id, holder)
@@ -387,7 +388,7 @@ def _warn(done: str, holder: str, volume: objects.Volume) -> None:
             "done": done,
             "holder": holder,
             "volume": volume.name,
-            "share": volume.name_id,
+            "share": identity.share_id(volume),
         },
     )
 
@@ -396,5 +397,9 @@ def warn_unchecked(volume: objects.Volume, error: Exception) -> None:
     LOG.warning(
         "Could not check the access rules of %(volume)s, share %(share)s: "
         "%(error)s",
-        {"volume": volume.name, "share": volume.name_id, "error": error},
+        {
+            "volume": volume.name,
+            "share": identity.share_id(volume),
+            "error": error,
+        },
     )

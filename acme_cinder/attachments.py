@@ -36,6 +36,7 @@ from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
+from acme_cinder import identity
 from acme_cinder import migration
 from acme_cinder import mount
 from acme_cinder import records
@@ -165,7 +166,7 @@ class Attachments:
 
     def _connect(self, arrival: _Arrival) -> dict[str, Any]:
         volume = arrival.before.volume
-        with self.unchanged_mounts(volume.name_id, arrival.host):
+        with self.unchanged_mounts(identity.share_id(volume), arrival.host):
             rule = self.access.grant(
                 self._api, volume, arrival.holder, self._need(arrival)
             )
@@ -214,7 +215,7 @@ class Attachments:
                 {
                     "host": arrival.host,
                     "volume": volume.name,
-                    "share": volume.name_id,
+                    "share": identity.share_id(volume),
                 },
             )
 
@@ -261,13 +262,13 @@ class Attachments:
         if holders.is_services(holder) or not stays:
             if need is None:
                 self._release(volume, host)
-            rules = api.revoke_access(volume.name_id, holder)
+            rules = api.revoke_access(identity.share_id(volume), holder)
             if rules is None:
                 self._shares.check_gone(volume)
         elif need is not None and need.clients and wanted.may_take:
             rules = self.access.grant(api, volume, holder, need).access
         else:
-            share = api.find_share(volume.name_id)
+            share = api.find_share(identity.share_id(volume))
             rules = share.access if share else None
             if share is None:
                 self._shares.check_gone(volume)
@@ -275,13 +276,13 @@ class Attachments:
         return stays
 
     def _disconnect_all(self, volume: objects.Volume) -> None:
-        share = self._api.find_share(volume.name_id)
+        share = self._api.find_share(identity.share_id(volume))
         self._release(volume, holders.this_host())
         if share is None:
             self._shares.check_gone(volume)
         for holder in share.access if share else ():
             if holders.is_attachments(holder):
-                self._api.revoke_access(volume.name_id, holder)
+                self._api.revoke_access(identity.share_id(volume), holder)
 
     # -- repair
 
@@ -298,7 +299,7 @@ class Attachments:
             return
         try:
             with acme_client.limited(_REPAIR_DEADLINE_SECONDS):
-                share = self._api.get_share(volume.name_id)
+                share = self._api.get_share(identity.share_id(volume))
                 self.repair(self._api, volume, share.access)
         except acme_client.NotFound:
             raise
@@ -325,7 +326,9 @@ class Attachments:
         """Unmount, before the rule goes: what is unwritten needs it."""
         if host == holders.this_host() and volume.provider_location:
             with acme_client.limited_to_share(SHARE_OF_UNMOUNT):
-                self._mounts.detach(volume.name_id, volume.provider_location)
+                self._mounts.detach(
+                    identity.share_id(volume), volume.provider_location
+                )
 
     def unchanged_mounts(
         self, share_id: str, host: str

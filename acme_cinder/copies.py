@@ -27,6 +27,7 @@ from cinder import objects
 from oslo_log import log as logging
 
 from acme_cinder import holders
+from acme_cinder import identity
 from acme_cinder import mount
 from acme_cinder import shares
 import acme_client
@@ -63,7 +64,7 @@ class Copies:
         """
         copy = _copy_of(volume, image_id)
         origin = shares.Origin(
-            acme_client.Source("share", volume.name_id), volume.name
+            acme_client.Source("share", identity.share_id(volume)), volume.name
         )
         labels = {
             _COPY_LABEL: volume.id,
@@ -141,7 +142,7 @@ def _copy_of(volume: objects.Volume, image_id: str) -> objects.Volume:
     """A volume that Cinder does not have, with an id that can be told."""
     return objects.Volume(
         context=volume.obj_context,
-        id=str(uuid.uuid5(uuid.UUID(volume.name_id), image_id)),
+        id=str(uuid.uuid5(uuid.UUID(identity.share_id(volume)), image_id)),
         _name_id=None,
         size=volume.size,
         host=volume.host,

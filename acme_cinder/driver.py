@@ -31,6 +31,7 @@ from acme_cinder import copies
 from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import exportcheck
+from acme_cinder import identity
 from acme_cinder import images
 from acme_cinder import migration
 from acme_cinder import mixins
@@ -217,7 +218,8 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self, volume: objects.Volume, snapshot: objects.Snapshot
     ) -> dict[str, Any]:
         origin = shares.Origin(
-            acme_client.Source("snapshot", snapshot.id), snapshot.volume.name
+            acme_client.Source("snapshot", identity.snapshot_id(snapshot)),
+            snapshot.volume.name,
         )
         with (
             usermessages.on_failure(*_CLONE, volume),
@@ -232,7 +234,8 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self, volume: objects.Volume, src_vref: objects.Volume
     ) -> dict[str, Any]:
         origin = shares.Origin(
-            acme_client.Source("share", src_vref.name_id), src_vref.name
+            acme_client.Source("share", identity.share_id(src_vref)),
+            src_vref.name,
         )
         with (
             usermessages.on_failure(*_CLONE, volume),
@@ -320,24 +323,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         original_volume_status: str,
     ) -> dict[str, Any]:
         """Keep the new share as it is, and say whose it is from now on."""
-        try:
-            with deadlines.of_call():
-                self._shares.label(new_volume.name_id, volume.id)
-        except errors.BELOW as error:
-            # The data is there; the sweep labels what is attached.
-            LOG.warning(
-                "Share %(share)s is not labelled as that of %(volume)s: "
-                "%(error)s",
-                {
-                    "share": new_volume.name_id,
-                    "volume": volume.id,
-                    "error": error,
-                },
-            )
-        return {
-            "_name_id": new_volume.name_id,
-            "provider_location": new_volume.provider_location,
-        }
+        return migration.complete(self._shares, volume, new_volume)
 
     @volume_utils.trace
     def retype(
@@ -402,7 +388,9 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         """As for a volume."""
         if snapshot.provider_location:
             with deadlines.of_cleanup():
-                self._reaper.look_at(snapshot.id, snapshot.provider_location)
+                self._reaper.look_at(
+                    identity.snapshot_id(snapshot), snapshot.provider_location
+                )
 
     @volume_utils.trace
     def initialize_connection_snapshot(
@@ -526,7 +514,9 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         """Leave no mount behind on this host that nobody needs."""
         if volume.provider_location:
             with deadlines.of_cleanup():
-                self._reaper.look_at(volume.name_id, volume.provider_location)
+                self._reaper.look_at(
+                    identity.share_id(volume), volume.provider_location
+                )
 
     @volume_utils.trace
     def initialize_connection(

@@ -31,6 +31,7 @@ from os_brick import exception as brick_exception
 from oslo_concurrency import processutils
 from oslo_log import log as logging
 
+from acme_cinder import identity
 import acme_client
 
 LOG = logging.getLogger(__name__)
@@ -173,5 +174,5 @@ def _name(thing: Any) -> str:
 
 def _share_id(volume: Any, snapshot: Any) -> str:
     if volume is not None:
-        return str(volume.name_id)
-    return "-" if snapshot is None else str(snapshot.volume.name_id)
+        return str(identity.share_id(volume))
+    return "-" if snapshot is None else str(identity.share_id(snapshot.volume))

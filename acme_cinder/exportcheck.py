@@ -38,6 +38,7 @@ from cinder import objects
 from oslo_log import log as logging
 
 from acme_cinder import attachments
+from acme_cinder import identity
 from acme_cinder import recognition
 import acme_client
 
@@ -221,8 +222,8 @@ class ExportCheck:
         if many and self._can_list and self._listing is None:
             self._listing = self._list()
         if self._listing is not None:
-            return self._listing.get(volume.name_id)
-        share = self._api.find_share(volume.name_id)
+            return self._listing.get(identity.share_id(volume))
+        share = self._api.find_share(identity.share_id(volume))
         return None if share is None else share.access
 
     def _list(self) -> dict[str, Rules]:
@@ -264,7 +265,11 @@ def _warn(volume: objects.Volume, error: Exception) -> None:
     LOG.warning(
         "Could not check the access rules of %(volume)s, share %(share)s: "
         "%(error)s",
-        {"volume": volume.name, "share": volume.name_id, "error": error},
+        {
+            "volume": volume.name,
+            "share": identity.share_id(volume),
+            "error": error,
+        },
     )
 
 

@@ -10,7 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which of Cinder's own copies from volume to volume must not be made.
+"""Cinder's own copies from volume to volume: which must not be made, and what
+comes after the others.
 
 A retype is a migration for Cinder. Where it changes the encryption,
 Cinder's manager opens both volumes with os-brick's encryptors
@@ -28,6 +29,14 @@ from typing import Any
 from cinder import exception
 from cinder import objects
 from cinder.volume import volume_types
+from oslo_log import log as logging
+
+from acme_cinder import deadlines
+from acme_cinder import errors
+from acme_cinder import identity
+from acme_cinder import shares
+
+LOG = logging.getLogger(__name__)
 
 _TARGET = "target:"
 
@@ -63,3 +72,30 @@ def check_target(volume: objects.Volume) -> None:
             context.elevated(), status.removeprefix(_TARGET)
         )
         check(context, source, volume)
+
+
+def complete(
+    volume_shares: shares.Shares,
+    volume: objects.Volume,
+    new_volume: objects.Volume,
+) -> dict[str, Any]:
+    """The data is in the new volume's share: label it as the volume's.
+
+    :returns: the model update. Without ``provider_id``: Cinder swaps that
+        with all other columns later, and twice would be never.
+    """
+    share_id = identity.share_id(new_volume)
+    try:
+        with deadlines.of_call():
+            volume_shares.label(share_id, volume.id)
+    except errors.BELOW as error:
+        # The data is there; the sweep labels what is attached.
+        LOG.warning(
+            "Share %(share)s is not labelled as that of %(volume)s: %(error)s",
+            {"share": share_id, "volume": volume.id, "error": error},
+        )
+    return {
+        # The file is named after it.
+        "_name_id": new_volume.name_id,
+        "provider_location": new_volume.provider_location,
+    }

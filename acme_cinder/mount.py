@@ -46,7 +46,6 @@ import re
 import time
 from typing import Any
 import urllib.parse
-import uuid
 
 from os_brick import exception as brick_exception
 from os_brick.remotefs import remotefs
@@ -56,6 +55,7 @@ from oslo_log import log as logging
 from acme_cinder import commands
 from acme_cinder import errors
 from acme_cinder import hostlock
+from acme_cinder import identity
 import acme_client
 
 LOG = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ class Mounts:
         """The shares for which this back end has mount points here, among
         them those in use."""
         try:
-            return sorted(filter(_is_id, os.listdir(self._folder)))
+            return sorted(filter(identity.is_id, os.listdir(self._folder)))
         except FileNotFoundError:
             return []
 
@@ -348,7 +348,7 @@ class Mounts:
             Attached(share_id, export)
             for path, export in self._table().items()
             if os.path.dirname(path) == self.base
-            and _is_id(share_id := export.rpartition("/")[2])
+            and identity.is_id(share_id := export.rpartition("/")[2])
         )
 
     def changing(
@@ -450,10 +450,3 @@ def _logged_only(share_id: str) -> Iterator[None]:
         yield
     except errors.BELOW:
         LOG.exception("Cleaning up after share %s failed", share_id)
-
-
-def _is_id(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False

@@ -29,6 +29,7 @@ from cinder import objects
 from cinder.db import api as db
 from oslo_log import log as logging
 
+from acme_cinder import identity
 from acme_cinder import records
 import acme_client
 
@@ -93,7 +94,11 @@ class Recognition:
             return None
         LOG.error(
             "%(volume)s, share %(share)s, is left as it is: %(why)s",
-            {"volume": volume.name, "share": volume.name_id, "why": FOREIGN},
+            {
+                "volume": volume.name,
+                "share": identity.share_id(volume),
+                "why": FOREIGN,
+            },
         )
         return FOREIGN
 
@@ -110,4 +115,8 @@ class Recognition:
             limit=_MOST_VOLUMES,
             filters={**self._where, "status": sorted(records.QUIET)},
         )
-        return {row.id: row.name_id for row in found if row.provider_location}
+        return {
+            row.id: identity.share_id(row)
+            for row in found
+            if row.provider_location
+        }

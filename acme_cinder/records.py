@@ -43,6 +43,7 @@ from cinder.objects import fields
 from oslo_serialization import jsonutils
 
 from acme_cinder import holders
+from acme_cinder import identity
 
 _RESERVED = fields.VolumeAttachStatus.RESERVED
 _ATTACHING = fields.VolumeAttachStatus.ATTACHING
@@ -234,7 +235,7 @@ def read_all(context: Any) -> dict[str, tuple[str, list[Record]]]:
     for row in db.volume_attachment_get_all(context):
         if row.volume is not None:
             _, records = found.setdefault(
-                row.volume.name_id, (row.volume_id, [])
+                identity.share_id(row.volume), (row.volume_id, [])
             )
             records.append(_record(row, _connector(row.connector)))
     return found

@@ -29,6 +29,7 @@ from cinder import objects
 from cinder.volume import volume_utils
 from oslo_log import log as logging
 
+from acme_cinder import identity
 from acme_cinder import shares
 from acme_cinder import specs
 import acme_client
@@ -61,7 +62,7 @@ def in_place(
         "%(volume)s, share %(share)s, is now a %(type)s",
         {
             "volume": volume.name,
-            "share": volume.name_id,
+            "share": identity.share_id(volume),
             "type": new_type.name,
         },
     )

@@ -36,6 +36,7 @@ from oslo_utils import units
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
+from acme_cinder import identity
 from acme_cinder import labels as volume_labels
 from acme_cinder import mount
 from acme_cinder import recognition
@@ -171,7 +172,7 @@ class Shares:
         file = self._file_spec(volume, wanted) if has_files else None
         with _undone_if_unsure(lambda: self.discard(volume)):
             return self.api.create_share(
-                volume.name_id,
+                identity.share_id(volume),
                 name=volume.name,
                 size_bytes=bytes_of(volume.size),
                 pool=pool,
@@ -272,22 +273,23 @@ class Shares:
         Cinder still has the volume then, in error, and deletes it by its
         id.
         """
-        with _left_on_error(volume.name, volume.name_id):
+        with _left_on_error(volume.name, identity.share_id(volume)):
             self._delete(volume)
 
     def create_snapshot(self, snapshot: objects.Snapshot) -> None:
         """Take a snapshot of a volume, attached or not."""
         with _undone_if_unsure(lambda: self._discard_snapshot(snapshot)):
             self.api.create_snapshot(
-                snapshot.id,
-                snapshot.volume.name_id,
+                identity.snapshot_id(snapshot),
+                identity.share_id(snapshot.volume),
                 name=snapshot.name,
                 labels=volume_labels.of_snapshot(snapshot),
             )
 
     def _discard_snapshot(self, snapshot: objects.Snapshot) -> None:
-        with _left_on_error(snapshot.name, snapshot.id):
-            self.api.delete_snapshot(snapshot.id)
+        snapshot_id = identity.snapshot_id(snapshot)
+        with _left_on_error(snapshot.name, snapshot_id):
+            self.api.delete_snapshot(snapshot_id)
 
     def grow(self, volume: objects.Volume, new_size: int) -> None:
         """Grow a volume, attached or not.
@@ -295,7 +297,9 @@ class Shares:
         :param new_size: in GiB; a smaller one is refused.
         """
         size_bytes = bytes_of(new_size)
-        share = self.api.update_share(volume.name_id, size_bytes=size_bytes)
+        share = self.api.update_share(
+            identity.share_id(volume), size_bytes=size_bytes
+        )
         if share.file is None:
             with self.mounted(volume) as path:
                 self.files.ensure_size(path, size_bytes)
@@ -328,7 +332,7 @@ class Shares:
             "has its size of %(size)s GiB again",
             {
                 "volume": volume.name,
-                "share": volume.name_id,
+                "share": identity.share_id(volume),
                 "size": volume.size,
             },
         )
@@ -347,7 +351,17 @@ class Shares:
 
         :raises VolumeIsBusy: as :mod:`.recognition` says, the share may be
             there: then Cinder keeps the volume, and it is available again.
+            Or it is another volume's.
         """
+        owner = self.other_owner(volume)
+        if owner is not None:
+            raise exception.VolumeIsBusy(
+                message=f"{volume.name} is not deleted: its share "
+                f"{identity.share_id(volume)} has been that of volume "
+                f"{owner} since a migration that was not finished. Use "
+                "'cinder unmanage', which leaves the share alone",
+                volume_name=volume.name,
+            )
         doubt = None if self._delete(volume) else self._known.doubt(volume)
         if doubt is None:
             return
@@ -359,13 +373,31 @@ class Shares:
             volume_name=volume.name,
         )
 
+    def other_owner(self, volume: objects.Volume) -> str | None:
+        """The id of another volume that has the same share, where Cinder's
+        database is in doubt of whose it is."""
+        if not identity.is_doubtful(volume):
+            return None
+        share_id = identity.share_id(volume)
+        share = self.api.find_share(share_id)
+        owner = share.labels.get(volume_labels.VOLUME) if share else None
+        if owner is None or owner == volume.id:
+            return None
+        try:
+            found = objects.Volume.get_by_id(
+                volume.obj_context.elevated(), owner
+            )
+        except exception.VolumeNotFound:
+            return None
+        return owner if identity.share_id(found) == share_id else None
+
     def _delete(self, volume: objects.Volume) -> bool:
         """:returns: whether there was a share."""
         try:
-            return self.api.delete_share(volume.name_id)
+            return self.api.delete_share(identity.share_id(volume))
         except acme_client.InUse:
             self._revoke_leftovers(volume)
-            self.api.delete_share(volume.name_id)
+            self.api.delete_share(identity.share_id(volume))
             return True
 
     def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
@@ -377,11 +409,12 @@ class Shares:
         :raises SnapshotIsBusy: it may be there, as for a volume; or somebody
             reads it.
         """
+        snapshot_id = identity.snapshot_id(snapshot)
         try:
-            was_there = self.api.delete_snapshot(snapshot.id)
+            was_there = self.api.delete_snapshot(snapshot_id)
         except acme_client.InUse:
             self._revoke_snapshot_leftovers(snapshot)
-            was_there = self.api.delete_snapshot(snapshot.id)
+            was_there = self.api.delete_snapshot(snapshot_id)
         if was_there:
             return
         doubt = self._known.doubt(snapshot.volume)
@@ -404,7 +437,7 @@ class Shares:
             )
 
     def _revoke_leftovers(self, volume: objects.Volume) -> None:
-        share = self.api.get_share(volume.name_id)
+        share = self.api.get_share(identity.share_id(volume))
         attached = [
             item.host for item in records.read(volume).records if item.host
         ]
@@ -428,7 +461,8 @@ class Shares:
             self.api.revoke_access(share.id, holder)
 
     def _revoke_snapshot_leftovers(self, snapshot: objects.Snapshot) -> None:
-        found = self.api.get_snapshot(snapshot.id)
+        snapshot_id = identity.snapshot_id(snapshot)
+        found = self.api.get_snapshot(snapshot_id)
         others = [name for name in found.access if not holders.is_ours(name)]
         if others or records.is_backed_up(snapshot):
             raise exception.SnapshotIsBusy(
@@ -437,13 +471,13 @@ class Shares:
                 snapshot_name=snapshot.name,
             )
         if snapshot.provider_location:
-            self._mounts.detach(snapshot.id, snapshot.provider_location)
+            self._mounts.detach(snapshot_id, snapshot.provider_location)
         for holder in found.access:
             LOG.warning(
                 "Removing access rule %(holder)s, left over on %(snapshot)s",
                 {"holder": holder, "snapshot": snapshot.name},
             )
-            self.api.revoke_snapshot_access(snapshot.id, holder)
+            self.api.revoke_snapshot_access(snapshot_id, holder)
 
     @contextlib.contextmanager
     def mounted(
@@ -454,9 +488,9 @@ class Shares:
         :param location: the export, where the volume does not have it yet.
         """
         access = self._own_access(
-            volume.name_id, location or volume.provider_location
+            identity.share_id(volume), location or volume.provider_location
         )
-        with self._mounts.mounted(volume.name_id, access) as path:
+        with self._mounts.mounted(identity.share_id(volume), access) as path:
             yield f"{path}/{volume.name}"
 
     def _own_access(self, share_id: str, present: str | None) -> mount.Access:

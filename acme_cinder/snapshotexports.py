@@ -31,6 +31,7 @@ from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
+from acme_cinder import identity
 from acme_cinder import mount
 from acme_cinder import records
 from acme_cinder import settings as options
@@ -93,9 +94,10 @@ class SnapshotExports:
         alone = records.Situation(snapshot.volume, ()).beside(connector)
         need = self._attachments.access.need(alone, host)
         # The clean-up must not judge a mount that is about to be needed.
-        with self._attachments.unchanged_mounts(snapshot.id, host):
+        snapshot_id = identity.snapshot_id(snapshot)
+        with self._attachments.unchanged_mounts(snapshot_id, host):
             rule = self._api.grant_snapshot_access(
-                snapshot.id, holders.of_service(host), need.clients or ()
+                snapshot_id, holders.of_service(host), need.clients or ()
             )
         if rule.file is None:
             raise exception.VolumeBackendAPIException(
@@ -139,16 +141,17 @@ class SnapshotExports:
             if connector is not None:
                 self._disconnect(snapshot, records.host_of(connector))
                 return
-            found = self._api.find_snapshot(snapshot.id)
+            snapshot_id = identity.snapshot_id(snapshot)
+            found = self._api.find_snapshot(snapshot_id)
             self._release(snapshot, holders.this_host())
             for holder in found.access if found else ():
                 if holders.is_services(holder):
-                    self._api.revoke_snapshot_access(snapshot.id, holder)
+                    self._api.revoke_snapshot_access(snapshot_id, holder)
 
     def _disconnect(self, snapshot: objects.Snapshot, host: str) -> None:
         self._release(snapshot, host)
         rules = self._api.revoke_snapshot_access(
-            snapshot.id, holders.of_service(host)
+            identity.snapshot_id(snapshot), holders.of_service(host)
         )
         if rules is None:
             self._shares.check_gone(snapshot.volume)
@@ -157,4 +160,6 @@ class SnapshotExports:
         """Unmount, as long as the server still answers."""
         if host == holders.this_host() and snapshot.provider_location:
             with acme_client.limited_to_share(attachments.SHARE_OF_UNMOUNT):
-                self._mounts.detach(snapshot.id, snapshot.provider_location)
+                self._mounts.detach(
+                    identity.snapshot_id(snapshot), snapshot.provider_location
+                )

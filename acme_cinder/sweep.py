@@ -41,6 +41,7 @@ from acme_cinder import access
 from acme_cinder import copies
 from acme_cinder import errors
 from acme_cinder import holders
+from acme_cinder import identity
 from acme_cinder import labels
 from acme_cinder import records
 from acme_cinder import shares
@@ -178,10 +179,13 @@ class Sweep:
         if not ours:
             return
         context: Any = cinder_context.get_admin_context()
+        known_id = found.labels.get(labels.SNAPSHOT, found.id)
         try:
-            snapshot = objects.Snapshot.get_by_id(context, found.id)
+            snapshot = objects.Snapshot.get_by_id(context, known_id)
         except exception.SnapshotNotFound:
             # Of another Cinder with the same credential, maybe.
+            return
+        if identity.snapshot_id(snapshot) != found.id:
             return
         if records.is_backed_up(snapshot):
             return
@@ -207,6 +211,6 @@ def _volume(share: acme_client.Share, volume_id: str) -> objects.Volume | None:
             volume = objects.Volume.get_by_id(context, candidate)
         except exception.VolumeNotFound:
             continue
-        if volume.name_id == share.id:
+        if identity.share_id(volume) == share.id:
             return volume
     return None

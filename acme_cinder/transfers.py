@@ -23,6 +23,7 @@ from cinder.db import api as db
 from oslo_log import log as logging
 
 from acme_cinder import errors
+from acme_cinder import identity
 from acme_cinder import labels
 import acme_client
 
@@ -57,10 +58,15 @@ def _relabel_all(
     project_id: str,
 ) -> None:
     undo.callback(_relabel_share, api, volume, volume.project_id)
-    api.update_share(volume.name_id, labels=labels.of_project(project_id))
+    api.update_share(
+        identity.share_id(volume), labels=labels.of_project(project_id)
+    )
     for snapshot in _transferred_snapshots(context, volume.id):
         undo.callback(_relabel_snapshot, api, snapshot, snapshot.project_id)
-        api.update_snapshot(snapshot.id, labels=labels.of_project(project_id))
+        api.update_snapshot(
+            identity.snapshot_id(snapshot),
+            labels=labels.of_project(project_id),
+        )
 
 
 def _transferred_snapshots(
@@ -77,14 +83,19 @@ def _relabel_share(
     api: acme_client.Client, volume: Any, project_id: str | None
 ) -> None:
     with _told(volume.name):
-        api.update_share(volume.name_id, labels=labels.of_project(project_id))
+        api.update_share(
+            identity.share_id(volume), labels=labels.of_project(project_id)
+        )
 
 
 def _relabel_snapshot(
     api: acme_client.Client, snapshot: Any, project_id: str | None
 ) -> None:
     with _told(snapshot.name):
-        api.update_snapshot(snapshot.id, labels=labels.of_project(project_id))
+        api.update_snapshot(
+            identity.snapshot_id(snapshot),
+            labels=labels.of_project(project_id),
+        )
 
 
 @contextlib.contextmanager

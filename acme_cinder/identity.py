@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which share a volume has, and which snapshot on the appliance: said here
+and nowhere else.
+
+``provider_id`` first: what the driver has made has the id that it was made
+with there, what was managed the one that it had before. The computed id
+otherwise: Cinder may not have ``provider_id``, because the reply to a create
+was lost, say.
+
+A migration swaps ``_name_id`` and ``provider_location`` first, in
+``update_migrated_volume`` (volume/manager.py), and ``provider_id`` only
+later, with all other columns, in ``finish_volume_migration``
+(objects/volume.py). In between, and for ever if a service dies there,
+``provider_id`` is that of the share that the data was copied from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+import uuid
+
+from cinder import objects
+
+
+def share_id(volume: Any) -> str:
+    """The id of a volume's share.
+
+    :param volume: the object, or its row in Cinder's database.
+    """
+    known = _column(volume, "provider_id")
+    if known and is_id(known) and not _is_being_migrated(volume):
+        return str(known)
+    return str(volume.name_id)
+
+
+def is_doubtful(volume: objects.Volume) -> bool:
+    """Whether the export is another share's than :func:`share_id` says.
+
+    So it is with the record that a migration has made, and that nobody
+    finished: its share is the volume's by then.
+    """
+    location = _column(volume, "provider_location") or ""
+    exported = location.rpartition("/")[2]
+    return is_id(exported) and exported != share_id(volume)
+
+
+def snapshot_id(snapshot: objects.Snapshot) -> str:
+    """The id that a snapshot has on the appliance."""
+    known = _column(snapshot, "provider_id")
+    return str(known if known and is_id(known) else snapshot.id)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is an id as the appliance spells it."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _is_being_migrated(volume: Any) -> bool:
+    """Whether the columns are those of two shares."""
+    moved_to = _column(volume, "_name_id")
+    location = _column(volume, "provider_location") or ""
+    return bool(moved_to) and location.endswith(f"/{moved_to}")
+
+
+def _column(thing: Any, name: str) -> Any:
+    """None also in an object that is in no database, as of a copy."""
+    is_set = getattr(thing, "obj_attr_is_set", lambda name: True)
+    return getattr(thing, name) if is_set(name) else None
