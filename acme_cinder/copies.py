@@ -63,9 +63,7 @@ class Copies:
         Should the service die, see :meth:`remove_if_orphaned`.
         """
         copy = _copy_of(volume, image_id)
-        origin = shares.Origin(
-            acme_client.Source("share", identity.share_id(volume)), volume.name
-        )
+        origin = shares.Origin.of_volume(volume)
         labels = {
             _COPY_LABEL: volume.id,
             _IMAGE_LABEL: image_id,

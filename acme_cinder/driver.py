@@ -22,63 +22,36 @@ from cinder import objects
 from cinder.volume import driver
 from cinder.volume import driver_utils
 from cinder.volume import volume_utils
-from oslo_context import context as oslo_context
 from oslo_log import log as logging
 
 from acme_cinder import access
-from acme_cinder import attachments
-from acme_cinder import copies
 from acme_cinder import deadlines
 from acme_cinder import errors
-from acme_cinder import exportcheck
 from acme_cinder import identity
-from acme_cinder import images
+from acme_cinder import manageable
 from acme_cinder import migration
 from acme_cinder import mixins
 from acme_cinder import mount
 from acme_cinder import opts
-from acme_cinder import peers
-from acme_cinder import reaper
+from acme_cinder import parts
 from acme_cinder import recognition
 from acme_cinder import retype
 from acme_cinder import settings as options
 from acme_cinder import shares
-from acme_cinder import snapshotexports
 from acme_cinder import specs
 from acme_cinder import startup
-from acme_cinder import stats
-from acme_cinder import sweep
 from acme_cinder import transfers
 from acme_cinder import usermessages
 import acme_client
 
 LOG = logging.getLogger(__name__)
 
-_COPY_IMAGE = (
-    usermessages.Action.COPY_IMAGE_TO_VOLUME,
-    usermessages.Detail.DRIVER_FAILED_CREATE,
-)
-_ATTACH = (
-    usermessages.Action.ATTACH_VOLUME,
-    usermessages.Detail.ATTACH_ERROR,
-)
-_CLONE = (
-    usermessages.Action.CREATE_VOLUME_FROM_BACKEND,
-    usermessages.Detail.DRIVER_FAILED_CREATE,
-)
-#: As Cinder does where a volume cannot be retyped or migrated to a place.
-_MIGRATE = (
-    usermessages.Action.SCHEDULE_ALLOCATE_VOLUME,
-    usermessages.Detail.NO_BACKEND_AVAILABLE,
-)
-#: The scheduler shall soon know that the appliance is down; and Cinder
-#: reports for one back end after the other, every minute.
-_STATS_DEADLINE_SECONDS = 30.0
-
 
 @interface.volumedriver
 class acmeNfsDriver(  # noqa: N801 - the name operators configure
     driver.CloneableImageVD,
+    driver.ManageableSnapshotsVD,
+    driver.ManageableVD,
     driver.MigrateVD,
     mixins.ExtendVD,
     mixins.LocalVD,
@@ -105,17 +78,6 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             [*opts.DRIVER_OPTS, *opts.UNUSED_OPTS]
         )
         self._stats: dict[str, Any] = {}
-        self._settings: options.Settings
-        self._peers: peers.PeerAddresses
-        self._api: acme_client.Client
-        self._mounts: mount.Mounts
-        self._shares: shares.Shares
-        self._images: images.Images
-        self._attachments: attachments.Attachments
-        self._snapshot_exports: snapshotexports.SnapshotExports
-        self._export_check: exportcheck.ExportCheck
-        self._reaper: reaper.Reaper
-        self._sweep: sweep.Sweep
 
     @staticmethod
     def get_driver_options() -> list[Any]:
@@ -130,7 +92,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         options.warn_of_unused(self.configuration)
         self.assemble(
             settings,
-            startup.new_client(settings, _request_id),
+            startup.new_client(settings),
             startup.new_mounts(settings, self.configuration.config_group),
         )
 
@@ -142,50 +104,30 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     ) -> None:
         """Put the parts together; tests bring some of their own."""
         namespace = self._driver_data_namespace() or type(self).__name__
-        self._peers = peers.PeerAddresses(
-            driver_utils.VolumeDriverUtils(namespace, self.db)
-        )
-        settings = settings.with_peers(self._peers.of)
-        self._settings = settings
-        self._api = api
-        self._mounts = mounts
-        known = recognition.Recognition(api, self.host, self.cluster_name)
-        self._shares = shares.Shares(api, settings, mounts, known)
-        image_copies = copies.Copies(self._shares, mounts)
-        self._images = images.Images(
-            self._shares,
-            image_copies,
+        made = parts.assemble(
+            settings,
+            api,
+            mounts,
+            recognition.Recognition(api, self.host, self.cluster_name),
+            driver_data=driver_utils.VolumeDriverUtils(namespace, self.db),
             execute=self._execute,
-            as_root=not settings.secure_operations,
             blocksize=self.configuration.volume_dd_blocksize,
         )
-        self._attachments = attachments.Attachments(
-            settings, self._shares, mounts
-        )
-        self._snapshot_exports = snapshotexports.SnapshotExports(
-            settings, self._shares, self._attachments, mounts
-        )
-        self._export_check = exportcheck.ExportCheck(
-            api, self._attachments, known
-        )
-        self._reaper = reaper.Reaper(
-            api, mounts, settings.reap_interval_seconds
-        )
-        self._sweep = sweep.Sweep(
-            api,
-            self._attachments.access,
-            self._shares,
-            image_copies,
-            settings.reap_interval_seconds,
-        )
+        self._parts = made
+        self._api = api
+        self._mounts = mounts
+        self._settings = made.settings
+        self._shares = made.shares
+        self._export_check = made.export_check
+        self._reaper = made.reaper
+        self._sweep = made.sweep
 
     @volume_utils.trace
     def check_for_setup_error(self) -> None:
         """Check this host and the appliance; Cinder tries again later."""
         startup.check_host(self._settings)
         found = startup.check_appliance(self._api, self._settings)
-        self._shares.features.learn(found.pools)
-        self._publish_address(found)
+        self._parts.report.learn(found)
         self._export_check.begin()
         self._reaper.run_if_due()
 
@@ -200,70 +142,47 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         with errors.operation("Created", volume=volume):
             update = self._shares.create(volume)
             if volume.encryption_key_id:
-                self._format_luks(volume, update)
+                self._parts.images.format_new(volume, update)
         return update
-
-    def _format_luks(
-        self, volume: objects.Volume, update: dict[str, Any]
-    ) -> None:
-        try:
-            volume.update(update)
-            self._images.format_luks(volume)
-        except Exception:
-            self._shares.discard(volume)
-            raise
 
     @volume_utils.trace
     def create_volume_from_snapshot(
         self, volume: objects.Volume, snapshot: objects.Snapshot
     ) -> dict[str, Any]:
-        origin = shares.Origin(
-            acme_client.Source("snapshot", identity.snapshot_id(snapshot)),
-            snapshot.volume.name,
-        )
         with (
-            usermessages.on_failure(*_CLONE, volume),
+            usermessages.on_failure(*usermessages.CLONE, volume),
             errors.operation(
                 "Created from a snapshot", volume=volume, source=snapshot
             ),
         ):
-            return self._shares.create(volume, origin)
+            return self._shares.create(
+                volume, shares.Origin.of_snapshot(snapshot)
+            )
 
     @volume_utils.trace
     def create_cloned_volume(
         self, volume: objects.Volume, src_vref: objects.Volume
     ) -> dict[str, Any]:
-        origin = shares.Origin(
-            acme_client.Source("share", identity.share_id(src_vref)),
-            src_vref.name,
-        )
         with (
-            usermessages.on_failure(*_CLONE, volume),
+            usermessages.on_failure(*usermessages.CLONE, volume),
             errors.operation("Cloned", volume=volume, source=src_vref),
         ):
-            return self._shares.create(volume, origin)
+            return self._shares.create(
+                volume, shares.Origin.of_volume(src_vref)
+            )
 
     @volume_utils.trace
     def delete_volume(self, volume: objects.Volume) -> None:
         with errors.operation("Deleted", volume=volume):
-            self._shares.delete(volume)
+            if volume.status == "error_managing_deleting":
+                self._parts.managed.forget(volume)
+            else:
+                self._shares.delete(volume)
 
     @volume_utils.trace
     def extend_volume(self, volume: objects.Volume, new_size: int) -> None:
-        """:raises VolumeBackendAPIException: also for an absent share.
-
-        Cinder calls this on its way out of a create that failed, too
-        (flows/manager/create_volume.py,
-        ``_create_from_image_cache_or_download``). A VolumeNotFound would
-        hide the real error there, and keep it from being tried elsewhere.
-        """
         with errors.operation(f"Extended to {new_size} GiB", volume=volume):
-            try:
-                self._shares.grow(volume, new_size)
-            except acme_client.NotFound as error:
-                raise exception.VolumeBackendAPIException(
-                    data=f"{volume.name} cannot be extended: {error}"
-                ) from error
+            self._shares.grow(volume, new_size)
 
     def local_path(self, volume: objects.Volume) -> str:
         """The file's path while the volume is attached to this host."""
@@ -311,7 +230,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
         :raises VolumeMigrationFailed: copying would destroy the file.
         """
-        with usermessages.on_failure(*_MIGRATE, src_vol, context):
+        with usermessages.on_failure(*usermessages.MIGRATE, src_vol, context):
             migration.check(context, src_vol, dest_vol)
 
     @volume_utils.trace
@@ -363,7 +282,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         Wherever that is possible, whatever the option of this name says.
         """
         with errors.translated():
-            possible = self._snapshot_exports.are_used_for_backups()
+            possible = self._parts.snapshot_exports.are_used_for_backups()
         asked = self.configuration.safe_get("backup_use_temp_snapshot")
         if asked and not possible:
             LOG.warning(
@@ -402,7 +321,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         with errors.operation(
             f"Gave host {connector.get('host')} access to", snapshot=snapshot
         ):
-            return self._snapshot_exports.connect(snapshot, connector)
+            return self._parts.snapshot_exports.connect(snapshot, connector)
 
     @volume_utils.trace
     def terminate_connection_snapshot(
@@ -413,7 +332,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     ) -> None:
         host = "every host" if connector is None else connector.get("host")
         with errors.operation(f"Detached {host} from", snapshot=snapshot):
-            self._snapshot_exports.disconnect(snapshot, connector)
+            self._parts.snapshot_exports.disconnect(snapshot, connector)
 
     # -- images
 
@@ -439,10 +358,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         disable_sparse: bool = False,
     ) -> None:
         with (
-            usermessages.on_failure(*_COPY_IMAGE, volume, context),
+            usermessages.on_failure(*usermessages.COPY_IMAGE, volume, context),
             errors.operation(f"Wrote image {image_id} to", volume=volume),
         ):
-            self._images.download(
+            self._parts.images.download(
                 context,
                 volume,
                 image_service,
@@ -460,10 +379,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         disable_sparse: bool = False,
     ) -> None:
         with (
-            usermessages.on_failure(*_COPY_IMAGE, volume, context),
+            usermessages.on_failure(*usermessages.COPY_IMAGE, volume, context),
             errors.operation(f"Encrypted image {image_id} to", volume=volume),
         ):
-            self._images.download_encrypted(
+            self._parts.images.download_encrypted(
                 context,
                 volume,
                 image_service,
@@ -482,13 +401,15 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         with errors.operation(
             f"Uploaded to image {image_meta['id']}", volume=volume
         ):
-            self._images.upload(context, volume, image_service, image_meta)
+            self._parts.images.upload(
+                context, volume, image_service, image_meta
+            )
 
     # -- attachments
 
     @volume_utils.trace
     def validate_connector(self, connector: dict[str, Any]) -> None:
-        self._attachments.validate(connector)
+        self._parts.attachments.validate(connector)
 
     @volume_utils.trace
     def ensure_export(self, context: Any, volume: objects.Volume) -> None:
@@ -526,12 +447,12 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         **kwargs: Any,
     ) -> dict[str, Any]:
         with (
-            usermessages.on_failure(*_ATTACH, volume),
+            usermessages.on_failure(*usermessages.ATTACH, volume),
             errors.operation(
                 f"Gave host {connector.get('host')} access to", volume=volume
             ),
         ):
-            return self._attachments.connect(volume, connector)
+            return self._parts.attachments.connect(volume, connector)
 
     @volume_utils.trace
     def terminate_connection(
@@ -543,56 +464,87 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         """Returns whether the host still uses the share."""
         host = "every host" if connector is None else connector.get("host")
         with errors.operation(f"Detached {host} from", volume=volume):
-            return self._attachments.disconnect(volume, connector)
+            return self._parts.attachments.disconnect(volume, connector)
 
     @classmethod
     def clean_volume_file_locks(cls, volume_id: str) -> None:
         access.remove_lock(volume_id)
 
-    # -- what the scheduler is told
+    # -- what was there before
 
-    def _update_volume_stats(self) -> None:
-        common = {
-            "volume_backend_name": self.configuration.safe_get(
-                "volume_backend_name"
+    @volume_utils.trace
+    def manage_existing(
+        self, volume: objects.Volume, existing_ref: dict[str, Any]
+    ) -> dict[str, Any]:
+        with errors.translated(volume=volume):
+            return self._parts.managed.adopt(volume, existing_ref)
+
+    @volume_utils.trace
+    def manage_existing_get_size(
+        self, volume: objects.Volume, existing_ref: dict[str, Any]
+    ) -> int:
+        with errors.translated(volume=volume):
+            return self._parts.managed.get_size(volume, existing_ref)
+
+    @volume_utils.trace
+    def get_manageable_volumes(
+        self,
+        cinder_volumes: Any,
+        marker: Any,
+        limit: int | None,
+        offset: int | None,
+        sort_keys: list[str],
+        sort_dirs: list[str],
+    ) -> list[dict[str, Any]]:
+        with errors.translated():
+            return self._parts.manageable.volumes(
+                cinder_volumes,
+                manageable.Page(marker, limit, offset, sort_keys, sort_dirs),
             )
-            or type(self).__name__,
-            "vendor_name": self.vendor_name,
-            "driver_version": self.VERSION,
-        }
-        pool_common = self._pool_common()
-        sparse = self._settings.sparse
-        api = self._api.with_deadline(_STATS_DEADLINE_SECONDS)
-        try:
-            found = api.get_stats()
-        except errors.BELOW as error:
-            LOG.warning("The appliance gives no figures: %s", error)
-            self._stats = stats.down(
-                self._stats,
-                common,
-                self._settings.pools,
-                pool_common,
-                sparse=sparse,
+
+    @volume_utils.trace
+    def unmanage(self, volume: objects.Volume) -> None:
+        with errors.operation("Unmanaged", volume=volume):
+            self._parts.managed.release(volume)
+
+    @volume_utils.trace
+    def manage_existing_snapshot(
+        self, snapshot: objects.Snapshot, existing_ref: dict[str, Any]
+    ) -> dict[str, Any]:
+        with errors.translated(snapshot=snapshot):
+            return self._parts.managed_snapshots.adopt(snapshot, existing_ref)
+
+    @volume_utils.trace
+    def manage_existing_snapshot_get_size(
+        self, snapshot: objects.Snapshot, existing_ref: dict[str, Any]
+    ) -> int:
+        with errors.translated(snapshot=snapshot):
+            return self._parts.managed_snapshots.get_size(
+                snapshot, existing_ref
             )
-            return
-        pools = found.pools
-        self._shares.features.learn(pools)
-        self._publish_address(found)
-        self._stats = stats.backend(
-            common,
-            [
-                stats.pool(pool, sparse=sparse, common=pool_common)
-                for pool in startup.chosen(pools, self._settings)
-            ],
-            sparse=sparse,
-        )
-        self._export_check.run()
-        if self._export_check.is_foreign:
-            self._stats = stats.down(
-                self._stats, common, (), pool_common, sparse=sparse
+
+    @volume_utils.trace
+    def get_manageable_snapshots(
+        self,
+        cinder_snapshots: Any,
+        marker: Any,
+        limit: int | None,
+        offset: int | None,
+        sort_keys: list[str],
+        sort_dirs: list[str],
+    ) -> list[dict[str, Any]]:
+        with errors.translated():
+            return self._parts.manageable.snapshots(
+                cinder_snapshots,
+                manageable.Page(marker, limit, offset, sort_keys, sort_dirs),
             )
-        self._reaper.run_if_due()
-        self._sweep.run_if_due()
+
+    @volume_utils.trace
+    def unmanage_snapshot(self, snapshot: objects.Snapshot) -> None:
+        with errors.operation("Unmanaged", snapshot=snapshot):
+            self._parts.managed_snapshots.release(snapshot)
+
+    # -- what the scheduler is told
 
     def _init_vendor_properties(self) -> tuple[dict[str, Any], str]:
         """For ``cinder get-capabilities``."""
@@ -607,24 +559,23 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         )
         return properties, specs.VENDOR
 
-    def _publish_address(self, found: acme_client.Stats) -> None:
-        chosen = self._settings.portal
-        self._peers.publish_own((chosen,) if chosen else found.portals)
-
-    def _pool_common(self) -> dict[str, Any]:
+    def _update_volume_stats(self) -> None:
+        name = self.configuration.safe_get("volume_backend_name")
         ratio = volume_utils.get_max_over_subscription_ratio(
             self.configuration.max_over_subscription_ratio,
             supports_auto=True,
         )
-        return {
-            "reserved_percentage": self.configuration.reserved_percentage,
-            "max_over_subscription_ratio": ratio,
-            "filter_function": self.get_filter_function(),
-            "goodness_function": self.get_goodness_function(),
-        }
-
-
-def _request_id() -> str | None:
-    """Cinder's request id, to be found in the appliance's log, too."""
-    context = oslo_context.get_current()
-    return None if context is None else str(context.request_id)
+        self._stats = self._parts.report.make(
+            self._stats,
+            {
+                "volume_backend_name": name or type(self).__name__,
+                "vendor_name": self.vendor_name,
+                "driver_version": self.VERSION,
+            },
+            {
+                "reserved_percentage": self.configuration.reserved_percentage,
+                "max_over_subscription_ratio": ratio,
+                "filter_function": self.get_filter_function(),
+                "goodness_function": self.get_goodness_function(),
+            },
+        )

@@ -79,4 +79,4 @@ def _is_being_migrated(volume: Any) -> bool:
 def _column(thing: Any, name: str) -> Any:
     """None also in an object that is in no database, as of a copy."""
     is_set = getattr(thing, "obj_attr_is_set", lambda name: True)
-    return getattr(thing, name) if is_set(name) else None
+    return getattr(thing, name, None) if is_set(name) else None

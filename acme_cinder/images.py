@@ -174,6 +174,20 @@ class Images:
                 run_as_root=self._as_root,
             )
 
+    def format_new(
+        self, volume: objects.Volume, update: dict[str, Any]
+    ) -> None:
+        """As :meth:`format_luks`; deletes the share where that fails.
+
+        :param update: what its creation has returned for Cinder.
+        """
+        try:
+            volume.update(update)
+            self.format_luks(volume)
+        except Exception:
+            self._shares.discard(volume)
+            raise
+
     def format_luks(self, volume: objects.Volume) -> None:
         """Write a LUKS header into a new volume.
 

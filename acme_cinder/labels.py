@@ -19,6 +19,8 @@ from typing import Final
 VOLUME: Final = "cinder.volume_id"
 SNAPSHOT: Final = "cinder.snapshot_id"
 PROJECT: Final = "cinder.project_id"
+#: A change of labels that leaves none of these.
+REMOVED: Final = dict.fromkeys((VOLUME, SNAPSHOT, PROJECT))
 
 
 def of_volume(volume: Any) -> dict[str, str]:

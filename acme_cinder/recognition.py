@@ -52,13 +52,14 @@ class Recognition:
 
     :param host: of the back end, as Cinder calls it.
     :param cluster_name: likewise, None without a cluster.
+    :ivar where: filters for its volumes in Cinder's database.
     """
 
     def __init__(
         self, api: acme_client.Client, host: str, cluster_name: str | None
     ) -> None:
         self._api = api
-        self._where = (
+        self.where = (
             {"cluster_name": cluster_name} if cluster_name else {"host": host}
         )
 
@@ -113,7 +114,7 @@ class Recognition:
         found = db.volume_get_all(
             context,
             limit=_MOST_VOLUMES,
-            filters={**self._where, "status": sorted(records.QUIET)},
+            filters={**self.where, "status": sorted(records.QUIET)},
         )
         return {
             row.id: identity.share_id(row)

@@ -128,7 +128,7 @@ def _put_back(
         LOG.exception(
             "%(volume)s, share %(share)s, may have the QoS limits of a type "
             "that it does not have",
-            {"volume": volume.name, "share": volume.name_id},
+            {"volume": volume.name, "share": identity.share_id(volume)},
         )
 
 

@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import time
 from typing import Any
 
 from cinder import exception
@@ -35,6 +34,7 @@ from oslo_utils import units
 
 from acme_cinder import errors
 from acme_cinder import exports
+from acme_cinder import features
 from acme_cinder import holders
 from acme_cinder import identity
 from acme_cinder import labels as volume_labels
@@ -54,45 +54,6 @@ SNAPSHOT_EXPORT = "snapshot.export"
 THICK = "share.thick"
 #: For volumes whose type asks for something else than all others get.
 _NEEDED = {specs.THIN: VOLUME_FILE, specs.THICK: THICK}
-#: How long to believe what a pool can do; also refreshed by the stats.
-_FEATURES_SECONDS = 300.0
-
-
-class PoolFeatures:
-    """What each pool can do; a cache that any service may lose."""
-
-    def __init__(
-        self,
-        api: acme_client.Client,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._api = api
-        self._clock = clock
-        self._by_pool: dict[str, frozenset[str]] = {}
-        self._learnt_at = -_FEATURES_SECONDS
-
-    def learn(self, pools: tuple[acme_client.Pool, ...]) -> None:
-        self._by_pool = {pool.name: pool.features for pool in pools}
-        self._learnt_at = self._clock()
-
-    def has(self, pool: str | None, feature: str) -> bool:
-        """Whether a pool has a feature; without a name: all have it."""
-        stale = self._clock() - self._learnt_at >= _FEATURES_SECONDS
-        if stale or (pool is not None and pool not in self._by_pool):
-            self.learn(self._api.get_stats().pools)
-        if pool is not None and pool in self._by_pool:
-            return feature in self._by_pool[pool]
-        return bool(self._by_pool) and all(
-            feature in features for features in self._by_pool.values()
-        )
-
-    def is_anywhere(self, feature: str) -> bool:
-        """Whether any pool has a feature, as far as is known."""
-        return any(feature in features for features in self._by_pool.values())
-
-    def distrust(self) -> None:
-        """Ask again before the next answer."""
-        self._learnt_at = self._clock() - _FEATURES_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +62,17 @@ class Origin:
 
     source: acme_client.Source
     file_name: str
+
+    @classmethod
+    def of_volume(cls, volume: objects.Volume) -> Origin:
+        share_id = identity.share_id(volume)
+        return cls(acme_client.Source("share", share_id), volume.name)
+
+    @classmethod
+    def of_snapshot(cls, snapshot: objects.Snapshot) -> Origin:
+        snapshot_id = identity.snapshot_id(snapshot)
+        source = acme_client.Source("snapshot", snapshot_id)
+        return cls(source, snapshot.volume.name)
 
 
 class Shares:
@@ -117,7 +89,7 @@ class Shares:
         known: recognition.Recognition,
     ) -> None:
         self.api = api
-        self.features = PoolFeatures(api)
+        self.features = features.PoolFeatures(api)
         self.files = volumefile.VolumeFiles(
             mounts.commands,
             as_root=not settings.secure_operations,
@@ -257,7 +229,7 @@ class Shares:
 
     def limit(self, volume: objects.Volume, qos: acme_client.Qos) -> None:
         """Set all limits of a volume; those that are None are lifted."""
-        self.api.update_share(volume.name_id, qos=qos)
+        self.api.update_share(identity.share_id(volume), qos=qos)
 
     @contextlib.contextmanager
     def _discarded_on_error(self, volume: objects.Volume) -> Iterator[None]:
@@ -295,11 +267,21 @@ class Shares:
         """Grow a volume, attached or not.
 
         :param new_size: in GiB; a smaller one is refused.
+        :raises VolumeBackendAPIException: there is no share. Cinder grows a
+            volume on its way out of a create that failed, too
+            (flows/manager/create_volume.py,
+            ``_create_from_image_cache_or_download``). A VolumeNotFound would
+            hide the real error there, and keep it from being tried elsewhere.
         """
         size_bytes = bytes_of(new_size)
-        share = self.api.update_share(
-            identity.share_id(volume), size_bytes=size_bytes
-        )
+        try:
+            share = self.api.update_share(
+                identity.share_id(volume), size_bytes=size_bytes
+            )
+        except acme_client.NotFound as error:
+            raise exception.VolumeBackendAPIException(
+                data=f"{volume.name} cannot be extended: {error}"
+            ) from error
         if share.file is None:
             with self.mounted(volume) as path:
                 self.files.ensure_size(path, size_bytes)
@@ -487,11 +469,19 @@ class Shares:
 
         :param location: the export, where the volume does not have it yet.
         """
-        access = self._own_access(
-            identity.share_id(volume), location or volume.provider_location
-        )
-        with self._mounts.mounted(identity.share_id(volume), access) as path:
-            yield f"{path}/{volume.name}"
+        location = location or volume.provider_location
+        share_id = identity.share_id(volume)
+        with self.mounted_share(share_id, location) as folder:
+            yield f"{folder}/{volume.name}"
+
+    @contextlib.contextmanager
+    def mounted_share(
+        self, share_id: str, location: str | None
+    ) -> Iterator[str]:
+        """Have a share mounted here; gives the mount point."""
+        access = self._own_access(share_id, location)
+        with self._mounts.mounted(share_id, access) as folder:
+            yield folder
 
     def _own_access(self, share_id: str, present: str | None) -> mount.Access:
         host = holders.this_host()

@@ -12,7 +12,6 @@
 
 """Putting the driver together, and checking that it can work."""
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import os
@@ -20,6 +19,7 @@ import shutil
 
 from cinder import exception
 from cinder import utils
+from oslo_context import context as oslo_context
 from oslo_log import log as logging
 
 from acme_cinder import addresses
@@ -35,9 +35,7 @@ _SUFFICIENT_SCOPES = ("driver", "operator", "admin")
 _ADMIN_PATH = "/sbin:/usr/sbin:/usr/local/sbin"
 
 
-def new_client(
-    settings: options.Settings, request_id: Callable[[], str | None]
-) -> acme_client.Client:
+def new_client(settings: options.Settings) -> acme_client.Client:
     """:raises InvalidConfigurationValue: it cannot be made of these."""
     try:
         return acme_client.Client(
@@ -47,13 +45,19 @@ def new_client(
             connect_timeout_seconds=settings.connect_timeout_seconds,
             read_timeout_seconds=settings.read_timeout_seconds,
             deadline_seconds=settings.deadline_seconds,
-            request_id=request_id,
+            request_id=_request_id,
             ca_option="acme_api_ca_file",
         )
     except acme_client.ConfigurationError as error:
         raise exception.InvalidConfigurationValue(
             f"acme_api_addresses, acme_api_ca_file: {error}"
         ) from error
+
+
+def _request_id() -> str | None:
+    """Cinder's request id, to be found in the appliance's log, too."""
+    context = oslo_context.get_current()
+    return None if context is None else str(context.request_id)
 
 
 def new_mounts(settings: options.Settings, backend: str) -> mount.Mounts:

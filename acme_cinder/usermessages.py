@@ -40,6 +40,21 @@ Action: Final[Any] = message_field.Action
 Detail: Final[Any] = message_field.Detail
 Field = tuple[str, str]
 
+COPY_IMAGE: Final = (
+    Action.COPY_IMAGE_TO_VOLUME,
+    Detail.DRIVER_FAILED_CREATE,
+)
+ATTACH: Final = (Action.ATTACH_VOLUME, Detail.ATTACH_ERROR)
+CLONE: Final = (
+    Action.CREATE_VOLUME_FROM_BACKEND,
+    Detail.DRIVER_FAILED_CREATE,
+)
+#: As Cinder does where a volume cannot be retyped or migrated to a place.
+MIGRATE: Final = (
+    Action.SCHEDULE_ALLOCATE_VOLUME,
+    Detail.NO_BACKEND_AVAILABLE,
+)
+
 #: The manager writes a message about these itself (flows/manager/
 #: create_volume.py, ``_create_from_image_cache_or_download``).
 _TOLD_BY_CINDER: Final = (

@@ -20,7 +20,9 @@ touched, so that nothing is ever done through a symbolic link.
 import os
 import stat
 import struct
+import tempfile
 
+from cinder.image import format_inspector
 from oslo_concurrency import processutils
 
 from acme_cinder import commands
@@ -31,6 +33,8 @@ _LUKS_MAGIC = b"LUKS\xba\xbe\x00\x01"
 _LUKS_PAYLOAD_OFFSET = struct.Struct(">I")
 _LUKS_PAYLOAD_POSITION = 104
 _SECTOR_BYTES = 512
+#: All formats are known by what is at the beginning of a file.
+_HEAD_MIB = 4
 
 
 class VolumeFiles:
@@ -77,6 +81,41 @@ class VolumeFiles:
             raise errors.FileError(f"{path} does not exist")
         return size
 
+    def names(self, folder: str) -> list[str]:
+        """What there is in a mounted share."""
+        out = self._run(
+            *("find", f"{folder}/", "-mindepth", "1", "-maxdepth", "1"),
+            *("-printf", r"%f\0"),
+        )
+        return sorted(filter(None, out.split("\0")))
+
+    def is_usable(self, path: str) -> bool:
+        """Whether it can be read and written from here."""
+        try:
+            self._run("test", "-r", path, "-a", "-w", path)
+        except processutils.ProcessExecutionError as error:
+            if error.exit_code != 1:
+                raise
+            return False
+        return True
+
+    def get_format(self, path: str, scratch: str) -> str:
+        """``raw``, or the format of the image that is in the file.
+
+        Of a copy of its beginning: nobody knows what wrote it, and no read
+        of a dead mount must stop the service.
+
+        :param scratch: the folder for the copy.
+        """
+        with tempfile.NamedTemporaryFile(
+            prefix="acme_head_", dir=scratch
+        ) as head:
+            self._run(
+                *("dd", f"if={path}", f"of={head.name}", "bs=1M"),
+                *(f"count={_HEAD_MIB}", "status=none"),
+            )
+            return str(format_inspector.detect_file_format(head.name))
+
     def create(self, path: str, size_bytes: int) -> None:
         """Make the file, or make one that is there as large as that."""
         if self.find_size(path) is None:
@@ -89,11 +128,29 @@ class VolumeFiles:
 
         :raises FileError: neither name is there, or no regular file is.
         """
-        if old_path != path and self.find_size(path) is None:
-            self.get_size(old_path)
-            self._run("mv", "-n", "-T", old_path, path)
+        self.rename(old_path, path)
         self.ensure_size(path, size_bytes)
         self._run("chmod", self._mode, path)
+
+    def rename(self, old_path: str, path: str) -> None:
+        """Rename the file, unless that is done.
+
+        The only file there, if it has neither name: a snapshot may be older
+        than the name that its volume's file has now.
+
+        :raises FileError: neither name is there, or no regular file is.
+        """
+        if old_path != path and self.find_size(path) is None:
+            self._run("mv", "-n", "-T", self._present(old_path), path)
+
+    def _present(self, path: str) -> str:
+        if self.find_size(path) is None:
+            folder = os.path.dirname(path)
+            names = self.names(folder)
+            if len(names) == 1:
+                path = os.path.join(folder, names[0])
+            self.get_size(path)
+        return path
 
     def ensure_size(
         self, path: str, size_bytes: int, *, full: bool | None = None

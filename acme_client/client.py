@@ -380,9 +380,19 @@ class Client:
         """As :meth:`get_snapshot`; None: there is none."""
         return _or_none("snapshot.not_found", self.get_snapshot, snapshot_id)
 
-    def list_snapshots(self) -> Iterator[models.Snapshot]:
-        """As :meth:`list_shares`."""
-        return self._calls.pages("snapshots", {}, models.Snapshot.from_json)
+    def list_snapshots(
+        self,
+        *,
+        share_id: str | None = None,
+        name: str | None = None,
+        state: str | None = None,
+    ) -> Iterator[models.Snapshot]:
+        """Snapshots by id, as :meth:`list_shares`."""
+        return self._calls.pages(
+            "snapshots",
+            messages.without_none(share_id=share_id, name=name, state=state),
+            models.Snapshot.from_json,
+        )
 
     def update_snapshot(
         self,

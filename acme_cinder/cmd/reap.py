@@ -74,7 +74,7 @@ def _reap_all(backends: Iterable[configuration.Backend]) -> bool:
 
     complete = True
     for backend in backends:
-        with startup.new_client(backend.settings, lambda: None) as api:
+        with startup.new_client(backend.settings) as api:
             mounts = startup.new_mounts(backend.settings, backend.name)
             each = reaper.Reaper(api, mounts, 0)
             if not each.run(_PASS_SECONDS):

@@ -31,6 +31,8 @@ objects.register_all()
 
 from cinder.interface import util  # noqa: E402
 from cinder.interface import volume_driver  # noqa: E402
+from cinder.interface import volume_manageable_driver  # noqa: E402
+from cinder.interface import volume_snapshotmanagement_driver  # noqa: E402
 from cinder.volume import driver as base_driver  # noqa: E402
 from cinder.volume import manager  # noqa: E402
 
@@ -131,6 +133,20 @@ class InterfaceTest(unittest.TestCase):
 
     def test_conforms_to_the_core_interface(self):
         self.assertTrue(issubclass(CLASS, volume_driver.VolumeDriverCore))
+
+    def test_conforms_to_optional_interfaces(self):
+        """Those that Cinder has beside the core."""
+        for optional in (
+            volume_manageable_driver.VolumeManagementDriver,
+            volume_manageable_driver.VolumeListManageableDriver,
+            volume_snapshotmanagement_driver.VolumeSnapshotManagementDriver,
+        ):
+            with self.subTest(optional.__name__):
+                self.assertTrue(issubclass(CLASS, optional))
+                for name, theirs in vars(optional).items():
+                    if not name.startswith("_"):
+                        ours = inspect.getattr_static(CLASS, name)
+                        self.assertEqual([], differences(ours, theirs), name)
 
     def test_has_every_method_of_the_core_interface(self):
         """issubclass checks only class methods."""

@@ -216,6 +216,15 @@ class LifeTest(ApplianceTestCase):
         again = self.api.create_snapshot(snapshot_id, share.id, name="s")
         self.assertEqual(made, again)
         self.counted()
+        self.assertEqual(made, self.api.get_snapshot(snapshot_id))
+        self.assertEqual({"GET /v1/snapshots/{id}": 1}, self.counted())
+        self.assertEqual([made], list(self.api.list_snapshots(name="s")))
+        self.assertEqual({"GET /v1/snapshots": 1}, self.counted())
+        self.assertEqual(
+            [made], list(self.api.list_snapshots(share_id=share.id))
+        )
+        self.assertEqual([], list(self.api.list_snapshots(state="error")))
+        self.counted()
         renamed = self.api.update_snapshot(
             snapshot_id,
             name="t",
@@ -273,6 +282,13 @@ class LifeTest(ApplianceTestCase):
         self.assertEqual({"GET /v1/shares": 3}, self.counted())
         self.assertEqual(shares, set(listed))
         self.assertEqual(5, len(listed))
+        snapshots = {new_id() for _ in range(3)}
+        for snapshot_id in snapshots:
+            self.api.create_snapshot(snapshot_id, listed[0])
+        self.counted()
+        found = [each.id for each in self.api.list_snapshots()]
+        self.assertEqual({"GET /v1/snapshots": 2}, self.counted())
+        self.assertEqual(sorted(snapshots), found)
 
     def test_request_id_arrives(self):
         api = self.connect(request_id=lambda: "req-of-cinder")

@@ -41,12 +41,10 @@ FUNCTIONS = (
 )
 
 METHODS = {
-    "get_snapshot": "(self, snapshot_id: str) -> Snapshot",
     "grant_snapshot_access": (
         "(self, snapshot_id: str, holder: str, clients: Sequence[str]) ->"
         " GrantedSnapshotAccess"
     ),
-    "list_snapshots": "(self) -> Iterator[Snapshot]",
     "revoke_snapshot_access": (
         "(self, snapshot_id: str, holder: str) ->"
         " Mapping[str, AccessRule] | None"
@@ -71,6 +69,7 @@ METHODS = {
     "find_snapshot": "(self, snapshot_id: str) -> Snapshot | None",
     "get_own_token": "(self) -> OwnToken",
     "get_share": "(self, share_id: str) -> Share",
+    "get_snapshot": "(self, snapshot_id: str) -> Snapshot",
     "get_stats": "(self) -> Stats",
     "grant_access": (
         "(self, share_id: str, holder: str, clients: Sequence[str],"
@@ -81,6 +80,10 @@ METHODS = {
         " group_id: str | None = None, origin_id: str | None = None,"
         " state: str | None = None,"
         " labels: Mapping[str, str] | None = None) -> Iterator[Share]"
+    ),
+    "list_snapshots": (
+        "(self, *, share_id: str | None = None, name: str | None = None,"
+        " state: str | None = None) -> Iterator[Snapshot]"
     ),
     "revoke_access": (
         "(self, share_id: str, holder: str) -> Mapping[str, AccessRule] | None"

@@ -18,6 +18,7 @@ import contextlib
 import os
 from typing import Any
 from unittest import mock as unittest_mock
+import uuid
 
 from cinder import exception
 from cinder import objects
@@ -32,6 +33,7 @@ import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
+from tests.unit.driver import managing
 
 SERVICE = holders.of_service(base.own_connector()["host"])
 THEN = b"then".ljust(4096, b".")
@@ -394,3 +396,63 @@ class MinimalVendorTest(base.WithoutVolumeFile, base.DriverTestCase):
         self.log.clear()
         self.driver._sweep.run()
         self.assertEqual({"GET /v1/shares": 1}, dict(self.log.counts))
+
+
+class ManagedTest(managing.ManageCase):
+    """A managed snapshot has another id on the appliance than in Cinder."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        share = self.legacy()
+        self.taken = self.operator.create_snapshot(
+            str(uuid.uuid4()), share.id, name="nightly"
+        )
+        volume = self.manage_share(share)
+        row = cinderworld.snapshot(volume)
+        self.manager.manage_existing_snapshot(
+            self.context, row, {"source-id": self.taken.id}
+        )
+        self.kept = objects.Snapshot.get_by_id(self.context, row.id)
+        self.connector = base.connector("bak-1")
+        info = self.driver.initialize_connection_snapshot(
+            self.kept, self.connector
+        )
+        # Taken before the file was renamed.
+        self.assertEqual(managing.NAME, info["data"]["name"])
+        self.assertEqual(["cinder-service:bak-1"], self.rules())
+
+    def rules(self) -> list[str]:
+        return list(self.operator.get_snapshot(self.taken.id).access)
+
+    def set_status(self, status: str) -> None:
+        self.kept.status = status
+        self.kept.save()
+
+    def test_detach(self):
+        self.driver.terminate_connection_snapshot(self.kept, self.connector)
+        self.assertEqual([], self.rules())
+
+    def test_detach_from_all_hosts(self):
+        self.driver.terminate_connection_snapshot(self.kept, None)
+        self.assertEqual([], self.rules())
+
+    def test_sweep(self):
+        self.set_status("backing-up")
+        for _ in range(3):
+            self.driver._sweep.run()
+        self.assertEqual(["cinder-service:bak-1"], self.rules())
+        self.set_status("available")
+        for _ in range(2):
+            self.driver._sweep.run()
+        self.assertEqual([], self.rules())
+
+    def test_delete(self):
+        self.set_status("deleting")
+        self.driver.delete_snapshot(self.kept)
+        with self.assertRaises(acme_client.NotFound):
+            self.operator.get_snapshot(self.taken.id)
+
+    def test_unmanage_takes_the_rule_back(self):
+        self.driver.unmanage_snapshot(self.kept)
+        left = self.operator.get_snapshot(self.taken.id)
+        self.assertEqual(({}, {}), (dict(left.labels), dict(left.access)))

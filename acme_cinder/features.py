@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the pools of an appliance can do."""
+
+from collections.abc import Callable
+import time
+
+import acme_client
+
+#: How long to believe what a pool can do; also refreshed by the stats.
+_FEATURES_SECONDS = 300.0
+
+
+class PoolFeatures:
+    """What each pool can do; a cache that any service may lose."""
+
+    def __init__(
+        self,
+        api: acme_client.Client,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._by_pool: dict[str, frozenset[str]] = {}
+        self._learnt_at = -_FEATURES_SECONDS
+
+    def learn(self, pools: tuple[acme_client.Pool, ...]) -> None:
+        self._by_pool = {pool.name: pool.features for pool in pools}
+        self._learnt_at = self._clock()
+
+    def has(self, pool: str | None, feature: str) -> bool:
+        """Whether a pool has a feature; without a name: all have it."""
+        stale = self._clock() - self._learnt_at >= _FEATURES_SECONDS
+        if stale or (pool is not None and pool not in self._by_pool):
+            self.learn(self._api.get_stats().pools)
+        if pool is not None and pool in self._by_pool:
+            return feature in self._by_pool[pool]
+        return bool(self._by_pool) and all(
+            feature in features for features in self._by_pool.values()
+        )
+
+    def is_anywhere(self, feature: str) -> bool:
+        """Whether any pool has a feature, as far as is known."""
+        return any(feature in features for features in self._by_pool.values())
+
+    def distrust(self) -> None:
+        """Ask again before the next answer."""
+        self._learnt_at = self._clock() - _FEATURES_SECONDS

@@ -1,0 +1,168 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Who has a share or a snapshot already, in this Cinder or another one.
+
+Cinder's database says it, by :mod:`.identity`, for all that is here. The label
+says it for the rest. A label alone is not believed: a service may have died
+after it was set, and before Cinder knew of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from cinder import context as cinder_context
+from cinder import exception
+from cinder import objects
+from cinder.db import api as db
+
+from acme_cinder import identity
+from acme_cinder import labels
+import acme_client
+
+#: So many ids are in one query.
+_CHUNK = 500
+#: What Cinder is still making has no ``provider_id`` yet.
+_BEING_MADE = frozenset({"creating", "managing"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """:ivar id: of the volume or the snapshot in Cinder.
+    :ivar is_here: whether it is in this Cinder.
+    :ivar is_being_made: Cinder has not finished with it.
+    """
+
+    id: str
+    is_here: bool = True
+    is_being_made: bool = False
+
+    def reason(self, label: str) -> str:
+        """Why what it has cannot be managed, and what to do.
+
+        :param label: the label's key.
+        """
+        if self.is_being_made:
+            return (
+                f"it is being managed as {self.id}; where that was cut off, "
+                f"reset the state of {self.id} to error and delete it in "
+                "Cinder, which leaves the data alone"
+            )
+        if self.is_here:
+            return f"it is {self.id} in this Cinder already"
+        return (
+            f"by its label it is {self.id} in another Cinder: unmanage it "
+            f"there; if that Cinder is no more, remove the label {label} on "
+            "the appliance"
+        )
+
+
+def find_volumes(share_id: str) -> dict[str, str]:
+    """The volumes that may have a share: share id to volume id."""
+    context: Any = cinder_context.get_admin_context()
+    found: dict[str, str] = {}
+    for column in ("provider_id", "_name_id", "id"):
+        rows = db.volume_get_all(context, filters={column: share_id})
+        found |= by_share(rows)
+    return found
+
+
+def by_share(volumes: Iterable[Any]) -> dict[str, str]:
+    """Share id to volume id; of objects, or of rows of the database."""
+    return {identity.share_id(each): each.id for each in volumes}
+
+
+def by_snapshot(
+    snapshots: Iterable[objects.Snapshot], *, besides: str | None = None
+) -> dict[str, str]:
+    """The appliance's snapshot id to Cinder's.
+
+    :param besides: the id of one in Cinder that is left out.
+    """
+    return {
+        identity.snapshot_id(each): each.id
+        for each in snapshots
+        if each.id != besides
+    }
+
+
+def find_labelled(
+    shares: Iterable[acme_client.Share],
+) -> dict[str, Any]:
+    """The volumes that labels name, also deleted ones, by their ids: rows of
+    the database, since of objects Cinder asks for each one's attachments."""
+    context = _everything()
+    named = {each.labels.get(labels.VOLUME) for each in shares}
+    found: dict[str, objects.Volume] = {}
+    ids = sorted(filter(None, named))
+    for start in range(0, len(ids), _CHUNK):
+        wanted = ids[start : start + _CHUNK]
+        rows = db.volume_get_all(context, filters={"id": wanted})
+        found |= {each.id: each for each in rows}
+    return found
+
+
+def of_share(
+    share: acme_client.Share,
+    known: Mapping[str, str],
+    labelled: Mapping[str, Any],
+) -> Owner | None:
+    """Whose a share is; None: nobody's.
+
+    :param known: share id to volume id, for all or some volumes.
+    :param labelled: of :func:`find_labelled`.
+    """
+    if share.id in known:
+        return Owner(known[share.id])
+    label = share.labels.get(labels.VOLUME)
+    if label is None:
+        return None
+    volume = labelled.get(label)
+    if volume is None:
+        return Owner(label, is_here=False)
+    return _owner(volume, identity.share_id(volume) == share.id)
+
+
+def of_snapshot(
+    snapshot: acme_client.Snapshot, known: Mapping[str, str]
+) -> Owner | None:
+    """Whose a snapshot of the appliance is; None: nobody's.
+
+    :param known: the appliance's id to Cinder's, for those of its volume.
+    """
+    if snapshot.id in known:
+        return Owner(known[snapshot.id])
+    label = snapshot.labels.get(labels.SNAPSHOT)
+    if label is None:
+        return None
+    try:
+        found = objects.Snapshot.get_by_id(_everything(), label)
+    except exception.SnapshotNotFound:
+        return Owner(label, is_here=False)
+    return _owner(found, identity.snapshot_id(found) == snapshot.id)
+
+
+def _owner(labelled: Any, has_it: bool) -> Owner | None:
+    """Of a label that names something of this Cinder."""
+    being_made = labelled.status in _BEING_MADE
+    if labelled.deleted or not (has_it or being_made):
+        return None
+    return Owner(labelled.id, is_being_made=being_made)
+
+
+def _everything() -> Any:
+    """The database with what is deleted."""
+    return cinder_context.get_admin_context(read_deleted="yes")
