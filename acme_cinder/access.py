@@ -10,12 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who may mount a volume's share: the one place that decides it.
+"""Decides who can mount a volume's share.
 
-What a share's rules should be follows from Cinder's attachments alone, see
-:class:`Wanted`. Every change is made with the volume's lock of the whole
-cluster held, and in this order: the rule that the call is about, what else is
-missing, then what nobody needs.
+The rules of a share follow only from Cinder's attachments, see
+:class:`Wanted`. Every change holds the volume's cluster-wide lock, and has
+this order: the rule of the call, other missing rules, then unneeded rules.
 """
 
 from __future__ import annotations
@@ -48,18 +47,18 @@ import acme_client
 LOG = logging.getLogger(__name__)
 
 _LOCK_PREFIX = "acme-access-"
-#: How long a repair waits for what is being done to the same volume.
+#: How long a repair waits for other changes of the same volume.
 _REPAIR_SECONDS = 15.0
 Rules = Mapping[str, acme_client.AccessRule]
 
 
 @contextlib.contextmanager
 def locked(volume: objects.Volume, seconds: float) -> Iterator[None]:
-    """One change of a volume's access at a time, in the whole cluster.
+    """Lock the access of a volume in the whole cluster.
 
-    :param seconds: how long to wait for the others, at most.
-    :raises VolumeBackendAPIException: it took longer, or the service that
-        has the locks does not work.
+    :param seconds: the maximum time to wait.
+    :raises VolumeBackendAPIException: timed out, or the lock service does
+        not work.
     """
     seconds = max(acme_client.at_most(seconds), 0.01)
     try:
@@ -82,7 +81,7 @@ def locked(volume: objects.Volume, seconds: float) -> Iterator[None]:
 
 
 def _release(lock: Any, volume: objects.Volume) -> None:
-    """What was done stays done, whatever the lock's service says."""
+    """The change is done, even if releasing the lock fails."""
     try:
         lock.release()
     except tooz.ToozError:
@@ -90,7 +89,7 @@ def _release(lock: Any, volume: objects.Volume) -> None:
 
 
 def remove_lock(volume_id: str) -> None:
-    """The volume is gone; a lock in a file would stay for ever."""
+    """Remove the lock file of a deleted volume."""
     coordination.synchronized_remove(_LOCK_PREFIX + volume_id)
 
 
@@ -98,7 +97,7 @@ def remove_lock(volume_id: str) -> None:
 class Need:
     """What one rule must allow.
 
-    :ivar clients: None where Cinder does not know the host's addresses.
+    :ivar clients: None if Cinder does not know the host's addresses.
     """
 
     clients: tuple[str, ...] | None
@@ -106,7 +105,7 @@ class Need:
 
     def is_met(self, rule: acme_client.AccessRule | None) -> bool:
         if rule is None:
-            # Without addresses no rule can be made.
+            # Without addresses there can be no rule.
             return self.clients is None
         allowed = _networks(rule.clients)
         return rule.level in (self.level, holders.READ_WRITE) and all(
@@ -114,10 +113,9 @@ class Need:
         )
 
     def is_exceeded(self, rule: acme_client.AccessRule | None) -> bool:
-        """Whether the rule allows writing where reading will do.
+        """Whether the rule allows writing although reading is sufficient.
 
-        Not by addresses: those of a host that runs Cinder, only that host
-        knows all of.
+        Ignores addresses: only a host that runs Cinder knows all of its own.
         """
         return (
             rule is not None
@@ -128,7 +126,7 @@ class Need:
     def beside(
         self, rule: acme_client.AccessRule | None, *, keep: bool
     ) -> Need:
-        """With the addresses that a rule has, too; ``keep`` its level."""
+        """Add the addresses of a rule; ``keep`` its level."""
         if rule is None or self.clients is None:
             return self
         level = holders.READ_WRITE if keep and rule.level == "rw" else None
@@ -138,11 +136,11 @@ class Need:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """The ``cinder:`` rules that a volume's attachments call for.
+    """The ``cinder:`` rules that a volume's attachments require.
 
     :ivar needs: by holder.
-    :ivar may_take: whether all other ``cinder:`` rules can go. Not while
-        a host may have access whose attachment does not name it yet.
+    :ivar may_take: whether all other ``cinder:`` rules can be removed. Not
+        while a host may have access whose attachment has no host yet.
     """
 
     needs: Mapping[str, Need]
@@ -163,7 +161,7 @@ class Wanted:
         )
 
     def change(self, rules: Rules, holder: str) -> Need | None:
-        """What to make of one rule, None where it is right."""
+        """The required change of a rule; None: it is right."""
         need, rule = self.needs[holder], rules.get(holder)
         if not need.is_met(rule):
             return need.beside(rule, keep=not self.may_take)
@@ -173,7 +171,7 @@ class Wanted:
 
 
 class Access:
-    """Makes a share's rules what its volume's attachments call for."""
+    """Makes the rules of a share match its volume's attachments."""
 
     def __init__(self, settings: options.Settings) -> None:
         self._settings = settings
@@ -195,9 +193,9 @@ class Access:
         )
 
     def need(self, situation: records.Situation, host: str) -> Need:
-        """What the attachments on one host need together.
+        """The combined need of the attachments on one host.
 
-        :raises ValueError, OSError: an address cannot be told.
+        :raises ValueError, OSError: an address cannot be determined.
         """
         present = situation.on_host(host)
         clients = (
@@ -233,8 +231,8 @@ class Access:
     def remembered_clients(self) -> Callable[[str, str], tuple[str, ...]]:
         """The clients for a host and its address in Cinder.
 
-        What it gives is remembered, for what looks at many volumes of the
-        same hosts: the database is asked once for each host.
+        The returned function caches its results: for many volumes on the same
+        hosts, it queries the database once per host.
         """
         return functools.cache(self._settings.client_addresses.of)
 
@@ -244,9 +242,9 @@ class Access:
         rules: Rules,
         clients_of: Callable[[str, str], tuple[str, ...]],
     ) -> bool:
-        """A first look, without asking the database about the volume.
+        """A quick check, without reading the volume from the database.
 
-        :param clients_of: of :meth:`remembered_clients`.
+        :param clients_of: from :meth:`remembered_clients`.
         """
         ours = {name for name in rules if holders.is_attachments(name)}
         expected = {holders.of_host(item.host) for item in found if item.host}
@@ -259,9 +257,9 @@ class Access:
     def unexplained(
         self, situation: records.Situation, rules: Rules
     ) -> list[str]:
-        """Rules of hosts that no attachment calls for at this moment.
+        """Rules of hosts without an attachment at this moment.
 
-        One of them may be of a connection that is being made.
+        They may belong to a connection in progress.
         """
         wanted = Wanted(self.wanted(situation).needs, may_take=True)
         found = wanted.unneeded(rules)
@@ -289,11 +287,11 @@ class Access:
         rules: Rules | None,
         wanted: Wanted,
     ) -> None:
-        """Make all ``cinder:`` rules right, given what they are.
+        """Correct all ``cinder:`` rules, given the current ones.
 
-        Nothing is asked of the appliance where they are.
+        Sends no request if they are right.
 
-        :param rules: None where an appliance did not tell them.
+        :param rules: None if the appliance did not return them.
         """
         if rules is None:
             return
@@ -313,9 +311,9 @@ class Access:
         rules: Rules | None,
         wanted: Wanted,
     ) -> None:
-        """As :meth:`settle`, beside a call that has done its own work.
+        """Like :meth:`settle`, after the main work of a call.
 
-        What fails here is done by the next call, or by the sweep.
+        The next call or the sweep retries failures.
         """
         try:
             self.settle(api, volume, rules, wanted)
@@ -325,9 +323,9 @@ class Access:
     def repair(
         self, api: acme_client.Client, volume: objects.Volume, rules: Rules
     ) -> None:
-        """Make the rules right, where those read before are not.
+        """Correct the rules if the given ones are wrong.
 
-        With the lock held all is read again.
+        Re-reads everything under the lock.
         """
         if self.wanted(records.read(volume)).is_met(rules):
             return
@@ -341,9 +339,9 @@ class Access:
     def remove_unexplained(
         self, api: acme_client.Client, volume: objects.Volume, holder: str
     ) -> None:
-        """Remove a rule that nothing has called for in a long time.
+        """Remove a rule that has had no attachment for a long time.
 
-        Longer than any connection can take to be recorded.
+        This time is longer than recording a connection can take.
         """
         with locked(volume, _REPAIR_SECONDS):
             situation = records.read(volume)
@@ -353,7 +351,7 @@ class Access:
                 return
             rules = api.revoke_access(share.id, holder)
             _warn("Removed", holder, volume)
-            # What was being connected just now is recorded by this time.
+            # By now, connections in progress have been recorded.
             wanted = self.wanted(records.read(volume))
             self.settle(api, volume, rules, wanted)
 
@@ -376,7 +374,7 @@ def _looks_right(
 def _networks(
     clients: tuple[str, ...],
 ) -> set[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """However they are spelled."""
+    """The networks of clients, in any notation."""
     return {ipaddress.ip_network(client) for client in clients}
 
 

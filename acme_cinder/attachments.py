@@ -12,8 +12,7 @@
 
 """Cinder's calls to attach and detach: one access rule per volume and host.
 
-Who needs access is decided in :mod:`.access`; here is what Cinder's calls
-mean for it.
+:mod:`.access` decides who needs access; this module implements the calls.
 """
 
 from __future__ import annotations
@@ -46,17 +45,17 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
-#: One call for one of maybe thousands of volumes at the service's start.
+#: Limit per volume at the service's start, with up to thousands of volumes.
 _REPAIR_DEADLINE_SECONDS = 15.0
-#: After the appliance did not answer, leave it alone for so long.
+#: Pause after the appliance did not answer.
 _REPAIR_PAUSE_SECONDS = 60.0
-#: What waiting for other changes of the same volume may take of a call.
+#: Maximum fraction of a call for waiting for other changes of the volume.
 _SHARE_OF_LOCK = 0.5
-#: What a grant may take of the rest: then there is time to take it back.
+#: Maximum fraction of the rest for a grant, to leave time to revoke it.
 SHARE_OF_GRANT = 0.7
-#: What unmounting may take of a call: the rest is for revoking.
+#: Maximum fraction of a call for unmounting, to leave time to revoke.
 SHARE_OF_UNMOUNT = 0.5
-#: Each of these has taken the whole deadline already.
+#: These errors have used up the whole deadline.
 _NO_ANSWER = (
     acme_client.TransportError,
     acme_client.Unavailable,
@@ -67,7 +66,7 @@ _NO_ANSWER = (
 
 @contextlib.contextmanager
 def _changing(volume: objects.Volume) -> Iterator[None]:
-    """Have the volume's lock, for as long as a call of Cinder may take."""
+    """Hold the volume's lock, for at most the time of a call."""
     with deadlines.of_call():
         wait = acme_client.at_most(math.inf) * _SHARE_OF_LOCK
         with access.locked(volume, wait):
@@ -76,10 +75,10 @@ def _changing(volume: objects.Volume) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Arrival:
-    """A connection that is being made.
+    """A connection in progress.
 
-    :ivar record: the attachment's, None where none or several can be it.
-    :ivar claimed: the driver has written the connector into it.
+    :ivar record: the attachment's, None if there is none or it is ambiguous.
+    :ivar claimed: the driver has written the connector to it.
     """
 
     connector: Mapping[str, Any]
@@ -110,7 +109,7 @@ class Attachments:
         self._pause_until = float("-inf")
 
     def validate(self, connector: Mapping[str, Any]) -> None:
-        """:raises InvalidConnectorException: no rule can be made of it."""
+        """:raises InvalidConnectorException: it is insufficient for a rule."""
         if not _is_text(connector.get("host")):
             raise exception.InvalidConnectorException(missing="host")
         if not addresses.usable(connector, self._settings.client_addresses):
@@ -124,14 +123,13 @@ class Attachments:
     def connect(
         self, volume: objects.Volume, connector: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Let a host in; returns what os-brick and Nova need.
+        """Grant access to a host; return the connection for os-brick and Nova.
 
-        May be called any number of times for one attachment.
+        Can be repeated for the same attachment.
 
         :raises VolumeMigrationFailed: Cinder would destroy the file.
         :raises VolumeBackendAPIException: the attachment was deleted
-            meanwhile, or it took too long; the host has no access by this
-            call.
+            meanwhile, or it timed out; this call did not grant access.
         """
         self.validate(connector)
         migration.check_target(volume)
@@ -149,7 +147,7 @@ class Attachments:
     def _arrive(
         self, situation: records.Situation, connector: Mapping[str, Any]
     ) -> _Arrival:
-        """Find out for what the connection is, and record where it goes."""
+        """Find the record of the connection, and record its host."""
         host = records.host_of(connector)
         candidates = situation.candidates(connector)
         if situation.cinder_works or not candidates:
@@ -185,17 +183,17 @@ class Attachments:
         return connection(self._settings, export, volume.name, words)
 
     def _need(self, arrival: _Arrival) -> access.Need:
-        """Of the new connection, and all others under the same rule."""
+        """The need of the new connection and others with the same rule."""
         others = arrival.before.without(arrival.record)
         if holders.is_services(arrival.holder):
             others = records.Situation(arrival.before.volume, ())
         return self.access.need(others.beside(arrival.connector), arrival.host)
 
     def _take_back(self, arrival: _Arrival, error: Exception) -> None:
-        """The attach failed, but the grant may have been made.
+        """Revoke access after a failed attach, which may have granted it.
 
-        Where this fails, too, the attachment stays recorded with its
-        connector: to delete it, Cinder calls the driver to detach.
+        If this fails, too, the attachment keeps its connector, so Cinder
+        calls the driver to detach when it deletes the attachment.
         """
         volume = arrival.before.volume
         try:
@@ -224,7 +222,7 @@ class Attachments:
     def disconnect(
         self, volume: objects.Volume, connector: Mapping[str, Any] | None
     ) -> bool:
-        """Take a host's access away, unless it has other attachments.
+        """Revoke a host's access, unless it has other attachments.
 
         :param connector: None: end all attachments.
         :returns: whether the host still uses the share.
@@ -250,7 +248,7 @@ class Attachments:
     def _leave(
         self, situation: records.Situation, host: str, holder: str
     ) -> bool:
-        """Make the rules right for the attachments that stay.
+        """Correct the rules for the remaining attachments.
 
         :param situation: without the departing one.
         :returns: whether the host still uses the share.
@@ -287,13 +285,13 @@ class Attachments:
     # -- repair
 
     def ensure(self, volume: objects.Volume) -> None:
-        """Repair the rules of an attached volume; for the service's start.
+        """Repair the rules of an attached volume when the service starts.
 
-        Adds what is missing, and takes away what no attachment needs. A
-        fault that may pass is logged and no more: an exception would put
-        the volume in error (volume/manager.py, ``init_host``).
+        Adds missing rules and removes unneeded ones. Logs temporary errors:
+        an exception would put the volume in error (volume/manager.py,
+        ``init_host``).
 
-        :raises NotFound: the share is gone.
+        :raises NotFound: the share does not exist.
         """
         if time.monotonic() < self._pause_until:
             return
@@ -319,11 +317,11 @@ class Attachments:
         volume: objects.Volume,
         rules: access.Rules,
     ) -> None:
-        """Make the rules right, where those read before are not."""
+        """Correct the rules if the given ones are wrong."""
         self.access.repair(api, volume, rules)
 
     def _release(self, volume: objects.Volume, host: str) -> None:
-        """Unmount, before the rule goes: what is unwritten needs it."""
+        """Unmount before the rule is removed: unwritten data needs it."""
         if host == holders.this_host() and volume.provider_location:
             with acme_client.limited_to_share(SHARE_OF_UNMOUNT):
                 self._mounts.detach(
@@ -340,7 +338,7 @@ class Attachments:
 
 
 def _is_text(host: object) -> bool:
-    """Whether Cinder's database can have it, too."""
+    """Whether Cinder's database can store it."""
     if not isinstance(host, str):
         return False
     try:
@@ -355,9 +353,10 @@ def connection(
     file_name: str,
     mount_words: str,
 ) -> dict[str, Any]:
-    """What os-brick and Nova need to mount an export and find the file.
+    """The information for os-brick and Nova to mount an export and find the
+    file.
 
-    :param mount_words: words of a mount command.
+    :param mount_words: arguments of a mount command.
     """
     return {
         "driver_volume_type": "nfs",
@@ -366,18 +365,18 @@ def connection(
             "export": export.location,
             "name": file_name,
             "options": mount_words,
-            # What we made. Never what a guest has written there.
+            # As the driver created it, whatever a guest has written.
             "format": "raw",
         },
     }
 
 
 def _check_still_there(arrival: _Arrival, now: records.Situation) -> None:
-    """An attachment may be deleted, or reset, while its host gets access.
+    """Check that the attachment was not deleted or reset meanwhile.
 
-    Where several can be the one, each that is gone may have been it.
+    If several attachments can be meant, each missing one may be it.
 
-    :raises VolumeBackendAPIException: it is gone.
+    :raises VolumeBackendAPIException: it does not exist.
     """
     if holders.is_services(arrival.holder):
         return
@@ -396,7 +395,7 @@ def _check_still_there(arrival: _Arrival, now: records.Situation) -> None:
 
 
 def _keep_location(volume: objects.Volume, export: exports.Export) -> None:
-    """The appliance's addresses may have changed since it was created."""
+    """Update the location: the appliance's addresses may have changed."""
     if volume.provider_location != export.location:
         volume.provider_location = export.location
         volume.save()

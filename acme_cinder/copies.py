@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Copies of attached volumes, each of them for one image.
+"""Temporary copies of attached volumes, for upload to an image.
 
-A copy is a share of its own, which is not in Cinder. Its labels say what it is
-for and who has made it.
+A copy is a separate share, which is not in Cinder. Its labels have its purpose
+and its creator.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ LOG = logging.getLogger(__name__)
 
 _COPY_LABEL = "cinder.copy_of"
 _IMAGE_LABEL = "cinder.image_id"
-#: The host and the mount point base: who has them both has the locks that
-#: tell whether a copy is still being read.
+#: The host and the mount point base: a service with both of them can check
+#: the locks that show whether a copy is in use.
 _MAKER_LABEL = "cinder.copy_made_by"
 _MAKER_LENGTH = 255
-#: No copy takes so long; it is reported that it is left.
+#: No copy takes longer; older ones are reported as leftovers.
 _OLD = datetime.timedelta(days=1)
 
 
 class Copies:
-    """Makes copies, and removes those whose maker has died."""
+    """Creates copies, and removes those whose creator has died."""
 
     def __init__(
         self, volume_shares: shares.Shares, mounts: mount.Mounts
@@ -56,11 +56,11 @@ class Copies:
 
     @contextlib.contextmanager
     def made(self, volume: objects.Volume, image_id: str) -> Iterator[str]:
-        """Have a copy of a volume as it is at this moment, mounted here;
-        gives the path of its file.
+        """Create and mount a copy of a volume's current content; yield the
+        path of its file.
 
-        The copy is a share of its own for so long, which is not in Cinder.
-        Should the service die, see :meth:`remove_if_orphaned`.
+        The copy is a temporary share, which is not in Cinder. If the service
+        dies, see :meth:`remove_if_orphaned`.
         """
         copy = _copy_of(volume, image_id)
         origin = shares.Origin.of_volume(volume)
@@ -82,11 +82,11 @@ class Copies:
         return where[:_MAKER_LENGTH]
 
     def remove_if_orphaned(self, share: acme_client.Share) -> None:
-        """Delete a copy for an image whose maker has died.
+        """Delete a copy for an image whose creator has died.
 
-        Made on this host, it is being read only while a process here holds
-        its lock, which ends with the process. Of another host that cannot be
-        told: such a copy is left, and reported once when it is old.
+        A copy of this host is in use only while a process here holds its lock,
+        which ends with the process. For copies of other hosts this is unknown:
+        they stay, and old ones are reported once.
         """
         if share.labels.get(_MAKER_LABEL) != self._maker():
             self._report_if_old(share)
@@ -118,7 +118,7 @@ class Copies:
 
 
 def is_copy(share: acme_client.Share) -> bool:
-    """Whether it was made for an image, and is no volume's."""
+    """Whether it is a copy for an image, not a volume."""
     return _COPY_LABEL in share.labels
 
 
@@ -132,12 +132,12 @@ def _about_copy(share: acme_client.Share) -> dict[str, str]:
 
 
 def _work_on(copy_id: str) -> str:
-    """What is locked beside the mount, for as long as the copy is there."""
+    """The lock that is held as long as the copy exists."""
     return f"copy-{copy_id}"
 
 
 def _copy_of(volume: objects.Volume, image_id: str) -> objects.Volume:
-    """A volume that Cinder does not have, with an id that can be told."""
+    """A volume that is not in Cinder, with a recognizable id."""
     return objects.Volume(
         context=volume.obj_context,
         id=str(uuid.uuid5(uuid.UUID(identity.share_id(volume)), image_id)),

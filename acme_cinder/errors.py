@@ -10,14 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""From the errors of the client, the operating system and os-brick to
-Cinder's.
+"""Convert errors of the client, the operating system and os-brick to Cinder's.
 
-Cinder acts on the class: VolumeIsBusy puts a volume back to available,
-SnapshotLimitReached makes the image cache evict, NotFound classes stop a
-reschedule, and around some calls only CinderException is caught at all. So
-every public method of the driver that can fail runs inside of
-:func:`operation`.
+Cinder depends on the class: VolumeIsBusy makes a volume available again,
+SnapshotLimitReached makes the image cache evict volumes, NotFound classes stop
+a reschedule, and some callers catch only CinderException. So every public
+method of the driver that can fail uses :func:`operation`.
 """
 
 from collections.abc import Iterator
@@ -42,10 +40,10 @@ class MountError(Exception):
 
 
 class FileError(Exception):
-    """The volume file is not what it has to be."""
+    """The volume file is invalid."""
 
 
-#: Whatever may go wrong below the driver; a CinderException goes through.
+#: All errors of lower layers; a CinderException is not converted.
 BELOW = (
     acme_client.ApiError,
     MountError,
@@ -68,12 +66,12 @@ def operation(
     snapshot: Any = None,
     source: Any = None,
 ) -> Iterator[None]:
-    """Log a state change with its time; turn what fails into Cinder's.
+    """Log a change with its duration; convert errors to Cinder's.
 
     :param action: what was done, for the log: ``Created``.
-    :param source: the volume or snapshot that the volume is made from; an
-        absent one is told as such, since that is what was not found.
-    :raises CinderException: as the table of :func:`translate` says.
+    :param source: the source of the new volume; if something does not exist,
+        the error names the source.
+    :raises CinderException: see :func:`translate`.
     """
     started = time.monotonic()
     with translated(volume=volume, snapshot=snapshot, source=source):
@@ -93,7 +91,7 @@ def operation(
 def translated(
     *, volume: Any = None, snapshot: Any = None, source: Any = None
 ) -> Iterator[None]:
-    """As :func:`operation`, for what is not worth a line in the log."""
+    """Like :func:`operation`, without a log message."""
     try:
         yield
     except BELOW as error:
@@ -109,11 +107,11 @@ def translate(
     snapshot: Any = None,
     source: Any = None,
 ) -> exception.CinderException:
-    """The Cinder exception for an error from below.
+    """The Cinder exception for an error.
 
-    Absent things become VolumeNotFound and SnapshotNotFound, those in use
-    or being changed VolumeIsBusy and SnapshotIsBusy, too many snapshots
-    SnapshotLimitReached, all else VolumeBackendAPIException.
+    Absent objects become VolumeNotFound and SnapshotNotFound, busy ones
+    VolumeIsBusy and SnapshotIsBusy, too many snapshots SnapshotLimitReached,
+    all others VolumeBackendAPIException.
     """
     if isinstance(error, acme_client.NotFound):
         return _not_found(error, source or snapshot or volume)
@@ -144,9 +142,9 @@ def _not_found(
 def _busy(
     error: acme_client.ProblemError, volume: Any, snapshot: Any
 ) -> exception.CinderException:
-    # By what the call is about, and not by what is in the way: it is the
-    # snapshot that Cinder makes available again, though its share was busy.
-    # With a message of their own: theirs would always blame snapshots.
+    # For the object of the call, not the busy one: Cinder makes the snapshot
+    # available again, even if its share was busy. With a different message,
+    # because the default one always blames snapshots.
     if snapshot is not None:
         return exception.SnapshotIsBusy(
             message=f"{_name(snapshot)} is busy: {error}",

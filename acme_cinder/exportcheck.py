@@ -12,16 +12,14 @@
 
 """The check of attached volumes when the service starts.
 
-Cinder's manager hands over every attached volume, one after another, before
-the service takes any request (volume/manager.py, ``init_host``). An error
-would put the volume in error, so there is none here. All volumes together
-have a time budget: what is left is checked later, from the periodic report
-of the driver's statistics.
+Cinder's manager passes every attached volume, one after the other, before the
+service accepts requests (volume/manager.py, ``init_host``). An error would put
+the volume in error, so the check never raises. All volumes share a time
+budget: the periodic report of the statistics checks the rest later.
 
-The appliance may know none of the volumes; see :mod:`.recognition`. That is
-one error in the log, and the back end is reported down until it is mended.
-Nothing else is changed. A share that is gone alone is an error in the log, and
-no more.
+The appliance may know none of the volumes; see :mod:`.recognition`. Then one
+error is logged, the back end is reported down until that is fixed, and nothing
+else is changed. If only single shares are missing, an error is logged.
 """
 
 from __future__ import annotations
@@ -44,23 +42,24 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
-#: How long the start of the service, and each later pass, may be kept.
+#: Time budget of the service's start, and of each later pass.
 BUDGET_SECONDS = 30.0
-#: One call of the API among all those of a pass.
+#: Limit of each call of the API in a pass.
 _CALL_SECONDS = 15.0
-#: So many volumes are asked for alone, though there are 10,000 shares.
+#: Up to this many volumes are requested one by one, instead of listing all
+#: shares, of which there can be 10,000.
 _FEW = 3
-#: So many volumes are named in one message.
+#: Maximum number of volumes in a message.
 _NAMED = 5
 
 Rules = Mapping[str, acme_client.AccessRule]
 
 
 class _OutOfTime(Exception):
-    """The budget is used up; the rest is done in the next pass."""
+    """The budget is used up; the next pass continues."""
 
 
-#: These would meet every other volume, too.
+#: These errors would affect every other volume, too.
 _PUT_OFF = (
     _OutOfTime,
     acme_client.TransportError,
@@ -72,9 +71,9 @@ _PUT_OFF = (
 
 
 class ExportCheck:
-    """Checks attached volumes, within a budget at a time.
+    """Checks attached volumes, within a time budget.
 
-    Safe under threads: one pass at a time.
+    Thread-safe: one pass at a time.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class ExportCheck:
         self._absent: set[str] = set()
         self._told: frozenset[str] = frozenset()
         self._known: set[str] = set()
-        #: None while nothing was compared.
+        #: None: not compared yet.
         self._foreign: bool | None = None
         self._can_list = True
         self._listing: dict[str, Rules] | None = None
@@ -108,11 +107,11 @@ class ExportCheck:
     # -- at the start
 
     def begin(self) -> None:
-        """The service starts: the budget counts from now."""
+        """Start the time budget when the service starts."""
         self._until = self._clock() + BUDGET_SECONDS
 
     def ensure_at_start(self, volume: objects.Volume) -> None:
-        """Check a volume, or leave it for later. Never raises."""
+        """Check a volume, or postpone it. Never raises."""
         if self._waiting and self._clock() >= self._until:
             self._waiting.append(volume.id)
             return
@@ -127,14 +126,14 @@ class ExportCheck:
                 {"volume": volume.name, "error": error},
             )
         except Exception as error:
-            # Cinder would put the volume in error, whatever it is.
+            # After any error Cinder would put the volume in error.
             self._waiting.append(volume.id)
             _warn(volume, error)
 
     def ensure(self, volume: objects.Volume) -> None:
         """Check a volume at any other time.
 
-        Never raises for a fault that may pass, or for an absent share.
+        Does not raise for temporary errors, or an absent share.
         """
         try:
             self._attachments.ensure(volume)
@@ -147,12 +146,12 @@ class ExportCheck:
     # -- later
 
     def run(self) -> None:
-        """One pass over what is left. Never raises."""
+        """Check postponed volumes in one pass. Never raises."""
         if not self._lock.acquire(blocking=False):
             return
         try:
             self._until = self._clock() + BUDGET_SECONDS
-            # What was absent may be there by now.
+            # Absent shares may exist now.
             self._waiting.extend(self._absent.difference(self._waiting))
             self._run()
             self._recognise()
@@ -170,7 +169,7 @@ class ExportCheck:
             self._lock.release()
 
     def _run(self) -> None:
-        """:raises: what puts the rest off."""
+        """:raises: the error that postpones the rest."""
         many = len(self._waiting) > _FEW
         for _ in range(len(self._waiting)):
             volume = _find_attached(self._waiting[0])
@@ -214,10 +213,10 @@ class ExportCheck:
         self._attachments.repair(self._api, volume, rules)
 
     def _rules_of(self, volume: objects.Volume, many: bool) -> Rules | None:
-        """The access rules of a volume's share; None: there is no share.
+        """The access rules of a volume's share; None: it does not exist.
 
-        For many volumes all shares are listed, a thousand with each
-        request, so that thousands do not take thousands of requests.
+        For many volumes it lists all shares, a thousand per request, instead
+        of a request per volume.
         """
         if many and self._can_list and self._listing is None:
             self._listing = self._list()
@@ -231,13 +230,13 @@ class ExportCheck:
         for share in self._api.list_shares():
             found[share.id] = share.access
             if self._clock() >= self._until:
-                # Or every pass would end here.
+                # Otherwise every pass would end here.
                 self._can_list = False
                 raise _OutOfTime("it takes too long to list all shares")
         return found
 
     def _tell_of_absent(self) -> None:
-        """Once for all of them, and again when there are others."""
+        """Log all absent shares once, and again if there are others."""
         absent = frozenset(self._absent)
         if self.is_foreign:
             return
@@ -274,7 +273,7 @@ def _warn(volume: objects.Volume, error: Exception) -> None:
 
 
 def _find_attached(volume_id: str) -> objects.Volume | None:
-    """A volume as it is now; None where nothing is attached any more."""
+    """The current volume; None: it is not attached any more."""
     try:
         found = objects.Volume.get_by_id(
             cinder_context.get_admin_context(), volume_id

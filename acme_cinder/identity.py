@@ -10,18 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which share a volume has, and which snapshot on the appliance: said here
-and nowhere else.
+"""The ids of a volume's share and a snapshot on the appliance. No other module
+computes them.
 
-``provider_id`` first: what the driver has made has the id that it was made
-with there, what was managed the one that it had before. The computed id
-otherwise: Cinder may not have ``provider_id``, because the reply to a create
-was lost, say.
+``provider_id`` is preferred: an object that the driver created has the id that
+it was created with, a managed one keeps its previous id. Otherwise the id is
+computed: Cinder may not have ``provider_id``, for example because the reply to
+a create was lost.
 
 A migration swaps ``_name_id`` and ``provider_location`` first, in
 ``update_migrated_volume`` (volume/manager.py), and ``provider_id`` only
 later, with all other columns, in ``finish_volume_migration``
-(objects/volume.py). In between, and for ever if a service dies there,
+(objects/volume.py). In between, and forever if a service dies there,
 ``provider_id`` is that of the share that the data was copied from.
 """
 
@@ -45,10 +45,10 @@ def share_id(volume: Any) -> str:
 
 
 def is_doubtful(volume: objects.Volume) -> bool:
-    """Whether the export is another share's than :func:`share_id` says.
+    """Whether the export belongs to another share than :func:`share_id`.
 
-    So it is with the record that a migration has made, and that nobody
-    finished: its share is the volume's by then.
+    This is the case for the record of an unfinished migration, whose share
+    already belongs to the volume.
     """
     location = _column(volume, "provider_location") or ""
     exported = location.rpartition("/")[2]
@@ -56,13 +56,13 @@ def is_doubtful(volume: objects.Volume) -> bool:
 
 
 def snapshot_id(snapshot: objects.Snapshot) -> str:
-    """The id that a snapshot has on the appliance."""
+    """The snapshot's id on the appliance."""
     known = _column(snapshot, "provider_id")
     return str(known if known and is_id(known) else snapshot.id)
 
 
 def is_id(text: str) -> bool:
-    """Whether a text is an id as the appliance spells it."""
+    """Whether a text is an id in the appliance's form."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:
@@ -70,13 +70,13 @@ def is_id(text: str) -> bool:
 
 
 def _is_being_migrated(volume: Any) -> bool:
-    """Whether the columns are those of two shares."""
+    """Whether the columns belong to two shares."""
     moved_to = _column(volume, "_name_id")
     location = _column(volume, "provider_location") or ""
     return bool(moved_to) and location.endswith(f"/{moved_to}")
 
 
 def _column(thing: Any, name: str) -> Any:
-    """None also in an object that is in no database, as of a copy."""
+    """None also for an object that is not in the database, such as a copy."""
     is_set = getattr(thing, "obj_attr_is_set", lambda name: True)
     return getattr(thing, name, None) if is_set(name) else None

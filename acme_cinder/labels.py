@@ -10,8 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The labels on shares and snapshots, by which an operator of the appliance
-knows what they are in Cinder, and whose."""
+"""The labels of shares and snapshots, which show the appliance's operator
+their names and projects in Cinder."""
 
 from typing import Any
 from typing import Final
@@ -19,7 +19,7 @@ from typing import Final
 VOLUME: Final = "cinder.volume_id"
 SNAPSHOT: Final = "cinder.snapshot_id"
 PROJECT: Final = "cinder.project_id"
-#: A change of labels that leaves none of these.
+#: A change of labels that removes all of these.
 REMOVED: Final = dict.fromkeys((VOLUME, SNAPSHOT, PROJECT))
 
 

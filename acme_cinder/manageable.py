@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What could be managed: all shares and snapshots, with what is against it.
+"""List manageable shares and snapshots, and why others cannot be managed.
 
-A request for each thousand, and some queries of Cinder's database for all
-together. Files are not looked at: that is done when one is managed.
+Needs one request per thousand, and a few queries of Cinder's database. Files
+are checked only when one is managed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Entry = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """Which of all entries are wanted; as Cinder passes it."""
+    """The requested page, as Cinder passes it."""
 
     marker: Any
     limit: int | None
@@ -49,7 +49,8 @@ class Page:
     sort_dirs: list[str]
 
     def of(self, entries: list[Entry]) -> list[Entry]:
-        """:raises InvalidInput: the marker is no entry's reference."""
+        """:raises InvalidInput: the marker is not the reference of an
+        entry."""
         limit = len(entries) if self.limit is None else self.limit
         found: list[Entry] = volume_utils.paginate_entries_list(
             entries,

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Snapshots from those that were there before, and back."""
+"""Manage existing snapshots, and unmanage them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ LOG = logging.getLogger(__name__)
 
 
 def obstacle(snapshot: acme_client.Snapshot) -> str | None:
-    """As :func:`.manage.obstacle`."""
+    """See :func:`.manage.obstacle`."""
     if snapshot.state != "available":
         return f"its state is {snapshot.state}: wait until it is available"
     return None
 
 
 class ManagedSnapshots:
-    """Takes the snapshots of volumes over, and gives them back."""
+    """Manages snapshots of volumes, and unmanages them."""
 
     def __init__(self, api: acme_client.Client) -> None:
         self._api = api
@@ -43,7 +43,7 @@ class ManagedSnapshots:
     def get_size(
         self, snapshot: objects.Snapshot, reference: manage.Reference
     ) -> int:
-        """The size in GiB of what will be the snapshot.
+        """The size of the future snapshot in GiB.
 
         :raises ManageExistingInvalidReference: there is no such snapshot of
             the volume, or it cannot be used.
@@ -54,9 +54,9 @@ class ManagedSnapshots:
     def adopt(
         self, snapshot: objects.Snapshot, reference: manage.Reference
     ) -> dict[str, str]:
-        """Label it as Cinder's; returns the model update.
+        """Label it as Cinder's; return the model update.
 
-        :raises: as :meth:`get_size`.
+        :raises: see :meth:`get_size`.
         """
         found = self._find(snapshot, reference)
         try:
@@ -120,8 +120,7 @@ class ManagedSnapshots:
         return only
 
     def release(self, snapshot: objects.Snapshot) -> None:
-        """Let a snapshot be, without our labels and access rules; gone is
-        fine."""
+        """Remove the driver's labels from a snapshot, if it exists."""
         snapshot_id = identity.snapshot_id(snapshot)
         try:
             found = self._api.update_snapshot(

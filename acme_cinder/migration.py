@@ -10,16 +10,14 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Cinder's own copies from volume to volume: which must not be made, and what
-comes after the others.
+"""Cinder's copies between volumes: refuse unsafe ones, and complete others.
 
-A retype is a migration for Cinder. Where it changes the encryption,
-Cinder's manager opens both volumes with os-brick's encryptors
-(volume/manager.py, ``_copy_volume_data``), and the one for LUKS puts a
-symbolic link to a device in the place of the volume's file: what is written
-goes into a file without a name, and the migration ends as a success, with
-the source deleted. Without such a change no encryptor is used, and the copy
-of what is encrypted is as good as the original.
+For Cinder, a retype can be a migration. If it changes the encryption, Cinder's
+manager opens both volumes with os-brick's encryptors (volume/manager.py,
+``_copy_volume_data``). The one for LUKS replaces the volume's file by a
+symbolic link to a device: the data is written to a file without a name, and
+the migration succeeds and deletes the source. Without such a change no
+encryptor is used, and the copy of encrypted data is correct.
 """
 
 from __future__ import annotations
@@ -60,10 +58,10 @@ def check(
 
 
 def check_target(volume: objects.Volume) -> None:
-    """As :func:`check`, for a volume that may be the target of a migration.
+    """Like :func:`check`, for the possible target of a migration.
 
-    The back end that it comes from may be of another driver, which lets
-    its manager begin. Costs nothing for all other volumes.
+    The source's back end may have another driver, which does not refuse.
+    Costs nothing for other volumes.
     """
     status = volume.migration_status or ""
     if status.startswith(_TARGET):
@@ -79,17 +77,17 @@ def complete(
     volume: objects.Volume,
     new_volume: objects.Volume,
 ) -> dict[str, Any]:
-    """The data is in the new volume's share: label it as the volume's.
+    """The new volume's share has the data: label it as the volume's.
 
-    :returns: the model update. Without ``provider_id``: Cinder swaps that
-        with all other columns later, and twice would be never.
+    :returns: the model update, without ``provider_id``: Cinder swaps that
+        later, with all other columns, and would swap it back.
     """
     share_id = identity.share_id(new_volume)
     try:
         with deadlines.of_call():
             volume_shares.label(share_id, volume.id)
     except errors.BELOW as error:
-        # The data is there; the sweep labels what is attached.
+        # The data is complete; the sweep labels attached volumes.
         LOG.warning(
             "Share %(share)s is not labelled as that of %(volume)s: %(error)s",
             {"share": share_id, "volume": volume.id, "error": error},

@@ -12,28 +12,25 @@
 
 """Mounts of shares on this host.
 
-The driver mounts a share only for the length of one operation, with
-os-brick's client. Its mount points are in a folder of their own, one for
-each back end, and are named after the share::
+The driver mounts a share only during an operation, with os-brick's client. Its
+mount points are in a folder per back end, and are named after the share::
 
     BASE/.acme/mounts/BACKEND/SHARE    mounted by the driver
     BASE/HASH                          mounted by os-brick, for an attachment
 
-So who has to unmount what is clear from the mount table alone. A mount
-point of the driver is made before the share's access rule and removed after
-it: what a killed service leaves can be found, and everything that can be
-found is undone.
+So the mount table shows who must unmount. The driver creates a mount point
+before the share's access rule and removes it after the rule: so everything
+that a killed service leaves can be found and undone.
 
-Commands run as root by os-brick's privileged daemon, the one that its
-connectors mount with. ``umount`` as well, and not by
-``cinder.privsep.fs.umount``: that one cannot be given a time limit, and
-each unmount that hangs on a dead server would keep one of the few threads
-of Cinder's own daemon for ever. os-brick's kills the command; then
-``umount -l`` takes the mount out of sight, which does not wait for any
-server. What was written is on the server by then: everything that the
-driver writes through a mount is flushed when the file is closed.
+os-brick's privileged daemon runs commands as root, the same one that its
+connectors mount with. Also umount, instead of ``cinder.privsep.fs.umount``,
+which has no time limit: each unmount that hangs on a dead server would block
+one of the few threads of Cinder's daemon forever. os-brick's daemon kills the
+command; then ``umount -l`` detaches the mount without waiting for a server. No
+data is lost: everything that the driver writes is flushed when the file is
+closed.
 
-Nothing here calls stat(2) on a mount point: with a dead server that hangs.
+Do not call stat(2) on a mount point here: it hangs if the server is dead.
 """
 
 from collections.abc import Callable
@@ -61,12 +58,12 @@ import acme_client
 LOG = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-#: Asking after a mount that is there already must not take long.
+#: Limit for checking an existing mount.
 _PROBE_SECONDS = 10.0
-#: An attachment waits so long for another process to (un)mount its share:
-#: it has to end before Cinder's own RPC time-out.
+#: How long an attachment waits for another process to (un)mount its share. It
+#: must end before Cinder's RPC time-out.
 _ATTACH_SECONDS = 20.0
-#: What mounting may take of a limit: the rest is for unmounting.
+#: Maximum fraction of a limit for mounting, to leave time to unmount.
 _SHARE_OF_MOUNTING = 0.7
 _FOLDER = ".acme"
 _MOUNT_TABLE = pathlib.Path("/proc/self/mounts")
@@ -75,11 +72,10 @@ _REFUSED = re.compile("Stale file handle|Permission denied")
 
 
 def mount_table() -> dict[str, str]:
-    """What is mounted, mount point to source, as proc(5) has it.
+    """The kernel's mount table, mount point to source (proc(5)).
 
-    os-brick runs mount(8) to learn the same. Names are what users have made
-    them, in any encoding; lines end only with a newline, which the kernel
-    escapes in names.
+    os-brick runs mount(8) for this. Names can have any encoding; lines end
+    only with a newline, which the kernel escapes in names.
     """
     lines = os.fsdecode(_MOUNT_TABLE.read_bytes()).rstrip("\n").split("\n")
     fields = (line.split(" ") for line in lines)
@@ -91,7 +87,7 @@ def _unescaped(text: str) -> str:
 
 
 class _Client(remotefs.RemoteFsClient):
-    """os-brick's client, for one mount point and with our mount table."""
+    """os-brick's client, for one mount point and with this mount table."""
 
     def __init__(
         self,
@@ -113,11 +109,11 @@ class _Client(remotefs.RemoteFsClient):
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """How the driver gives itself access to a share.
+    """How the driver grants itself access to a share.
 
-    :ivar grant: makes the access rule; returns the export and the mount
-        options. May be called again.
-    :ivar revoke: removes the rule; absent is fine.
+    :ivar grant: creates the access rule; returns the export and the mount
+        options. Idempotent.
+    :ivar revoke: removes the rule, if it exists.
     """
 
     grant: Callable[[], tuple[str, str]]
@@ -126,7 +122,7 @@ class Access:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Attached:
-    """A mount that os-brick made, or somebody like it.
+    """A mount by os-brick or others.
 
     :ivar export: its source, which ends in the share's id.
     """
@@ -136,14 +132,13 @@ class Attached:
 
 
 class Mounts:
-    """All mounts of shares below one mount point base.
+    """All mounts of shares below a mount point base.
 
-    :param base: absolute and without symbolic links, since the kernel's
-        mount table shows it so.
-    :param backend: the name of the back end: several may have one base.
+    :param base: absolute and without symbolic links, as in the kernel's
+        mount table.
+    :param backend: the name of the back end: several can share a base.
     :param attempts: how often to try to mount, a second apart.
-    :param execute: for tests: what runs the commands, as os-brick's
-        ``execute`` does.
+    :param execute: for tests: replaces os-brick's ``execute``.
     :param mount_table: for tests: mount point to export.
     """
 
@@ -183,11 +178,11 @@ class Mounts:
 
     @contextlib.contextmanager
     def mounted(self, share_id: str, access: Access) -> Iterator[str]:
-        """Have a share mounted; gives the mount point.
+        """Mount a share during the block; yield the mount point.
 
-        The last user on this host unmounts, and removes the access rule,
-        whether it leaves with an error or not. If that fails it is logged:
-        the operation itself is done, and :meth:`reap` finishes the rest.
+        The last user on this host unmounts and removes the access rule, also
+        after errors. Failures of this are logged, because the operation itself
+        is done; :meth:`reap` finishes the rest.
 
         :raises MountError: it cannot be mounted.
         :raises ApiError: from ``access``.
@@ -217,17 +212,17 @@ class Mounts:
             self._undo_if_unused(share_id, access.revoke)
 
     def leftovers(self) -> list[str]:
-        """The shares for which this back end has mount points here, among
-        them those in use."""
+        """The shares with mount points of this back end, including those in
+        use."""
         try:
             return sorted(filter(identity.is_id, os.listdir(self._folder)))
         except FileNotFoundError:
             return []
 
     def reap(self, share_id: str, revoke: Callable[[], None]) -> bool:
-        """Undo a mount of the driver that nobody uses; whether it is gone.
+        """Undo an unused mount of the driver; return whether it is undone.
 
-        Does not wait for a process that is at work on it.
+        Does not wait for a process that uses it.
         """
         with self._locks.changing_if_free(share_id) as free:
             return free and self._undo_if_unused(share_id, revoke)
@@ -236,8 +231,8 @@ class Mounts:
 
     @contextlib.contextmanager
     def at_work(self, name: str) -> Iterator[None]:
-        """Let all processes of this host know, until this one is done with
-        it, or dead."""
+        """Let all processes of this host know, until this one is done or
+        dead."""
         with self._locks.changing(name):
             user = self._locks.use(name)
         try:
@@ -247,17 +242,18 @@ class Mounts:
 
     @contextlib.contextmanager
     def idle(self, name: str) -> Iterator[bool]:
-        """Whether nobody on this host is at work; nobody begins meanwhile."""
+        """Whether no process on this host is at work; none can begin
+        meanwhile."""
         with self._locks.changing_if_free(name) as free:
             yield free and not self._locks.in_use(name)
 
     def _undo_if_unused(
         self, share_id: str, revoke: Callable[[], None]
     ) -> bool:
-        """Unmount and revoke; the caller has the lock.
+        """Unmount and revoke; the caller holds the lock.
 
-        The rule goes even where unmounting fails. The mount point goes
-        last, since it is what tells that there is something to undo.
+        Removes the rule even if unmounting fails. Removes the mount point
+        last, because it shows that there is something to undo.
         """
         if self._locks.in_use(share_id):
             return False
@@ -323,7 +319,7 @@ class Mounts:
     def _mount_once(self, brick: _Client, export: str, path: str) -> None:
         brick.mount(export)
         if path not in self._table():
-            # What is written there now would stay on this host.
+            # Later writes would go to this host's disk.
             raise processutils.ProcessExecutionError(
                 cmd="mount", stderr="no error, but nothing is mounted"
             )
@@ -331,7 +327,7 @@ class Mounts:
     # -- the mounts of attachments, which os-brick makes
 
     def attached_path(self, export: str) -> str:
-        """Where os-brick mounts an export."""
+        """The path where os-brick mounts an export."""
         brick = remotefs.RemoteFsClient(
             "nfs", self.commands.root_helper, nfs_mount_point_base=self.base
         )
@@ -342,8 +338,8 @@ class Mounts:
         return self.attached_path(export) in self._table()
 
     def attached(self) -> list[Attached]:
-        """All that is mounted directly below the base and may be a share:
-        its export ends in an id. It may belong to anybody."""
+        """All mounts directly below the base whose export ends in an id, and
+        so may be a share, of anybody."""
         return sorted(
             Attached(share_id, export)
             for path, export in self._table().items()
@@ -354,33 +350,33 @@ class Mounts:
     def changing(
         self, share_id: str
     ) -> contextlib.AbstractContextManager[None]:
-        """Let nobody on this host mount or unmount the share meanwhile.
+        """Prevent others on this host from mounting or unmounting the share.
 
-        :raises MountError: another process is at it for too long.
+        :raises MountError: another process holds the lock for too long.
         """
         return self._locks.changing(share_id, _ATTACH_SECONDS)
 
     def detach(self, share_id: str, export: str) -> bool:
-        """Unmount what os-brick has mounted, and never unmounts itself.
+        """Unmount an attachment, which os-brick does not do.
 
-        The caller knows that nobody needs it. Never raises, so that what
-        comes after it is always done; returns whether the mount is gone.
-        What stays is logged, and looked at again by the clean-up.
+        The caller knows that it is not needed. Never raises, so that later
+        steps run. Returns whether it is unmounted. Failures are logged, and
+        the cleanup retries.
         """
         with _logged_only(share_id), self.changing(share_id):
             return self.detach_locked(export)
         return False
 
     def detach_locked(self, export: str) -> bool:
-        """As :meth:`detach`, where the caller has :meth:`changing`."""
+        """Like :meth:`detach`, if the caller holds :meth:`changing`."""
         path = self.attached_path(export)
         return self._unmount(path) and self._remove_mount_point(path)
 
     def is_refused(self, export: str) -> bool:
         """Whether the server refuses an attached export to this host.
 
-        ESTALE and EACCES are what nfsd answers when an export is gone.
-        Silence is no answer: the server may be down for a moment.
+        nfsd answers ESTALE or EACCES if an export does not exist. No answer
+        proves nothing: the server may be down.
         """
         try:
             self._probe(self.attached_path(export))
@@ -391,7 +387,7 @@ class Mounts:
     # -- one mount point
 
     def _answers(self, path: str) -> bool:
-        """Whether a mount works: ESTALE, ENOTCONN and silence are a no."""
+        """Whether a mount works: not with ESTALE, ENOTCONN, or no answer."""
         try:
             self._probe(path)
         except processutils.ProcessExecutionError as error:
@@ -412,7 +408,7 @@ class Mounts:
         )
 
     def _unmount(self, path: str) -> bool:
-        """Returns whether the mount is gone; a busy one is left alone."""
+        """Return whether it is unmounted; a busy mount stays."""
         if path not in self._table():
             return True
         try:
@@ -432,7 +428,7 @@ class Mounts:
         self.commands.run("umount", "-l", path, root=True)
 
     def _remove_mount_point(self, path: str) -> bool:
-        """Only ever an empty directory."""
+        """Only an empty directory."""
         try:
             os.rmdir(path)
         except FileNotFoundError:
@@ -445,7 +441,7 @@ class Mounts:
 
 @contextlib.contextmanager
 def _logged_only(share_id: str) -> Iterator[None]:
-    """For cleaning up: the periodic clean-up tries again."""
+    """For cleanup: the periodic cleanup retries."""
     try:
         yield
     except errors.BELOW:

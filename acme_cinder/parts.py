@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The driver's parts, put together."""
+"""The parts of the driver."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def assemble(
     execute: Any,
     blocksize: str,
 ) -> Parts:
-    """Make all of them.
+    """Create all parts.
 
     :param driver_data: Cinder's ``VolumeDriverUtils``.
     :param execute: the driver's, for qemu-img.

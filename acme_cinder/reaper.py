@@ -10,17 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The clean-up of mounts that nobody needs any more.
+"""Clean up unneeded mounts.
 
-A service that is killed leaves mounts and access rules behind, and os-brick
-never unmounts. Two kinds of mounts are looked at:
+A killed service leaves mounts and access rules, and os-brick never unmounts.
+There are two kinds of mounts:
 
-* the driver's own: nobody uses it, so it goes, with its access rule;
+* the driver's own: if no process uses it, it is removed with its access rule;
 * those of attachments: an attachment on this host has an access rule on the
-  appliance, whichever process or host made it. Without the rule the mount
-  is of no use. If the appliance does not have the share, the mount goes only
-  if the appliance is its server and refuses it to this host: it may
-  otherwise be a share of another namespace.
+  appliance, whichever process or host created it. Without the rule the mount
+  is useless. If the appliance does not have the share, the mount is removed
+  only if the appliance is its server and refuses it to this host: otherwise
+  it may be a share of another namespace.
 """
 
 from collections.abc import Callable
@@ -39,9 +39,9 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
-#: One pass never keeps its caller for longer than this and one share.
+#: Maximum time of a pass, plus one share.
 PASS_SECONDS = 30.0
-#: An appliance that is slow now is asked again in the next pass.
+#: Time limit of requests; the next pass retries.
 _CALL_SECONDS = 15.0
 
 #: The id of a share, or of a snapshot that is read; and the export where it is
@@ -50,7 +50,7 @@ _Candidate = tuple[str, str]
 
 
 class Reaper:
-    """Does a pass when one is due; any thread may ask for it.
+    """Runs a pass when one is due; any thread can call it.
 
     :param interval_seconds: between two passes.
     """
@@ -68,8 +68,8 @@ class Reaper:
         self._interval_seconds = interval_seconds
         self._clock = clock
         self._due_at = float("-inf")
-        # A pass that has no time left goes on here the next time. After a
-        # start, anywhere: services that keep dying get to all of them, too.
+        # Where the next pass continues. Random after a start, so that services
+        # that restart often also check all of them.
         self._last: _Candidate = (f"{random.getrandbits(64):016x}", "")  # noqa: S311
 
     def run_if_due(self) -> None:
@@ -78,10 +78,9 @@ class Reaper:
             self.run()
 
     def run(self, limit_seconds: float = PASS_SECONDS) -> bool:
-        """One pass; whether nothing is left for another one.
+        """Run one pass; return whether everything is done.
 
-        Never raises: what cannot be done now is logged, and tried again in
-        the next pass.
+        Never raises: failures are logged, and the next pass retries.
         """
         deadline = self._clock() + limit_seconds
         complete = True
@@ -94,9 +93,9 @@ class Reaper:
         return complete
 
     def look_at(self, share_id: str, export: str) -> None:
-        """Unmount one attachment's export here, unless it is needed.
+        """Unmount an attachment's export here, unless it is needed.
 
-        Asks the appliance only if the export is mounted. Never raises.
+        Sends requests only if the export is mounted. Never raises.
         """
         if self._mounts.is_attached(export):
             self._consider(share_id, export)
@@ -115,7 +114,7 @@ class Reaper:
             return []
 
     def _consider(self, share_id: str, export: str) -> bool:
-        """Whether that was possible; a mount that is needed is no fault."""
+        """Whether the check succeeded; needed mounts are a success, too."""
         try:
             if export:
                 done = self._detach_if_unneeded(share_id, export)
@@ -134,8 +133,8 @@ class Reaper:
         return True
 
     def _detach_if_unneeded(self, share_id: str, export: str) -> bool:
-        # The driver gives this host access while it has the same lock: no
-        # attachment begins between the question and the unmount.
+        # The driver grants access to this host under the same lock: no
+        # attachment begins between the check and the unmount.
         with self._mounts.changing(share_id):
             if self._is_needed(share_id, export):
                 return False
@@ -181,7 +180,7 @@ def _has_rule_here(
 def _rotated(
     candidates: Iterable[_Candidate], last: _Candidate
 ) -> Iterator[_Candidate]:
-    """In order, beginning behind the last one that was looked at."""
+    """In order, starting after the last one that was checked."""
     ordered = sorted(candidates)
     yield from (each for each in ordered if each > last)
     yield from (each for each in ordered if each <= last)

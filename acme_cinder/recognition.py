@@ -10,13 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Whether the appliance is the one that Cinder's volumes are on.
+"""Check whether the appliance is the one with Cinder's volumes.
 
-With a credential of another namespace, and from an appliance that was
-replaced, the answer about every share is that there is none: the same as of a
-share that is gone. So where a share is not there that should be, one fact
-decides: the appliance knows at least one share of a volume that Cinder has on
-this back end.
+With a credential of another namespace, or from a replaced appliance, the
+answer for every share is that it does not exist, the same as for a deleted
+share. So if an expected share is missing, this decides: does the appliance
+know at least one share of a volume that Cinder has on this back end?
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
-#: The newest: enough to know an appliance by, and few enough for a query.
+#: The number of newest volumes to compare: sufficient, and few enough for a
+#: query.
 _MOST_VOLUMES = 500
 _SECONDS = 30.0
 
@@ -48,9 +48,9 @@ FOREIGN = (
 
 
 class Recognition:
-    """Knows the appliance by the volumes of one back end.
+    """Recognizes the appliance by the volumes of a back end.
 
-    :param host: of the back end, as Cinder calls it.
+    :param host: of the back end, in Cinder's form.
     :param cluster_name: likewise, None without a cluster.
     :ivar where: filters for its volumes in Cinder's database.
     """
@@ -71,11 +71,11 @@ class Recognition:
     ) -> bool:
         """Whether the appliance knows none of the volumes' shares.
 
-        A request for each thousand shares until one is known, which nearly
-        always is the first. False where there is nothing to compare with.
+        Sends requests, one per thousand shares, until one share is known,
+        which is usually the first. False if there are no volumes to compare.
 
-        :param besides: a volume's id. Without others, nothing can be said.
-        :param listing: the ids of all shares, where they are known.
+        :param besides: the id of a volume. False if it is the only one.
+        :param listing: the ids of all shares, if known.
         """
         shares = self._expected()
         if not shares.keys() - {besides}:
@@ -89,8 +89,8 @@ class Recognition:
             )
 
     def doubt(self, volume: objects.Volume) -> str | None:
-        """Why an answer that something of a volume is gone is no proof of
-        it; None: it is."""
+        """Why the answer that a share or snapshot does not exist is not
+        reliable; None: it is."""
         if not self.is_foreign(besides=volume.id):
             return None
         LOG.error(
@@ -104,13 +104,13 @@ class Recognition:
         return FOREIGN
 
     def _expected(self) -> dict[str, str]:
-        """Volumes that have a share, by id, with the ids of these.
+        """Volumes that must have a share, by id, with the shares' ids.
 
-        Only where nothing but attachments changes: what Cinder is making,
-        and what has failed, may never have had one.
+        Only volumes in a stable state: while Cinder creates one, or if that
+        failed, there may be no share.
         """
         context: Any = cinder_context.get_admin_context()
-        # Rows: to make objects of them, Cinder asks for each attachment.
+        # Rows, because Cinder queries the attachments of each object.
         found = db.volume_get_all(
             context,
             limit=_MOST_VOLUMES,

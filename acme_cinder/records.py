@@ -10,24 +10,24 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What Cinder's database says about a volume's attachments, read now.
+"""A volume's current attachments in Cinder's database.
 
-The objects that Cinder hands to a driver may be old: cinder-api loads a
-volume, and the request waits in a queue.
+Cinder may pass outdated objects to a driver: cinder-api loads a volume, and
+the request waits in a queue.
 
-What the database has at each call of the driver (Cinder 29,
+The state of the database during the driver's calls (Cinder 29,
 volume/manager.py):
 
 * ``attachment_update`` calls ``initialize_connection`` while the record of
   the attachment is reserved: without connector and host. It writes both when
   the driver has returned.
 * ``attachment_delete`` calls ``terminate_connection`` while the departing
-  record is still there, with the connector that the driver is given. The
-  record of a reserved attachment is deleted without a call of the driver,
-  and so are all records by ``os-reset_status``.
+  record still exists, with the connector that the driver gets. The record of a
+  reserved attachment is deleted without a call of the driver, and so are all
+  records by ``os-reset_status``.
 * Cinder's own connections (backup, restore, migration, revert) have no
-  record, nor has one that the first attachment API is about to make. What
-  ``os-attach`` records later has a host or an instance, and no connector.
+  record, and neither has a new one of the first attachment API. Records that
+  ``os-attach`` writes later have a host or an instance, and no connector.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from acme_cinder import identity
 
 _RESERVED = fields.VolumeAttachStatus.RESERVED
 _ATTACHING = fields.VolumeAttachStatus.ATTACHING
-#: In these, Cinder connects a volume only for attachments; in all others it
-#: may do so for itself. To extend one it needs no connection.
+#: In these states Cinder connects a volume only for attachments; in others it
+#: may connect it for itself. Extending needs no connection.
 QUIET = frozenset(
     {
         "available",
@@ -65,11 +65,11 @@ _COPYING = frozenset({"starting", "migrating"})
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One attachment, as far as it matters here.
+    """The relevant fields of an attachment.
 
-    :ivar id: empty for a connection that has no record.
-    :ivar host: None while it is not known.
-    :ivar mode: ``rw``, ``ro``, or something else while nobody has said.
+    :ivar id: empty for a connection without a record.
+    :ivar host: None while it is unknown.
+    :ivar mode: ``rw``, ``ro``, or another value while it is unknown.
     """
 
     id: str
@@ -80,7 +80,7 @@ class Record:
 
     @property
     def is_pending(self) -> bool:
-        """Only reserved: nobody has told a connector yet."""
+        """Reserved: it has no connector yet."""
         return self.connector is None and self.status == _RESERVED
 
     @property
@@ -104,7 +104,7 @@ class Situation:
         return tuple(item for item in self.records if item.host == host)
 
     def without(self, record: Record | None) -> Situation:
-        """As it will be when an attachment is gone."""
+        """The situation without an attachment."""
         return Situation(
             self.volume,
             tuple(
@@ -115,11 +115,11 @@ class Situation:
         )
 
     def beside(self, connector: Mapping[str, Any]) -> Situation:
-        """As it will be when another connection is made."""
+        """The situation with another connection."""
         return Situation(self.volume, (*self.records, connection(connector)))
 
     def candidates(self, connector: Mapping[str, Any]) -> tuple[Record, ...]:
-        """The attachments that a connection can be for."""
+        """The attachments that a connection may belong to."""
         given = dict(connector)
         return tuple(
             item
@@ -130,7 +130,7 @@ class Situation:
     def departing(self, connector: Mapping[str, Any]) -> Record | None:
         """The attachment that ends; None: one without a record.
 
-        Of the first API's, only the host is recorded.
+        Attachments of the first API record only the host.
         """
         given = dict(connector)
         return next(
@@ -149,12 +149,12 @@ class Situation:
         """Whether Cinder itself may have the volume connected."""
         copying = self.volume.migration_status in _COPYING
         attached = any(item.connector for item in self.records)
-        # Of an attached volume, Nova makes the copy.
+        # Nova copies attached volumes.
         return self.volume.status not in QUIET or (copying and not attached)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing without a record can have it connected."""
+        """Whether there can be no connection without a record."""
         status = self.volume.migration_status
         return (
             not self.cinder_works
@@ -165,23 +165,23 @@ class Situation:
 
     @property
     def arrival_may_hide(self) -> bool:
-        """Whether a host may be connected without a record that names it.
+        """Whether a host may be connected without being in a record.
 
-        From the driver's return until Cinder has written the connector. With
-        one reserved record the driver has written it itself; see
-        :func:`claim`. A multiattach volume's arrival can be that of an
-        attachment whose connector others have, too.
+        This is so from the driver's return until Cinder has written the
+        connector. If there is only one reserved record, the driver has written
+        it; see :func:`claim`. A new connection of a multiattach volume can
+        belong to an attachment whose connector others have, too.
         """
         return len(self.pending) >= (1 if self.volume.multiattach else 2)
 
 
 def host_of(connector: Mapping[str, Any]) -> str:
-    """The host's name; users of the API put there what they like."""
+    """The host's name, which users of the API can choose."""
     return str(connector.get("host") or "")
 
 
 def connection(connector: Mapping[str, Any]) -> Record:
-    """A connection that nothing has recorded."""
+    """A connection without a record."""
     return Record(
         id="",
         host=host_of(connector),
@@ -213,12 +213,12 @@ def _record(row: Any, connector: Mapping[str, Any] | None) -> Record:
 
 
 def is_backed_up(snapshot: objects.Snapshot) -> bool:
-    """Whether a backup may be reading a snapshot at this moment.
+    """Whether a backup may be reading a snapshot now.
 
-    Cinder says so of a snapshot that a user has; of one that it takes for a
-    backup, it says so of the volume.
+    Cinder sets the state of a user's snapshot; for a snapshot that it creates
+    for a backup, it sets the state of the volume.
 
-    :raises SnapshotNotFound, VolumeNotFound: it is not there any more.
+    :raises SnapshotNotFound, VolumeNotFound: it does not exist any more.
     """
     context = snapshot.obj_context.elevated()
     found = objects.Snapshot.get_by_id(context, snapshot.id)
@@ -244,7 +244,7 @@ def read_all(context: Any) -> dict[str, tuple[str, list[Record]]]:
 def _mode(
     recorded: str | None, connector: Mapping[str, Any] | None
 ) -> str | None:
-    """Of ``null``, Cinder takes the connector's; it records it later."""
+    """If ``null``, Cinder uses the connector's and records it later."""
     if recorded in (holders.READ_WRITE, holders.READ_ONLY):
         return recorded
     return (connector or {}).get("mode")
@@ -257,14 +257,14 @@ def _connector(text: str | None) -> Mapping[str, Any] | None:
 def claim(
     volume: objects.Volume, record: Record, connector: Mapping[str, Any]
 ) -> None:
-    """Record where an attachment will be, before the host gets access.
+    """Record the host of an attachment before the host gets access.
 
-    Cinder writes the same in a moment (volume/manager.py,
-    ``_connection_create``). Written before, it tells everybody why the
-    host has access, also when this process dies; and to delete the
-    attachment, Cinder calls the driver.
+    Cinder writes the same a moment later (volume/manager.py,
+    ``_connection_create``). Written earlier, it explains the host's access,
+    even if this process dies; and Cinder calls the driver when it deletes the
+    attachment.
 
-    :raises VolumeAttachmentNotFound: it is deleted.
+    :raises VolumeAttachmentNotFound: it was deleted.
     """
     _update(
         volume,
@@ -275,9 +275,9 @@ def claim(
 
 
 def unclaim(volume: objects.Volume, record: Record) -> None:
-    """The host did not get access: reserved again.
+    """Reset it to reserved, because the host did not get access.
 
-    :raises VolumeAttachmentNotFound: it is deleted.
+    :raises VolumeAttachmentNotFound: it was deleted.
     """
     _update(volume, record, attach_status=record.status, connector=None)
 
@@ -289,12 +289,12 @@ def _update(volume: objects.Volume, record: Record, **values: Any) -> None:
 
 
 def level(volume: objects.Volume, modes: Iterable[str | None]) -> str:
-    """The access level for attachments of these modes on one host.
+    """The access level for attachments with these modes on one host.
 
-    ``readonly`` in the admin metadata is looked at, too: with a value other
-    than True, Cinder records every attachment as read-only all the same, and
-    tells Nova that it is not (volume/api.py, ``attachment_create``;
-    volume/manager.py, ``_parse_connection_options``).
+    Also reads ``readonly`` in the admin metadata: even if its value is not
+    True, Cinder records every attachment as read-only, and tells Nova that it
+    is not (volume/api.py, ``attachment_create``; volume/manager.py,
+    ``_parse_connection_options``).
     """
     with volume.obj_as_admin():
         flag = (volume.admin_metadata or {}).get("readonly")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The report for the scheduler, and what is done beside it every minute."""
+"""The report for the scheduler, and other work in the same interval."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
-#: The scheduler shall soon know that the appliance is down; and Cinder
-#: reports for one back end after the other, every minute.
+#: Short, so that the scheduler soon knows that the appliance is down, and
+#: because Cinder reports one back end after the other, every minute.
 _DEADLINE_SECONDS = 30.0
 
 
 class Report:
-    """Makes the report from the appliance's figures.
+    """Creates the report from the appliance's figures.
 
-    :param chores: what else is looked at while the appliance answers; each
+    :param chores: further periodic work while the appliance answers; each
         knows when it is due, and never raises.
     """
 
@@ -61,7 +61,7 @@ class Report:
         self._chores = tuple(chores)
 
     def learn(self, found: acme_client.Stats) -> None:
-        """What the figures tell the other parts."""
+        """Pass the figures to the other parts."""
         self._features.learn(found.pools)
         chosen = self._settings.portal
         self._addresses.publish_own((chosen,) if chosen else found.portals)
@@ -72,10 +72,9 @@ class Report:
         common: Mapping[str, Any],
         pool_common: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """:param last: the report before, for while nobody answers.
-        :param common: what is in every report.
-        :param pool_common: what is in every pool's.
-        """
+        """:param last: the previous report, if the appliance does not answer.
+        :param common: included in every report.
+        :param pool_common: included in every pool."""
         sparse = self._settings.sparse
         try:
             found = self._api.get_stats()

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Putting the driver together, and checking that it can work."""
+"""Create the driver's parts, and check their requirements."""
 
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -31,12 +31,12 @@ LOG = logging.getLogger(__name__)
 
 _CREDENTIAL = "acme_api_token, or nas_user and nas_password"
 _SUFFICIENT_SCOPES = ("driver", "operator", "admin")
-#: mount.nfs is often where only root's PATH leads.
+#: mount.nfs is often only in root's PATH.
 _ADMIN_PATH = "/sbin:/usr/sbin:/usr/local/sbin"
 
 
 def new_client(settings: options.Settings) -> acme_client.Client:
-    """:raises InvalidConfigurationValue: it cannot be made of these."""
+    """:raises InvalidConfigurationValue: a setting is invalid."""
     try:
         return acme_client.Client(
             settings.api_addresses,
@@ -55,7 +55,7 @@ def new_client(settings: options.Settings) -> acme_client.Client:
 
 
 def _request_id() -> str | None:
-    """Cinder's request id, to be found in the appliance's log, too."""
+    """Cinder's request id, which is also in the appliance's log."""
     context = oslo_context.get_current()
     return None if context is None else str(context.request_id)
 
@@ -72,9 +72,9 @@ def new_mounts(settings: options.Settings, backend: str) -> mount.Mounts:
 
 
 def check_host(settings: options.Settings) -> None:
-    """Check what this host must have.
+    """Check the requirements on this host.
 
-    :raises VolumeDriverException: with what is missing.
+    :raises VolumeDriverException: lists what is missing.
     """
     path = os.pathsep.join([os.environ.get("PATH", ""), _ADMIN_PATH])
     if shutil.which("mount.nfs", path=path) is None:
@@ -99,11 +99,10 @@ def check_host(settings: options.Settings) -> None:
 def check_appliance(
     api: acme_client.Client, settings: options.Settings
 ) -> acme_client.Stats:
-    """Check that the appliance can be used; returns its figures.
+    """Check that the appliance can be used; return its figures.
 
-    :raises VolumeDriverException: it does not answer, or not to us.
-    :raises InvalidConfigurationValue: options do not fit it; with all of
-        them.
+    :raises VolumeDriverException: it does not answer, or refuses.
+    :raises InvalidConfigurationValue: lists all options that do not match.
     """
     try:
         complaints = [*_complain_of_credential(api)]
@@ -126,7 +125,7 @@ def check_appliance(
 
 
 def _complain_of_credential(api: acme_client.Client) -> Iterator[str]:
-    """Compare what the credential may do with what the driver does."""
+    """Compare the credential's permissions with the required ones."""
     try:
         token = api.get_own_token()
     except (acme_client.BadRequest, acme_client.NotFound) as error:
@@ -188,7 +187,7 @@ def _complain_of_portal(
 def chosen(
     pools: Iterable[acme_client.Pool], settings: options.Settings
 ) -> list[acme_client.Pool]:
-    """The pools that the operator wants to be used."""
+    """The pools that the operator has chosen."""
     return [
         pool
         for pool in pools

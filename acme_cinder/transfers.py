@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Volumes that go to another project."""
+"""Transfer of volumes to another project."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
-#: What the changes may take of the call: the rest is for undoing them.
+#: Maximum fraction of the call for the changes, to leave time to undo them.
 _SHARE_OF_CHANGES = 0.7
 
 
 def accept(
     api: acme_client.Client, context: Any, volume: Any, project_id: str
 ) -> None:
-    """Label a volume's share as the new project's; snapshots that go with
-    it likewise.
+    """Label a volume's share, and transferred snapshots, with the new project.
 
-    Cinder changes its own records after this call, and only if it succeeds:
-    where it does not, all labels become what they were.
+    Cinder changes its records after this call, and only if it succeeds: if it
+    fails, all labels are restored.
 
-    :param volume: a row of the database, which is what Cinder passes.
+    :param volume: a database row, which Cinder passes.
     """
     with contextlib.ExitStack() as undo:
         with acme_client.limited_to_share(_SHARE_OF_CHANGES):
@@ -72,7 +71,7 @@ def _relabel_all(
 def _transferred_snapshots(
     context: Any, volume_id: str
 ) -> list[objects.Snapshot]:
-    """Cinder tells whether they go with it in the transfer's record only."""
+    """Only the transfer's record shows whether they are included."""
     records = db.transfer_get_all(context, filters={"volume_id": volume_id})
     if any(record["no_snapshots"] for record in records):
         return []
@@ -100,7 +99,7 @@ def _relabel_snapshot(
 
 @contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
-    """The call's own error is the one to be seen."""
+    """Log this error; the call's own error is raised."""
     try:
         yield
     except errors.BELOW:

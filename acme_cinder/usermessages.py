@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What users read in ``cinder message-list`` when a call has failed.
+"""Messages for users in ``cinder message-list`` after failures.
 
-Cinder has a fixed list of texts (cinder/message/message_field.py), for an
-end user must not see internals. The one that fits best is chosen here, for
-the calls where Cinder's manager itself writes no message or always the same.
+Cinder has a fixed list of texts (cinder/message/message_field.py), because
+users must not see internals. This selects the best one, for calls where
+Cinder's manager writes no message or always the same.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ CLONE: Final = (
     Action.CREATE_VOLUME_FROM_BACKEND,
     Detail.DRIVER_FAILED_CREATE,
 )
-#: As Cinder does where a volume cannot be retyped or migrated to a place.
+#: Cinder's choice if a volume cannot be retyped or migrated.
 MIGRATE: Final = (
     Action.SCHEDULE_ALLOCATE_VOLUME,
     Detail.NO_BACKEND_AVAILABLE,
 )
 
-#: The manager writes a message about these itself (flows/manager/
+#: Cinder's manager writes messages for these (flows/manager/
 #: create_volume.py, ``_create_from_image_cache_or_download``).
 _TOLD_BY_CINDER: Final = (
     exception.ImageTooBig,
@@ -69,7 +69,7 @@ _NO_ACCESS_TO_APPLIANCE: Final = (
     acme_client.TransportError,
     acme_client.Unavailable,
 )
-#: qemu-img tells why it failed only in the C library's words.
+#: qemu-img reports errors only as text of the C library.
 _FULL: Final = ("No space left on device", "Disk quota exceeded")
 
 
@@ -80,11 +80,11 @@ def on_failure(
     volume: objects.Volume,
     context: Any = None,
 ) -> Iterator[None]:
-    """Write a message when what is done in here fails.
+    """Write a message if the block fails.
 
-    :param action: what was done, of ``message_field.Action``.
-    :param detail: of ``message_field.Detail``, where the error has no
-        better one.
+    :param action: of ``message_field.Action``.
+    :param detail: of ``message_field.Detail``, if the error has no better
+        one.
     :param context: of the request; default: the volume's.
     """
     try:
@@ -106,7 +106,7 @@ def _tell(
     detail: Field,
     volume: objects.Volume,
 ) -> None:
-    """Once for a request, however often the scheduler tries it again."""
+    """Once per request, even if the scheduler retries."""
     message = {
         "request_id": context.request_id,
         "resource_uuid": volume.id,
@@ -126,7 +126,7 @@ def _tell(
 
 
 def _detail_of(error: BaseException) -> Field | None:
-    """The detail that tells most; None: nothing better than "failed"."""
+    """The most specific detail; None: nothing better than "failed"."""
     found: Field | None = None
     for cause in _causes(error):
         if _is_full(cause):

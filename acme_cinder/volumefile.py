@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The volume file, worked on through a mount.
+"""Work on the volume file through a mount.
 
-For appliances that do not know about files, and for what only a client can
-do. Every command is bounded in time; the file is looked at before it is
-touched, so that nothing is ever done through a symbolic link.
+For appliances that do not manage files, and for work that only a client can
+do. Every command has a time limit. The file is checked before it is used, so
+that symbolic links are never followed.
 """
 
 import os
@@ -28,21 +28,21 @@ from oslo_concurrency import processutils
 from acme_cinder import commands
 from acme_cinder import errors
 
-#: In the header of LUKS version 1: where the data begins, in sectors.
+#: The offset of the data in the header of LUKS version 1, in sectors.
 _LUKS_MAGIC = b"LUKS\xba\xbe\x00\x01"
 _LUKS_PAYLOAD_OFFSET = struct.Struct(">I")
 _LUKS_PAYLOAD_POSITION = 104
 _SECTOR_BYTES = 512
-#: All formats are known by what is at the beginning of a file.
+#: The beginning of a file is sufficient to detect its format.
 _HEAD_MIB = 4
 
 
 class VolumeFiles:
-    """Does the work on files of mounted shares.
+    """Works on files of mounted shares.
 
-    :param as_root: work as root and not as the service's own user.
+    :param as_root: work as root instead of the service's user.
     :param allocation: ``sparse`` or ``full``.
-    :param mode: octal text for files that are made.
+    :param mode: octal text for new files.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class VolumeFiles:
         self._mode = mode
 
     def find_size(self, path: str) -> int | None:
-        """The file's size in bytes; None: there is no such file.
+        """The file's size in bytes; None: it does not exist.
 
-        :raises FileError: it is no regular file.
+        :raises FileError: it is not a regular file.
         """
         try:
             out = self._run("stat", "-c", "%f %s", path)
         except processutils.ProcessExecutionError:
-            # Absent, or no answer at all; only the first is a None.
+            # Absent, or no answer; only the former is None.
             self._run("stat", "-c", "%f", os.path.dirname(path))
             return None
         raw_mode, size = out.split()
@@ -75,14 +75,14 @@ class VolumeFiles:
         return int(size)
 
     def get_size(self, path: str) -> int:
-        """As :meth:`find_size`. :raises FileError: also if it is gone."""
+        """Like :meth:`find_size`. :raises FileError: also if it is missing."""
         size = self.find_size(path)
         if size is None:
             raise errors.FileError(f"{path} does not exist")
         return size
 
     def names(self, folder: str) -> list[str]:
-        """What there is in a mounted share."""
+        """The names in a mounted share."""
         out = self._run(
             *("find", f"{folder}/", "-mindepth", "1", "-maxdepth", "1"),
             *("-printf", r"%f\0"),
@@ -90,7 +90,7 @@ class VolumeFiles:
         return sorted(filter(None, out.split("\0")))
 
     def is_usable(self, path: str) -> bool:
-        """Whether it can be read and written from here."""
+        """Whether this host can read and write it."""
         try:
             self._run("test", "-r", path, "-a", "-w", path)
         except processutils.ProcessExecutionError as error:
@@ -100,10 +100,10 @@ class VolumeFiles:
         return True
 
     def get_format(self, path: str, scratch: str) -> str:
-        """``raw``, or the format of the image that is in the file.
+        """``raw``, or the format of the image in the file.
 
-        Of a copy of its beginning: nobody knows what wrote it, and no read
-        of a dead mount must stop the service.
+        Inspects a copy of its beginning: the content is untrusted, and reading
+        from a dead mount must not block the service.
 
         :param scratch: the folder for the copy.
         """
@@ -117,7 +117,7 @@ class VolumeFiles:
             return str(format_inspector.detect_file_format(head.name))
 
     def create(self, path: str, size_bytes: int) -> None:
-        """Make the file, or make one that is there as large as that."""
+        """Create the file, or grow an existing one to this size."""
         if self.find_size(path) is None:
             self._run("truncate", "-s", "0", path)
         self._grow(path, size_bytes, self._full)
@@ -126,7 +126,7 @@ class VolumeFiles:
     def adopt(self, old_path: str, path: str, size_bytes: int) -> None:
         """Give a clone's file its new name, size and mode.
 
-        :raises FileError: neither name is there, or no regular file is.
+        :raises FileError: neither name exists, or is a regular file.
         """
         self.rename(old_path, path)
         self.ensure_size(path, size_bytes)
@@ -135,10 +135,10 @@ class VolumeFiles:
     def rename(self, old_path: str, path: str) -> None:
         """Rename the file, unless that is done.
 
-        The only file there, if it has neither name: a snapshot may be older
-        than the name that its volume's file has now.
+        If neither name exists, it renames the only file: a snapshot may be
+        older than its volume's current file name.
 
-        :raises FileError: neither name is there, or no regular file is.
+        :raises FileError: there is no such regular file.
         """
         if old_path != path and self.find_size(path) is None:
             self._run("mv", "-n", "-T", self._present(old_path), path)
@@ -155,13 +155,13 @@ class VolumeFiles:
     def ensure_size(
         self, path: str, size_bytes: int, *, full: bool | None = None
     ) -> bool:
-        """Grow the file if it is smaller; says whether it was.
+        """Grow the file if it is smaller; return whether it was.
 
-        With full allocation holes are filled as well: what has written the
-        file may have left some, whatever its size is.
+        With full allocation this also fills holes, which the writer of the
+        file may have left.
 
-        :param full: default: as for all files.
-        :raises FileError: it is not there.
+        :param full: default: see the class.
+        :raises FileError: it is missing.
         """
         smaller = self.get_size(path) < size_bytes
         full = self._full if full is None else full
@@ -170,7 +170,7 @@ class VolumeFiles:
         return smaller
 
     def put_header(self, header_path: str, path: str, size: int) -> None:
-        """Overwrite the beginning of the file; the rest stays."""
+        """Overwrite the beginning of the file, and keep the rest."""
         self._run(
             "dd",
             f"if={header_path}",
@@ -183,7 +183,7 @@ class VolumeFiles:
 
     def _grow(self, path: str, size_bytes: int, full: bool) -> None:
         if full:
-            # Takes the space, and never makes a file smaller.
+            # Allocates space, and never truncates.
             self._run("fallocate", "-l", str(size_bytes), path)
         else:
             self._run("truncate", "-c", "-s", f">{size_bytes}", path)
@@ -193,7 +193,7 @@ class VolumeFiles:
 
 
 def luks_offset(header: bytes) -> int | None:
-    """Where the data begins, from a LUKS 1 header; None: it is none."""
+    """The start of the data in a LUKS 1 header; None: it is not one."""
     if not header.startswith(_LUKS_MAGIC):
         return None
     (sectors,) = _LUKS_PAYLOAD_OFFSET.unpack_from(

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``acme-cinder reap``: unmount the shares that this host needs no more.
+"""``acme-cinder reap``: unmount the shares that this host does not need.
 
-For hosts where no cinder-volume runs that would do it: cinder-backup, or
-Glance with its Cinder store. os-brick mounts a share there when it attaches
-a volume, and does not unmount it when it detaches it.
+For hosts without cinder-volume, which does this elsewhere: cinder-backup, or
+Glance with its Cinder store. There os-brick mounts a share when it attaches a
+volume, and does not unmount it when it detaches it.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from acme_cinder.cmd import configuration
 
 LOG = logging.getLogger(__name__)
 
-#: Of one back end. What is left then is done by the next run.
+#: Time limit per back end. The next run does the rest.
 _PASS_SECONDS = 600.0
 
 
@@ -68,7 +68,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _reap_all(backends: Iterable[configuration.Backend]) -> bool:
     _prepare_commands()
-    # Cinder has to be configured first.
+    # Cinder must be configured first.
     from acme_cinder import reaper
     from acme_cinder import startup
 
@@ -84,7 +84,7 @@ def _reap_all(backends: Iterable[configuration.Backend]) -> bool:
 
 
 def _prepare_commands() -> None:
-    """As cinder-volume does at its start (Cinder, cmd/volume.py)."""
+    """Like cinder-volume at its start (Cinder, cmd/volume.py)."""
     from cinder import utils
     import os_brick
     from oslo_config import cfg
