@@ -63,6 +63,8 @@ uml_preload() {
 # DIR/cpu. Moving between CPUs would make a guest 2 to 4 times slower.
 uml_cpu() {
     local part first last cpu best='' count least=9999
+    # Two that start at the same time must not choose the same.
+    exec 9>"$SANDBOX_BASE/cpu.lock" && flock 9
     for part in $(taskset -pc $$ | sed 's/.*: //; s/,/ /g'); do
         first=${part%-*} last=${part#*-}
         for ((cpu = first; cpu <= last; cpu++)); do
