@@ -36,6 +36,8 @@ _APPLIANCE_LAYERS = (
 #: Those that engines and exporters are below of.
 _ABOVE_ENGINES = _APPLIANCE_LAYERS[: _APPLIANCE_LAYERS.index("engines")]
 _MAY_RUN_COMMANDS = ("acme_appliance.host",)
+#: The packages of this tree.
+_OWN = ("acme_client", "acme_cinder", "acme_appliance", "tests", "tools")
 
 
 def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
@@ -58,6 +60,23 @@ def imports(tree: ast.Module) -> Iterator[str]:
             assert node.level == 0, "imports are absolute"
             for alias in node.names:
                 yield f"{node.module}.{alias.name}"
+
+
+def names(tree: ast.Module) -> set[str]:
+    """All names that a module defines or imports."""
+    found = {alias.asname or alias.name for alias in _aliases(tree)}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+    return found
+
+
+def _aliases(tree: ast.Module) -> Iterator[ast.alias]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from node.names
 
 
 def is_below(name: str, package: str) -> bool:
@@ -150,6 +169,20 @@ class ImportsTest(unittest.TestCase):
             for imported in imports(tree)
             for plugin in found
             if is_below(imported, plugin) and not is_below(name, plugin)
+        ]
+        self.assertEqual([], wrong)
+
+    def test_own_names_exist(self):
+        """Also in tests that need NFS, which run seldom."""
+        trees = {name: tree for own in _OWN for name, tree in modules(own)}
+        known = {*trees, "tests", "tools"}
+        for name, tree in trees.items():
+            known |= {f"{name}.{each}" for each in names(tree)}
+        wrong = [
+            f"{name} imports {imported}"
+            for name, tree in trees.items()
+            for imported in imports(tree)
+            if imported.split(".")[0] in _OWN and imported not in known
         ]
         self.assertEqual([], wrong)
 
