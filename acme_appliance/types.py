@@ -24,6 +24,7 @@ Body = dict[str, Any]
 DEFAULT_NAMESPACE = "default"
 
 FEATURE_VOLUME_FILE = "share.volume_file"
+FEATURE_THICK = "share.thick"
 FEATURE_GROW_ONLINE = "share.grow_online"
 FEATURE_HARD_LIMIT = "share.hard_limit"
 FEATURE_SNAPSHOT_EXPORT = "snapshot.export"

@@ -89,7 +89,7 @@ class Pools(Mapping[str, engines.Engine]):
         able = self.engine(pool).capabilities
         features = []
         if self._volume_file and able.volume_file:
-            features.append(types.FEATURE_VOLUME_FILE)
+            features += [types.FEATURE_VOLUME_FILE, types.FEATURE_THICK]
             if able.grow_online:
                 features.append(types.FEATURE_GROW_ONLINE)
         if able.hard_limit:

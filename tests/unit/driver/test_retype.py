@@ -39,7 +39,7 @@ def new_type(**extra_specs: str) -> objects.VolumeType:
 
 class TypesCase(base.DriverTestCase):
     appliance_options = {"pools": ["gold", "silver"]}
-    #: What gold announces besides.
+    #: What gold announces of this; silver announces nothing of it.
     features: tuple[str, ...] = ()
 
     def start_appliance(self):
@@ -47,7 +47,7 @@ class TypesCase(base.DriverTestCase):
 
         def features(of, pool):
             more = self.features if pool == "gold" else ()
-            return sorted({*real(of, pool), *more})
+            return sorted({*real(of, pool)} - {"share.thick"} | {*more})
 
         patch = unittest.mock.patch.object(pools.Pools, "features", features)
         patch.start()

@@ -257,10 +257,14 @@ class DefaultSchedulerTest(SchedulerCase):
             self.candidates(extra_specs={"pool_name": "silver"}),
         )
         self.assertEqual(
-            [],
+            ["gold", "silver", "bronze"],
             self.candidates(
                 extra_specs={"thick_provisioning_support": "<is> True"}
             ),
+        )
+        self.assertEqual(
+            [],
+            self.candidates(extra_specs={"QoS_support": "<is> True"}),
         )
 
 

@@ -61,7 +61,7 @@ class StatsTest(base.DriverTestCase):
             "max_over_subscription_ratio": "5.0",
             "reserved_percentage": 7,
             "thin_provisioning_support": True,
-            "thick_provisioning_support": False,
+            "thick_provisioning_support": True,
             "online_extend_support": True,
             "multiattach": True,
             "QoS_support": False,

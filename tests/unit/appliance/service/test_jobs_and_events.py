@@ -398,6 +398,7 @@ class TestPools(case.ServiceCase):
                 "snapshot_count": 0,
                 "features": [
                     "share.volume_file",
+                    "share.thick",
                     "share.grow_online",
                     "snapshot.export",
                 ],
