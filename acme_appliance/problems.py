@@ -58,6 +58,7 @@ _TABLE: Final = (
     Code(
         "snapshot.exists_mismatch", 409, "The id is taken by another snapshot"
     ),
+    Code("revert.exists_mismatch", 409, "The id is taken by another revert"),
     Code("share.has_snapshots", 409, "The share has snapshots"),
     Code("share.in_use", 409, "The share has access rules"),
     Code("snapshot.in_use", 409, "The snapshot has access rules"),
@@ -69,6 +70,7 @@ _TABLE: Final = (
         "The snapshot's state does not allow this",
     ),
     Code("share.degraded", 409, "The share's volume file was tampered with"),
+    Code("pool.unsupported", 409, "The pool does not have this feature"),
     Code("job.not_cancellable", 409, "The job can no longer be cancelled"),
     Code("job.cancelled", 409, "The job was cancelled"),
     Code("job.unreadable", 409, "An open job cannot be read"),

@@ -28,6 +28,7 @@ FEATURE_THICK = "share.thick"
 FEATURE_GROW_ONLINE = "share.grow_online"
 FEATURE_HARD_LIMIT = "share.hard_limit"
 FEATURE_SNAPSHOT_EXPORT = "snapshot.export"
+FEATURE_REVERT = "share.revert"
 
 #: The members of a share that a merge patch can change.
 PATCHABLE = frozenset({"name", "size_bytes", "labels", "file"})
@@ -42,6 +43,7 @@ class State(enum.StrEnum):
     CREATING = "creating"
     AVAILABLE = "available"
     EXTENDING = "extending"
+    REVERTING = "reverting"
     DEGRADED = "degraded"
     DELETING = "deleting"
     ERROR = "error"

@@ -36,6 +36,7 @@ from acme_cinder import opts
 from acme_cinder import parts
 from acme_cinder import recognition
 from acme_cinder import retype
+from acme_cinder import reverts
 from acme_cinder import settings as options
 from acme_cinder import shares
 from acme_cinder import specs
@@ -275,6 +276,27 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
         with errors.operation("Deleted", snapshot=snapshot):
             self._shares.delete_snapshot(snapshot)
+
+    @volume_utils.trace
+    def revert_to_snapshot(
+        self,
+        context: Any,
+        volume: objects.Volume,
+        snapshot: objects.Snapshot,
+    ) -> None:
+        """:raises NotImplementedError: Cinder has to copy the snapshot."""
+        id_ = reverts.id_of(context, volume, snapshot)
+        with errors.operation(
+            f"Reverted to {snapshot.name}", volume=volume, source=snapshot
+        ):
+            self._shares.revert(volume, snapshot, id_)
+
+    def snapshot_revert_use_temp_snapshot(self) -> bool:
+        """Not where the appliance reverts: there it ends with the old
+        content or the new. Cinder's copy may stop halfway.
+        """
+        with errors.translated():
+            return not self._shares.features.has(None, shares.REVERT)
 
     def backup_use_temp_snapshot(self) -> bool:
         """Whether backups read snapshots, and not temporary clones.

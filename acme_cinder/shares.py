@@ -52,6 +52,7 @@ VOLUME_FILE = "share.volume_file"
 GROW_ONLINE = "share.grow_online"
 SNAPSHOT_EXPORT = "snapshot.export"
 THICK = "share.thick"
+REVERT = "share.revert"
 #: For volumes whose type asks for something else than all others get.
 _NEEDED = {specs.THIN: VOLUME_FILE, specs.THICK: THICK}
 
@@ -405,6 +406,29 @@ class Shares:
                 message=f"{snapshot.name} is not deleted: {doubt}",
                 snapshot_name=snapshot.name,
             )
+
+    def revert(
+        self, volume: objects.Volume, snapshot: objects.Snapshot, id_: str
+    ) -> None:
+        """Give a volume the content of its snapshot again, once for an id.
+
+        :raises NotImplementedError: its pool reverts no shares. Nothing
+            was done, and Cinder copies the snapshot into the volume.
+        """
+        if not self.features.has(pool_of(volume), REVERT):
+            raise NotImplementedError(f"the pool has no {REVERT}")
+        share_id = identity.share_id(volume)
+        snapshot_id = identity.snapshot_id(snapshot)
+        try:
+            try:
+                self.api.revert_share(share_id, id_, snapshot_id)
+            except acme_client.InUse:
+                self._revoke_leftovers(volume)
+                self.api.revert_share(share_id, id_, snapshot_id)
+        except acme_client.Unsupported as error:
+            # The appliance was set up anew since we asked.
+            self.features.distrust()
+            raise NotImplementedError(str(error)) from error
 
     def check_gone(self, volume: objects.Volume) -> None:
         """There is no share to take access away from.

@@ -50,6 +50,7 @@ from acme_client.errors import ShrinkRefused
 from acme_client.errors import TlsError
 from acme_client.errors import TransportError
 from acme_client.errors import Unavailable
+from acme_client.errors import Unsupported
 from acme_client.errors import WrongState
 from acme_client.models import AccessRule
 from acme_client.models import ExportLocation
@@ -114,6 +115,7 @@ __all__ = (
     "TlsError",
     "TransportError",
     "Unavailable",
+    "Unsupported",
     "VolumeFile",
     "VolumeFileSpec",
     "WrongState",

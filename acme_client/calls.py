@@ -75,16 +75,24 @@ class Calls:
     def read(self, request: transport.Request, reader: Reader[_T]) -> _T:
         return self.requester.perform(request, self.begin(), _body(reader))
 
-    def write(self, request: transport.Request, reader: Reader[_T]) -> _T:
-        """Change the resource at the request's path and return it.
+    def write(
+        self,
+        request: transport.Request,
+        reader: Reader[_T],
+        result_path: str | None = None,
+    ) -> _T:
+        """Change a resource and return it.
 
         It comes from the reply; after a job it is read.
+
+        :param result_path: where; default: at the request's path.
         """
         call = self.begin()
         done = self.requester.perform(request, call, _or_job(_body(reader)))
         if isinstance(done, models.Job):
             self._finish(done, call)
-            return self._read_back(request.path, call, reader)
+            path = result_path or request.path
+            return self._read_back(path, call, reader)
         return done
 
     def update(

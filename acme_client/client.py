@@ -284,6 +284,27 @@ class Client:
             messages.path("shares", share_id), ("share.not_found",), query
         )
 
+    def revert_share(
+        self, share_id: str, revert_id: str, snapshot_id: str
+    ) -> models.Share:
+        """Give the share the content of its snapshot again, once.
+
+        :param revert_id: a UUID; a new one reverts anew, one that was used
+            reverts nothing, whatever was written since.
+        :raises InUse: the share has access rules.
+        :raises Unsupported: the pool does not have ``share.revert``.
+        :raises AlreadyExists: the id belongs to a revert to another
+            snapshot.
+        :raises NotFound: ``share.not_found``, ``snapshot.not_found``.
+        """
+        path = messages.path("shares", share_id, "reverts", revert_id)
+        body = {"snapshot_id": snapshot_id}
+        return self._calls.write(
+            messages.change("PUT", path, body),
+            models.Share.from_json,
+            messages.path("shares", share_id),
+        )
+
     # -- access ----------------------------------------------------------
 
     def grant_access(

@@ -212,6 +212,10 @@ class WrongState(Conflict):
     """The share or snapshot is in a state that does not allow this."""
 
 
+class Unsupported(Conflict):
+    """The pool does not have the feature; nothing was changed."""
+
+
 class Degraded(Conflict):
     """The share's volume file was moved or replaced by one of its users."""
 
@@ -253,6 +257,7 @@ class JobFailed(ProblemError):
 _BY_CODE: Final[Mapping[str, type[ProblemError]]] = {
     "share.exists_mismatch": AlreadyExists,
     "snapshot.exists_mismatch": AlreadyExists,
+    "revert.exists_mismatch": AlreadyExists,
     "name.taken": AlreadyExists,
     "share.has_snapshots": HasSnapshots,
     "share.in_use": InUse,
@@ -261,6 +266,7 @@ _BY_CODE: Final[Mapping[str, type[ProblemError]]] = {
     "share.wrong_state": WrongState,
     "snapshot.wrong_state": WrongState,
     "share.degraded": Degraded,
+    "pool.unsupported": Unsupported,
     "share.busy": Busy,
     "job.in_progress": Busy,
     "job.cancelled": JobFailed,

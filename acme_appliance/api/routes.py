@@ -40,6 +40,7 @@ class Route:
 
 
 _SHARE: Final = "/v1/shares/{share_id}"
+_REVERT: Final = "/v1/shares/{share_id}/reverts/{revert_id}"
 _ACCESS: Final = "/v1/shares/{share_id}/access/{holder}"
 _SNAPSHOT: Final = "/v1/snapshots/{snapshot_id}"
 _SNAPSHOT_ACCESS: Final = "/v1/snapshots/{snapshot_id}/access/{holder}"
@@ -59,6 +60,7 @@ ROUTES: Final = (
     Route("PUT", _SHARE, shares.put_share),
     Route("PATCH", _SHARE, shares.patch_share),
     Route("DELETE", _SHARE, shares.delete_share),
+    Route("PUT", _REVERT, shares.put_revert),
     Route("GET", _ACCESS, access.get_access),
     Route("PUT", _ACCESS, access.put_access),
     Route("DELETE", _ACCESS, access.delete_access),

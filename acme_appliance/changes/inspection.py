@@ -34,6 +34,8 @@ from acme_appliance.engines import base as engines
 
 LOG = logging.getLogger(__name__)
 
+#: Stands beside a share while it is being reverted.
+REVERT = "revert"
 _STEADY = (types.State.AVAILABLE, types.State.DEGRADED)
 
 Row = models.Share | models.Snapshot
@@ -68,8 +70,11 @@ class Inspector:
         # at a start with many shares.
         if found is None and not engine.exists(reference):
             return Finding(types.State.ERROR, row.size_bytes, exists=False)
-        if row.state not in _STEADY and self._was_never_made(row.id):
-            return _half(row)
+        if row.state not in _STEADY:
+            if self._was_never_made(row.id):
+                return _half(row)
+            if self._is_half_reverted(row):
+                return Finding(types.State.ERROR, row.size_bytes)
         if row.file is None:
             return Finding(types.State.AVAILABLE, row.size_bytes)
         if row.state in _STEADY:
@@ -117,6 +122,12 @@ class Inspector:
             and last.state == types.JobState.FAILED
             and last.kind.endswith(".create")
         )
+
+    def _is_half_reverted(self, row: Any) -> bool:
+        """Whether an operator closed the job that reverted it."""
+        engine = self.context.pools.engine(row.pool)
+        reference = engines.Reference(engines.Kind.SHARE, row.id)
+        return REVERT in (engine.metadata.read(reference) or {})
 
     # -- writing it down
 

@@ -62,7 +62,7 @@ class Operation(abc.ABC):
     kind: ClassVar[str]
     #: False: it cannot be undone (deletes, revokes). After a failure the job
     #: stays open and is retried forward.
-    undoable: ClassVar[bool] = True
+    undoable: bool = True
 
     def __init__(self, context: Context, intent: types.Intent) -> None:
         self.context = context

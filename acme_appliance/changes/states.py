@@ -28,7 +28,13 @@ from acme_appliance.types import State
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.CREATING: frozenset({State.AVAILABLE, State.ERROR, State.DELETING}),
     State.AVAILABLE: frozenset(
-        {State.EXTENDING, State.DEGRADED, State.ERROR, State.DELETING}
+        {
+            State.EXTENDING,
+            State.REVERTING,
+            State.DEGRADED,
+            State.ERROR,
+            State.DELETING,
+        }
     ),
     State.DEGRADED: frozenset(
         {State.EXTENDING, State.AVAILABLE, State.ERROR, State.DELETING}
@@ -36,6 +42,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.EXTENDING: frozenset(
         {State.AVAILABLE, State.DEGRADED, State.ERROR, State.DELETING}
     ),
+    State.REVERTING: frozenset({State.AVAILABLE, State.ERROR, State.DELETING}),
     State.DELETING: frozenset({State.AVAILABLE, State.DEGRADED, State.ERROR}),
     State.ERROR: frozenset({State.AVAILABLE, State.DEGRADED, State.DELETING}),
 }

@@ -42,6 +42,7 @@ _TITLES: Final = {
     "removed_snapshots": "Snapshots that were deleted since the copy was made",
     "changed_rules": "Access rules changed to match the exports",
     "closed_jobs": "Changes that ended since the copy was made",
+    "reopened_jobs": "Reverts that the next start completes",
     "undescribed": "Data without metadata; shares with exactly one file can"
     " be adopted: --adopt NAMESPACE",
     "without_data": "Metadata without data; the share or snapshot is lost",

@@ -74,6 +74,7 @@ class Capabilities:
 
     ``volume_file``: creates and grows a volume file in a share.
     ``grow_online``: grows it while clients have the share mounted.
+    ``revert``: reverts a volume file in place to a snapshot.
     ``hard_limit``: clients cannot use more of the pool than
     :meth:`Engine.set_limit` allows.
     ``durable``: shares outlive the process.
@@ -82,6 +83,7 @@ class Capabilities:
 
     volume_file: bool = True
     grow_online: bool = True
+    revert: bool = True
     hard_limit: bool = False
     durable: bool = True
     snapshot_export: bool = True
@@ -281,6 +283,30 @@ class Engine(abc.ABC):
 
         A file with data beyond that size keeps its size, because a client has
         written there since.
+        """
+
+    @abc.abstractmethod
+    def revert_file(
+        self,
+        share_id: str,
+        file: VolumeFile,
+        snapshot_id: str,
+        snapshot_file: str,
+    ) -> None:
+        """Revert a volume file to its content in a snapshot, and shape it
+        like ``file``; a larger size is filled with zeros.
+
+        In place: clients that have the file open keep it. So this is not
+        atomic: until it succeeds, the file may have old and new content. The
+        caller keeps the old content in a snapshot until the new content is on
+        disk, and gives nobody access meanwhile. Then it may call this again,
+        with either snapshot.
+
+        :param snapshot_file: the file's name in the snapshot.
+        :raises FileChanged: one of the two is gone, or no regular file;
+            nothing was changed.
+        :raises NotFound: the share or the snapshot is not there.
+        :raises NoSpace: the pool is full.
         """
 
     @abc.abstractmethod

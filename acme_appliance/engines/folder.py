@@ -39,6 +39,7 @@ from typing import ClassVar
 from acme_appliance.engines import base
 from acme_appliance.engines import metadata
 from acme_appliance.host import filesystem
+from acme_appliance.host import reflink
 
 _FOLDERS = {base.Kind.SHARE: "shares", base.Kind.SNAPSHOT: "snapshots"}
 #: An NFSv4 client traverses the folder to its share, as nobody. It must not be
@@ -227,6 +228,28 @@ class FolderEngine(base.Engine):
                     os.ftruncate(fd, end)
             except base.FileChanged:
                 return
+
+    def revert_file(
+        self,
+        share_id: str,
+        file: base.VolumeFile,
+        snapshot_id: str,
+        snapshot_file: str,
+    ) -> None:
+        base.check_id(snapshot_id)
+        base.check_file_name(snapshot_file)
+        with (
+            translated(share_id),
+            self.share(share_id) as share,
+            self.folder(base.Kind.SNAPSHOT) as snapshots,
+            opened(snapshot_id, snapshots) as snapshot,
+            regular_file(snapshot, snapshot_file, os.O_RDONLY) as source,
+            opened_file(share, file.name) as target,
+        ):
+            # Nothing of the old content may stay beyond the new.
+            os.ftruncate(target, os.fstat(source).st_size)
+            reflink.clone(source, target)
+            self._shape(target, file)
 
     def delete_share(self, share_id: str) -> None:
         self._delete(base.Kind.SHARE, share_id)

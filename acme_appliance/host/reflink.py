@@ -34,7 +34,10 @@ _HAS_NONE = (
 
 
 def clone(source_fd: int, target_fd: int) -> None:
-    """Give an open, empty file all that another has at one moment.
+    """Give an open file all that another has at one moment.
+
+    What it has beyond the size of the other stays. After a crash only a part
+    may be there: each extent is entered for itself.
 
     "Clones are atomic with regards to concurrent writes, so no locks need to
     be taken to obtain a consistent cloned copy" (ioctl_ficlone(2)). What is

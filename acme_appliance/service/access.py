@@ -241,7 +241,7 @@ class PutAccess(ChangeAccess):
 class DeleteAccess(ChangeAccess):
     kind: ClassVar[str] = "access.delete"
     #: A failed revoke is never undone, but retried.
-    undoable: ClassVar[bool] = False
+    undoable = False
 
     def steps(self) -> list[operation.Step]:
         holder = self.intent.arguments["holder"]

@@ -18,12 +18,15 @@ it commits its result, so a lost database can be rebuilt. See
 :mod:`acme_appliance.engines.metadata` for its place.
 """
 
+from collections.abc import Mapping
 import datetime
 import logging
 from typing import Any
+from typing import Final
 
 from acme_appliance import types
 from acme_appliance import views
+from acme_appliance.changes import inspection
 from acme_appliance.changes.context import Context
 from acme_appliance.engines import base as engines
 
@@ -40,12 +43,16 @@ _COMMON = (
     "create_request",
 )
 _COLUMNS = {
-    engines.Kind.SHARE: (*_COMMON, "origin_type", "origin_id"),
+    engines.Kind.SHARE: (*_COMMON, "origin_type", "origin_id", "reverts"),
     engines.Kind.SNAPSHOT: (*_COMMON, "share_id"),
 }
 _TIMES = ("created_at", "updated_at")
+#: Of a share that is being reverted: what its job needs to go on.
+REVERT: Final = inspection.REVERT
 #: Fields that may change alone, for example with each access rule.
-_VOLATILE = ("generation", "updated_at")
+_VOLATILE = ("generation", "updated_at", REVERT)
+#: Fields that metadata has only with another value than this.
+_OPTIONAL: Final[Mapping[str, Any]] = {"reverts": {}}
 
 
 def columns(kind: engines.Kind) -> tuple[str, ...]:
@@ -55,10 +62,15 @@ def columns(kind: engines.Kind) -> tuple[str, ...]:
 
 def of(row: Any, kind: engines.Kind) -> types.Body:
     """A row, or its :func:`columns`, as metadata."""
+    values = {name: getattr(row, name) for name in _COLUMNS[kind]}
     return {
-        **{name: getattr(row, name) for name in _COLUMNS[kind]},
+        **{k: v for k, v in values.items() if not _is_default(k, v)},
         **{name: views.time(getattr(row, name)) for name in _TIMES},
     }
+
+
+def _is_default(name: str, value: Any) -> bool:
+    return name in _OPTIONAL and _OPTIONAL[name] == value
 
 
 def of_share(row: Any) -> types.Body:
@@ -79,9 +91,10 @@ def values(metadata: types.Body, kind: engines.Kind) -> dict[str, Any]:
 
     :raises ValueError: a value is missing or invalid.
     """
+    given = {**_OPTIONAL, **metadata}
     try:
         return {
-            **{name: metadata[name] for name in _COLUMNS[kind]},
+            **{name: given[name] for name in _COLUMNS[kind]},
             **{
                 name: datetime.datetime.fromisoformat(metadata[name])
                 for name in _TIMES

@@ -43,6 +43,7 @@ from acme_appliance.service.reconcile.recovery import Recovery
 from acme_appliance.service.retention import INTERVAL_SECONDS
 from acme_appliance.service.retention import Retention
 from acme_appliance.service.shares import operations as share_operations
+from acme_appliance.service.shares import reverts
 from acme_appliance.service.shares.shares import Shares
 from acme_appliance.service.system import System
 from acme_appliance.storage.exports import Exports
@@ -57,6 +58,7 @@ OPERATIONS: Final[Mapping[str, type[operation.Operation]]] = {
         share_operations.CreateShare,
         share_operations.UpdateShare,
         share_operations.DeleteShare,
+        reverts.RevertShare,
         access.PutAccess,
         access.DeleteAccess,
         snapshots.CreateSnapshot,
@@ -96,6 +98,7 @@ class Service:
         self.recovery = Recovery(self.runner)
         self.retention = Retention(self.context)
         self.shares = Shares(self.runner)
+        self.reverts = reverts.Reverts(self.runner)
         self.snapshots = snapshots.Snapshots(self.runner)
         self.access = access.Access(self.runner, references.Kind.SHARE)
         self.snapshot_access = access.Access(

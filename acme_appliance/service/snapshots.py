@@ -156,7 +156,7 @@ class DeleteSnapshot(SnapshotOperation):
     """Arguments: pool, state (the one before)."""
 
     kind: ClassVar[str] = "snapshot.delete"
-    undoable: ClassVar[bool] = False
+    undoable = False
 
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)

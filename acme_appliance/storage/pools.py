@@ -92,6 +92,8 @@ class Pools(Mapping[str, engines.Engine]):
             features += [types.FEATURE_VOLUME_FILE, types.FEATURE_THICK]
             if able.grow_online:
                 features.append(types.FEATURE_GROW_ONLINE)
+            if able.revert:
+                features.append(types.FEATURE_REVERT)
         if able.hard_limit:
             features.append(types.FEATURE_HARD_LIMIT)
         if self._volume_file and able.snapshot_export:

@@ -329,7 +329,7 @@ class StackTestCase(PluginTestCase):
                 "extend_attached_volume": str(pool["online_extend_support"]),
                 "manage_volume": "False",
                 "manage_snapshot": "False",
-                "volume_revert": "False",
+                "volume_revert": "True",
                 "replication": "False",
                 "multi_backend": "True",
             },

@@ -65,6 +65,9 @@ class FileClient(suite.Client):
         mode = stat.S_IMODE(found.st_mode)
         return type_, found.st_size, found.st_uid, found.st_gid, mode
 
+    def identify(self, reference, name):
+        return self.path(reference, name).lstat().st_ino
+
     def describe_root(self, reference):
         found = self.path(reference).lstat()
         return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)

@@ -39,6 +39,7 @@ WITH_NFS = {
     "delete",
     "grant",
     "grant more",
+    "revert",
     "revoke",
     "grant of a snapshot",
     "revoke of a snapshot",

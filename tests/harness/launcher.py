@@ -98,6 +98,13 @@ class RealWorld(worlds.Calls):
             "state": self.state(),
         }
 
+    def write(self, share_id, data, name="volume"):
+        path = pathlib.Path(
+            self.engine.directory(worlds.share(share_id)), name
+        )
+        with open(path, "r+b") as file:
+            file.write(data)
+
     def state(self):
         """Everything there is, as JSON has it."""
         return {
@@ -121,6 +128,10 @@ class RealWorld(worlds.Calls):
                 if value
             },
         }
+
+
+class _Warming(worlds.Calls):
+    write = worlds.World.write
 
 
 def _content(folder):
@@ -173,15 +184,16 @@ def _warm_up(file):
     """
     database = Database(f"sqlite:///{file}")
     database.upgrade()
+    engine = MemoryEngine(durable=False)
     service = Service(
         database,
-        {"gold": MemoryEngine(durable=False)},
+        {"gold": engine},
         memory.MemoryExporter(),
         ServiceSettings(system_id=worlds.SYSTEM_ID, system_name="test"),
     )
     service.start()
-    world = worlds.Calls()
-    world.service = service
+    world = _Warming()
+    world.service, world.engine = service, engine
     for prepare, change in scenarios.SCENARIOS.values():
         prepare(world)
         change(world)

@@ -99,6 +99,7 @@ class Scenario:
             Step("volume from a raw image", lambda: self.from_image("raw")),
             Step("upload a volume to an image", self.upload),
             Step("detach, nobody may mount", self.detach_all),
+            Step("revert to the snapshot", self.revert),
             Step("delete the volume before its clones", self.delete_first),
             Step("delete all the rest", self.delete_rest),
         ]
@@ -365,6 +366,20 @@ class Scenario:
         for name in self._volumes:
             self._check_closed(name)
         return f"{len(names)} detached, {len(self._volumes)} mounts refused"
+
+    def revert(self) -> str:
+        """What was written since is gone, and the file is the same one."""
+        volume_id = self._volumes["first"]
+        path = self._box.volume_file(self._share("first"))
+        inode = path.stat().st_ino
+        self._cinder.volumes.revert_to_snapshot(volume_id, self._snapshot_id)
+        self._wait(self._cinder.volumes, volume_id, "available")
+        self._wait(
+            self._cinder.volume_snapshots, self._snapshot_id, "available"
+        )
+        check_equal("the file's inode", path.stat().st_ino, inode)
+        self._check_closed("first")
+        return self._check_content("first", 2, "A")
 
     def _delete_volume(self, name: str) -> None:
         volume_id = self._volumes.pop(name)

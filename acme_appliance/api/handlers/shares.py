@@ -42,3 +42,9 @@ def delete_share(request: ApiRequest) -> ApiResponse:
         "share_id",
         snapshots=request.query["snapshots"],
     )
+
+
+def put_revert(request: ApiRequest) -> ApiResponse:
+    return common.change(
+        request, request.service.reverts.put, "share_id", "revert_id"
+    )

@@ -307,6 +307,25 @@ class MemoryEngine(base.Engine):
                     entry.reserved_bytes, entry.size_bytes
                 )
 
+    def revert_file(
+        self,
+        share_id: str,
+        file: base.VolumeFile,
+        snapshot_id: str,
+        snapshot_file: str,
+    ) -> None:
+        base.check_file_name(snapshot_file)
+        with self._changing():
+            target = _regular(
+                self._share(share_id).entries.get(file.name), file.name
+            )
+            kept = self._get(base.Reference(base.Kind.SNAPSHOT, snapshot_id))
+            source = _regular(kept.entries.get(snapshot_file), snapshot_file)
+            target.blocks = dict(source.blocks)
+            target.size_bytes = source.size_bytes
+            target.reserved_bytes = source.reserved_bytes
+            self._shape(target, file)
+
     def delete_share(self, share_id: str) -> None:
         base.check_id(share_id)
         with self._changing():

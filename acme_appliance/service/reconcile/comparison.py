@@ -81,8 +81,10 @@ class Comparison:
         self, report: Report, pool: str, kind: engines.Kind
     ) -> None:
         engine = self.context.pools.engine(pool)
-        # Read the pool first: its contents already have rows.
+        # Read the pool first: its contents already have rows, or the job of
+        # a revert, which keeps the old content by the job's id.
         found = engine.ids(kind)
+        kept = {job.id for job in self.runner.journal.entries.open()}
         rows = self._rows(pool, kind)
         for row in rows:
             if not row.has_open_job and not _is_well(row, self._look(row)):
@@ -90,7 +92,7 @@ class Comparison:
                     self._judge(report, kind, row)
         unknown = [
             f"{pool}/{id_}"
-            for id_ in sorted(found - {row.id for row in rows})
+            for id_ in sorted(found - kept - {row.id for row in rows})
             if engine.exists(engines.Reference(kind, id_))
         ]
         if kind == engines.Kind.SHARE:

@@ -34,6 +34,7 @@ from acme_appliance.service import descriptions
 from acme_appliance.service import rules as access_rules
 from acme_appliance.service.reconcile.reports import RestorationReport
 from acme_appliance.service.shares import operations as share_operations
+from acme_appliance.service.shares import reverts
 from acme_appliance.storage import identity
 from acme_appliance.storage.identity import Relation
 
@@ -150,6 +151,8 @@ class PoolRestoration:
         for kind, rows in self.rows.items():
             for id_, row in rows.items():
                 self._restore_rules(references.Reference(kind, id_), row)
+        for share in self.rows[engines.Kind.SHARE].values():
+            self._reopen_revert(share)
         self.report.namespaces += [
             each.namespace for each in self.rows[engines.Kind.SHARE].values()
         ]
@@ -327,6 +330,7 @@ class PoolRestoration:
                 "mode": f"{file.mode:04o}",
             },
             "labels": {},
+            "reverts": {},
             "create_request": {},
             "origin_type": None,
             "origin_id": None,
@@ -393,14 +397,35 @@ class PoolRestoration:
         elif row.state not in _STEADY:
             row.state = types.State.AVAILABLE
 
+    def _is_restored(self, reference: references.Reference) -> bool:
+        """Whether the database did not know it, or not as it is now."""
+        return self.is_lost or self.is_older or reference in self._new
+
+    def _reopen_revert(self, share: models.Share) -> None:
+        """Open the job of an interrupted revert, which keeps the old content
+        in a snapshot with the job's id."""
+        reference = references.share(share.id)
+        if not self._is_restored(reference):
+            return
+        metadata = self.engine.metadata.read(reference) or {}
+        marker = metadata.get(descriptions.REVERT)
+        if marker is None:
+            return
+        job_id = marker["job_id"]
+        self.report.undescribed.pop(self._name(job_id), None)
+        if job_id in self.report.closed_jobs:
+            self.report.closed_jobs.remove(job_id)
+        self.report.reopened_jobs.append(job_id)
+        if self.report.applied:
+            reverts.reopen(self.context, self.session, share, marker)
+
     # -- access
 
     def _restore_rules(
         self, reference: references.Reference, row: Any
     ) -> None:
         """Restore the rules of the exports, which are the newest."""
-        is_new = reference in self._new
-        if not (self.is_lost or self.is_older or is_new):
+        if not self._is_restored(reference):
             return
         known = self.inventory.rules[reference.kind].get(reference.id, {})
         wanted = dict(self.inventory.exported.get(reference, {}))

@@ -21,7 +21,8 @@ not commit. The rules:
   change writes it with the generation that its beginning gave the row. A row
   whose metadata and data are both gone was deleted since.
 * The access rules of the exports replace those of an older copy.
-* Jobs that are open in an older copy ended since.
+* Jobs that are open in an older copy ended since, except a revert that the
+  metadata of its share describes: its job is opened again.
 * An id has one place. What was deleted goes first, in all pools, since it may
   have been made again in another one. Data whose id a row of another pool has
   is only listed.

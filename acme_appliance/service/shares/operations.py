@@ -145,6 +145,7 @@ class CreateShare(ShareOperation):
             "origin_type": source.get("type"),
             "origin_id": source.get("id"),
             "labels": given["labels"],
+            "reverts": {},
             "create_request": given["request"],
             "created_at": now,
             "updated_at": now,
@@ -407,7 +408,7 @@ class DeleteShare(ShareOperation):
     share has, id to state."""
 
     kind: ClassVar[str] = "share.delete"
-    undoable: ClassVar[bool] = False
+    undoable = False
 
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)

@@ -29,6 +29,7 @@ from typing import Any
 from cinder import exception
 from os_brick.initiator.connectors import remotefs as brick_remotefs
 
+from acme_appliance import references
 from acme_appliance.exporters.kernel import exporter as kernel
 from acme_appliance.host import exportfs
 from acme_cinder import commands
@@ -432,6 +433,46 @@ class LifeCase(NfsCase):
 
 
 class LifeTest(LifeCase):
+    def test_revert_under_a_mount(self) -> None:
+        """A client that never unmounted reads the old content when it opens
+        the file; one that never closed it writes into the very file, and
+        not into one that was swapped out."""
+        volume = self.create()
+        path = self.attached(volume)
+        self.write(path, "old")
+        snapshot = self.snapshot(volume)
+        self.write(path, "new")
+        self.write(path, "beyond", 5 * MIB)
+        self.revert(volume, snapshot)
+        self.check(path, "old")
+        self.assertEqual(GIB, os.path.getsize(path))
+        with open(path, "r+b", buffering=0) as file:
+            file.write(b"new again")
+            self.revert(volume, snapshot)
+            file.seek(MIB)
+            file.write(b"written since")
+            os.fsync(file.fileno())
+        engine = self.appliance.engines["gold"]
+        folder = engine.directory(references.share(volume.name_id))
+        on_disk = os.path.join(folder, volume.name)
+        self.check(on_disk, "old")
+        with open(on_disk, "rb") as file:
+            file.seek(MIB)
+            self.assertEqual(b"written since", file.read(13))
+            file.seek(5 * MIB)
+            self.assertEqual(bytes(MIB), file.read(MIB))
+        self.end(volume, path)
+
+    def revert(self, volume: Any, snapshot: Any) -> None:
+        """As Cinder does for a user, between two attachments."""
+        self.driver.terminate_connection(
+            cinderworld.reloaded(volume), self.compute()
+        )
+        self.execute.commands.clear()
+        self.driver.revert_to_snapshot(cinderworld.context(), volume, snapshot)
+        self.assertEqual([], self.execute.commands)
+        self.connection(volume, self.compute())
+
     def test_the_command_on_a_host_without_cinder_volume(self) -> None:
         """os-brick's mounts go, and nobody else's."""
         kept, left = self.create(), self.create()

@@ -76,6 +76,10 @@ class Client:
         """``(uid, gid, mode)``."""
         raise NotImplementedError
 
+    def identify(self, reference, name):
+        """What stays of a file while it is the same one."""
+        raise NotImplementedError
+
 
 class EngineSuite:
     """The tests. ``self.engine`` is new and empty for each."""
@@ -499,6 +503,92 @@ class EngineSuite:
             clone,
             "volume",
             volume("clone"),
+        )
+
+    # -- revert
+
+    def revert(self, id_, kept, file=None, snapshot_file="volume"):
+        self.engine.revert_file(id_, file or volume(), kept, snapshot_file)
+
+    def test_revert_in_place_however_often(self):
+        id_ = self.make_share()
+        self.client.write(share(id_), "volume", 0, b"1" * BLOCK)
+        kept = self.make_snapshot(id_)
+        self.client.write(share(id_), "volume", 0, b"2" * 3 * BLOCK)
+        later = self.make_snapshot(id_)
+        identity = self.client.identify(share(id_), "volume")
+        for _ in range(2):
+            self.revert(id_, kept)
+            self.engine.sync()
+            self.assertEqual(
+                b"1" * BLOCK + bytes(2 * BLOCK),
+                self.client.read(share(id_), "volume", 0, 3 * BLOCK),
+            )
+        self.assertEqual(identity, self.client.identify(share(id_), "volume"))
+        self.revert(id_, later)
+        for reference in (share(id_), snapshot(later)):
+            self.assertEqual(
+                b"2" * 3 * BLOCK,
+                self.client.read(reference, "volume", 0, 3 * BLOCK),
+            )
+
+    def test_revert_to_a_smaller_one_of_another_name(self):
+        """Zeros follow, and nothing of what was there; all of it is as the
+        share wants its file now."""
+        id_ = self.make_share(volume(size_bytes=BLOCK + 1))
+        self.client.write(share(id_), "volume", 0, b"1" * BLOCK)
+        kept = self.make_snapshot(id_)
+        wanted = volume("new", SIZE, owner=OTHER, mode=0o600)
+        self.engine.rename_file(id_, "volume", "new")
+        self.engine.grow_file(id_, "new", 2 * SIZE, "sparse")
+        self.client.write(share(id_), "new", 0, b"2" * 2 * SIZE)
+        self.revert(id_, kept, wanted)
+        self.assertEqual(
+            ("file", SIZE, OTHER.uid, OTHER.gid, 0o600),
+            self.client.describe(share(id_), "new"),
+        )
+        self.assertEqual(
+            b"1" * BLOCK + bytes(SIZE - BLOCK),
+            self.client.read(share(id_), "new", 0, SIZE),
+        )
+        self.assertEqual(
+            ("file", BLOCK + 1, OWNER.uid, OWNER.gid, 0o660),
+            self.client.describe(snapshot(kept), "volume"),
+        )
+
+    def test_reverted_share_lives_apart_from_the_snapshot(self):
+        id_ = self.make_share()
+        kept = self.make_snapshot(id_)
+        self.revert(id_, kept)
+        self.client.write(share(id_), "volume", 0, b"3" * BLOCK)
+        self.assertEqual(
+            bytes(BLOCK), self.client.read(snapshot(kept), "volume", 0, BLOCK)
+        )
+        self.engine.delete_snapshot(kept)
+        self.engine.sync()
+        self.assertEqual(
+            b"3" * BLOCK, self.client.read(share(id_), "volume", 0, BLOCK)
+        )
+
+    def test_revert_of_what_is_not_there_changes_nothing(self):
+        id_ = self.make_share()
+        empty = self.make_share()
+        self.client.remove(share(empty), "volume")
+        without_file = self.make_snapshot(empty)
+        kept = self.make_snapshot(id_)
+        self.client.write(share(id_), "volume", 0, b"4" * BLOCK)
+        for error, arguments in (
+            (base.NotFound, (id_, new_id())),
+            (base.NotFound, (new_id(), kept)),
+            (base.FileChanged, (id_, without_file)),
+            (base.FileChanged, (empty, kept)),
+        ):
+            self.assertRaises(error, self.revert, *arguments)
+        self.assertRaises(
+            ValueError, self.revert, id_, kept, None, "../volume"
+        )
+        self.assertEqual(
+            b"4" * BLOCK, self.client.read(share(id_), "volume", 0, BLOCK)
         )
 
     # -- delete

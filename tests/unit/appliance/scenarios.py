@@ -23,6 +23,8 @@ CLONE = "22222222-2222-4222-8222-222222222222"
 SNAPSHOT = "33333333-3333-4333-8333-333333333333"
 SECOND = "44444444-4444-4444-8444-444444444444"
 
+REVERT = "55555555-5555-4555-8555-555555555555"
+
 MIB = 1 << 20
 
 
@@ -55,6 +57,18 @@ def _snapshot_granted(world):
     world.put_access(SHARE, "cmp-1")
     world.put_snapshot_access(SNAPSHOT, "bak-1")
     world.put_snapshot_access(SNAPSHOT, "bak-2", ("192.0.2.62",))
+
+
+def _written(world):
+    """A snapshot that is smaller, and a later one."""
+    _share(world)
+    world.write(SHARE, b"1" * MIB)
+    world.put_snapshot(SHARE, SNAPSHOT)
+    world.write(SHARE, b"2" * MIB)
+    world.put_snapshot(SHARE, SECOND)
+    world.patch_share(SHARE, size_bytes=2 * MIB, file={"name": "new"})
+    world.write(SHARE, b"3" * 2 * MIB, "new")
+    world.patch_share(SHARE, size_bytes=3 * MIB)
 
 
 SCENARIOS = {
@@ -121,6 +135,10 @@ SCENARIOS = {
         lambda world: world.put_access(
             SHARE, "cmp-2", ("192.0.2.52", "192.0.2.53"), "rw"
         ),
+    ),
+    "revert": (
+        _written,
+        lambda world: world.put_revert(SHARE, REVERT, SNAPSHOT),
     ),
     "revoke": (_granted, lambda world: world.delete_access(SHARE, "cmp-1")),
     "grant of a snapshot": (

@@ -18,6 +18,7 @@ The engine and the exporter outlive a service, as a disk and a server do:
 
 import copy
 import datetime
+import hashlib
 import threading
 import uuid
 
@@ -119,6 +120,14 @@ class Calls:
         return self._done(
             self.service.shares.delete(
                 caller, id_, snapshots=snapshots, wait_seconds=WAIT
+            )
+        )
+
+    def put_revert(self, share_id, revert_id, snapshot_id, caller=CALLER):
+        body = {"snapshot_id": snapshot_id}
+        return self._done(
+            self.service.reverts.put(
+                caller, share_id, revert_id, body, wait_seconds=WAIT
             )
         )
 
@@ -312,6 +321,15 @@ class World(Calls):
         report.add(compared)
         return report
 
+    # -- what clients do
+
+    def write(self, share_id, data, name="volume"):
+        self.engine.entries(share(share_id))[name].write(0, data)
+
+    def read(self, share_id, name="volume"):
+        entry = self.engine.entries(share(share_id))[name]
+        return entry.read(0, entry.size_bytes)
+
     # -- everything there is
 
     def state(self):
@@ -347,6 +365,14 @@ def _settled(body):
     }
 
 
+def _digest(blocks):
+    """In place of content: what differs is printed."""
+    found = hashlib.sha256()
+    for number, block in sorted(blocks.items()):
+        found.update(b"%d" % number + block)
+    return found.hexdigest()
+
+
 def _content(directory):
     return (
         directory.owner,
@@ -357,7 +383,7 @@ def _content(directory):
                 entry.size_bytes,
                 entry.owner,
                 entry.mode,
-                entry.blocks,
+                _digest(entry.blocks),
             )
             for name, entry in directory.entries.items()
         },

@@ -28,7 +28,7 @@ NAMES = """
     InternalError InvalidArgument Job JobFailed JobUnfinished LimitReached
     NoSpace NotFound NotSent OutcomeUnknown OwnToken Pool PreconditionFailed
     ProblemError ProtocolError Qos RateLimited Share ShrinkRefused Snapshot
-    Source Stats TlsError TransportError Unavailable VolumeFile
+    Source Stats TlsError TransportError Unavailable Unsupported VolumeFile
     VolumeFileSpec WrongState
 """.split()
 
@@ -85,6 +85,9 @@ METHODS = {
         "(self, *, share_id: str | None = None, name: str | None = None,"
         " state: str | None = None) -> Iterator[Snapshot]"
     ),
+    "revert_share": (
+        "(self, share_id: str, revert_id: str, snapshot_id: str) -> Share"
+    ),
     "revoke_access": (
         "(self, share_id: str, holder: str) -> Mapping[str, AccessRule] | None"
     ),
@@ -123,6 +126,7 @@ PARENTS = {
     "ShrinkRefused": "Conflict",
     "WrongState": "Conflict",
     "Degraded": "Conflict",
+    "Unsupported": "Conflict",
     "Busy": "Conflict",
     "PreconditionFailed": "ProblemError",
     "NoSpace": "ProblemError",

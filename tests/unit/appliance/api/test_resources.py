@@ -309,6 +309,27 @@ class SnapshotTest(base.ApiCase):
         self.assertEqual("true", gone.headers["Was-Absent"])
         self.refused("snapshot.not_found", "GET", path)
 
+    def test_a_revert_and_the_same_again(self):
+        share = self.make_share()
+        snapshot_id = str(uuid.uuid4())
+        self.expect(
+            201,
+            "PUT",
+            f"/v1/snapshots/{snapshot_id}",
+            {"share_id": share["id"], "name": "s"},
+        )
+        path = f"/v1/shares/{share['id']}/reverts/{uuid.uuid4()}"
+        body = {"snapshot_id": snapshot_id}
+        made = self.expect(201, "PUT", path, body)
+        self.assertEqual(share["id"], made.json()["id"])
+        self.assertGreater(made.json()["generation"], share["generation"])
+        again = self.expect(200, "PUT", path, body)
+        self.assertEqual(made.json(), again.json())
+        self.assertEqual(made.headers["ETag"], again.headers["ETag"])
+        self.refused("request.invalid", "PUT", path, {})
+        self.refused("request.unknown_field", "PUT", path, {**body, "x": 1})
+        self.refused("request.invalid", "PUT", f"{path}x", body)
+
     def test_of_an_absent_share(self):
         body = {"share_id": str(uuid.uuid4()), "name": "s"}
         path = f"/v1/snapshots/{uuid.uuid4()}"

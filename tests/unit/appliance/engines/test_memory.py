@@ -49,6 +49,9 @@ class MemoryClient(suite.Client):
             entry.mode,
         )
 
+    def identify(self, reference, name):
+        return id(self.engine.entries(reference)[name])
+
     def describe_root(self, reference):
         root = self.engine.root_of(reference)
         return root.owner.uid, root.owner.gid, root.mode

@@ -126,7 +126,7 @@ class TestPatch(case.ServiceCase):
 
     def test_no_grow_under_a_client_where_the_engine_cannot(self):
         self.world.engine.capabilities = engines.Capabilities(
-            grow_online=False, snapshot_export=False
+            grow_online=False, revert=False, snapshot_export=False
         )
         self.assertEqual(
             ["share.volume_file"],
