@@ -28,7 +28,8 @@ from acme_cinder import access
 from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import identity
-from acme_cinder import manageable
+from acme_cinder import imagecalls
+from acme_cinder import managecalls
 from acme_cinder import migration
 from acme_cinder import mixins
 from acme_cinder import mount
@@ -50,9 +51,8 @@ LOG = logging.getLogger(__name__)
 
 @interface.volumedriver
 class acmeNfsDriver(  # noqa: N801 - the name operators configure
-    driver.CloneableImageVD,
-    driver.ManageableSnapshotsVD,
-    driver.ManageableVD,
+    imagecalls.ImageCalls,
+    managecalls.ManageCalls,
     driver.MigrateVD,
     mixins.ExtendVD,
     mixins.LocalVD,
@@ -356,77 +356,6 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         with errors.operation(f"Detached {host} from", snapshot=snapshot):
             self._parts.snapshot_exports.disconnect(snapshot, connector)
 
-    # -- images
-
-    @volume_utils.trace
-    def clone_image(
-        self,
-        context: Any,
-        volume: objects.Volume,
-        image_location: Any,
-        image_meta: dict[str, Any],
-        image_service: Any,
-    ) -> tuple[dict[str, Any] | None, bool]:
-        """Images are not on the appliance; Cinder's image cache is."""
-        return None, False
-
-    @volume_utils.trace
-    def copy_image_to_volume(
-        self,
-        context: Any,
-        volume: objects.Volume,
-        image_service: Any,
-        image_id: str,
-        disable_sparse: bool = False,
-    ) -> None:
-        with (
-            usermessages.on_failure(*usermessages.COPY_IMAGE, volume, context),
-            errors.operation(f"Wrote image {image_id} to", volume=volume),
-        ):
-            self._parts.images.download(
-                context,
-                volume,
-                image_service,
-                image_id,
-                disable_sparse=disable_sparse,
-            )
-
-    @volume_utils.trace
-    def copy_image_to_encrypted_volume(
-        self,
-        context: Any,
-        volume: objects.Volume,
-        image_service: Any,
-        image_id: str,
-        disable_sparse: bool = False,
-    ) -> None:
-        with (
-            usermessages.on_failure(*usermessages.COPY_IMAGE, volume, context),
-            errors.operation(f"Encrypted image {image_id} to", volume=volume),
-        ):
-            self._parts.images.download_encrypted(
-                context,
-                volume,
-                image_service,
-                image_id,
-                disable_sparse=disable_sparse,
-            )
-
-    @volume_utils.trace
-    def copy_volume_to_image(
-        self,
-        context: Any,
-        volume: objects.Volume,
-        image_service: Any,
-        image_meta: dict[str, Any],
-    ) -> None:
-        with errors.operation(
-            f"Uploaded to image {image_meta['id']}", volume=volume
-        ):
-            self._parts.images.upload(
-                context, volume, image_service, image_meta
-            )
-
     # -- attachments
 
     @volume_utils.trace
@@ -491,80 +420,6 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     @classmethod
     def clean_volume_file_locks(cls, volume_id: str) -> None:
         access.remove_lock(volume_id)
-
-    # -- what was there before
-
-    @volume_utils.trace
-    def manage_existing(
-        self, volume: objects.Volume, existing_ref: dict[str, Any]
-    ) -> dict[str, Any]:
-        with errors.translated(volume=volume):
-            return self._parts.managed.adopt(volume, existing_ref)
-
-    @volume_utils.trace
-    def manage_existing_get_size(
-        self, volume: objects.Volume, existing_ref: dict[str, Any]
-    ) -> int:
-        with errors.translated(volume=volume):
-            return self._parts.managed.get_size(volume, existing_ref)
-
-    @volume_utils.trace
-    def get_manageable_volumes(
-        self,
-        cinder_volumes: Any,
-        marker: Any,
-        limit: int | None,
-        offset: int | None,
-        sort_keys: list[str],
-        sort_dirs: list[str],
-    ) -> list[dict[str, Any]]:
-        with errors.translated():
-            return self._parts.manageable.volumes(
-                cinder_volumes,
-                manageable.Page(marker, limit, offset, sort_keys, sort_dirs),
-            )
-
-    @volume_utils.trace
-    def unmanage(self, volume: objects.Volume) -> None:
-        with errors.operation("Unmanaged", volume=volume):
-            self._parts.managed.release(volume)
-
-    @volume_utils.trace
-    def manage_existing_snapshot(
-        self, snapshot: objects.Snapshot, existing_ref: dict[str, Any]
-    ) -> dict[str, Any]:
-        with errors.translated(snapshot=snapshot):
-            return self._parts.managed_snapshots.adopt(snapshot, existing_ref)
-
-    @volume_utils.trace
-    def manage_existing_snapshot_get_size(
-        self, snapshot: objects.Snapshot, existing_ref: dict[str, Any]
-    ) -> int:
-        with errors.translated(snapshot=snapshot):
-            return self._parts.managed_snapshots.get_size(
-                snapshot, existing_ref
-            )
-
-    @volume_utils.trace
-    def get_manageable_snapshots(
-        self,
-        cinder_snapshots: Any,
-        marker: Any,
-        limit: int | None,
-        offset: int | None,
-        sort_keys: list[str],
-        sort_dirs: list[str],
-    ) -> list[dict[str, Any]]:
-        with errors.translated():
-            return self._parts.manageable.snapshots(
-                cinder_snapshots,
-                manageable.Page(marker, limit, offset, sort_keys, sort_dirs),
-            )
-
-    @volume_utils.trace
-    def unmanage_snapshot(self, snapshot: objects.Snapshot) -> None:
-        with errors.operation("Unmanaged", snapshot=snapshot):
-            self._parts.managed_snapshots.release(snapshot)
 
     # -- what the scheduler is told
 
