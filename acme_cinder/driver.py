@@ -27,6 +27,7 @@ from oslo_log import log as logging
 from acme_cinder import access
 from acme_cinder import deadlines
 from acme_cinder import errors
+from acme_cinder import features
 from acme_cinder import identity
 from acme_cinder import imagecalls
 from acme_cinder import managecalls
@@ -285,18 +286,17 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         snapshot: objects.Snapshot,
     ) -> None:
         """:raises NotImplementedError: Cinder has to copy the snapshot."""
-        id_ = reverts.id_of(context, volume, snapshot)
         with errors.operation(
             f"Reverted to {snapshot.name}", volume=volume, source=snapshot
         ):
-            self._shares.revert(volume, snapshot, id_)
+            reverts.revert(self._shares, context, volume, snapshot)
 
     def snapshot_revert_use_temp_snapshot(self) -> bool:
         """Not where the appliance reverts: there it ends with the old
         content or the new. Cinder's copy may stop halfway.
         """
         with errors.translated():
-            return not self._shares.features.has(None, shares.REVERT)
+            return not self._shares.features.has(None, features.REVERT)
 
     def backup_use_temp_snapshot(self) -> bool:
         """Whether backups read snapshots, and not temporary clones.
@@ -432,7 +432,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             "Provisioning",
             "Whether a volume takes all of its space from the start.",
             "string",
-            **self._shares.provisioning_choice(),
+            **self._shares.provisioning.choice(),
         )
         return properties, specs.VENDOR
 

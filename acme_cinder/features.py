@@ -14,9 +14,15 @@
 
 from collections.abc import Callable
 import time
+from typing import Final
 
 import acme_client
 
+VOLUME_FILE: Final = "share.volume_file"
+GROW_ONLINE: Final = "share.grow_online"
+THICK: Final = "share.thick"
+SNAPSHOT_EXPORT: Final = "snapshot.export"
+REVERT: Final = "share.revert"
 #: How long to believe what a pool can do; also refreshed by the stats.
 _FEATURES_SECONDS = 300.0
 

@@ -37,6 +37,7 @@ from acme_cinder import copies
 from acme_cinder import errors
 from acme_cinder import records
 from acme_cinder import shares
+from acme_cinder import specs
 from acme_cinder import volumefile
 
 #: The data of the LUKS image whose header is taken; any size will do.
@@ -263,7 +264,9 @@ class Images:
         _check_fits(volume, image_id, self._shares.files.get_size(path))
         size_bytes = shares.bytes_of(volume.size)
         self._shares.files.ensure_size(
-            path, size_bytes, full=self._shares.is_full(volume)
+            path,
+            size_bytes,
+            full=self._shares.provisioning.is_full(specs.of_volume(volume)),
         )
 
 

@@ -217,7 +217,7 @@ class Managed:
                 f"share's file is {_provisioning(share.file)}: choose "
                 "another volume type"
             )
-        self._shares.check_specs(wanted, share.pool)
+        self._shares.provisioning.check(wanted, share.pool)
 
     def _look_at_file(self, share: acme_client.Share) -> None:
         """:raises FileError: it is no volume file; says what to do."""
@@ -332,7 +332,7 @@ class Managed:
         Of a record that a migration has left nothing is touched: its share
         is another volume's.
         """
-        owner = self._shares.other_owner(volume)
+        owner = owners.other_than(volume, self._api)
         share_id = identity.share_id(volume)
         if owner is not None:
             LOG.warning(

@@ -155,6 +155,23 @@ def of_snapshot(
     return _owner(found, identity.snapshot_id(found) == snapshot.id)
 
 
+def other_than(volume: objects.Volume, api: acme_client.Client) -> str | None:
+    """The id of another volume that has the same share, where Cinder's
+    database is in doubt of whose it is."""
+    if not identity.is_doubtful(volume):
+        return None
+    share_id = identity.share_id(volume)
+    share = api.find_share(share_id)
+    owner = share.labels.get(labels.VOLUME) if share else None
+    if owner is None or owner == volume.id:
+        return None
+    try:
+        found = objects.Volume.get_by_id(volume.obj_context.elevated(), owner)
+    except exception.VolumeNotFound:
+        return None
+    return owner if identity.share_id(found) == share_id else None
+
+
 def _owner(labelled: Any, has_it: bool) -> Owner | None:
     """Of a label that names something of this Cinder."""
     being_made = labelled.status in _BEING_MADE

@@ -84,11 +84,12 @@ def _hindrance(
     if new_pool != pool:
         return f"its place is to be pool {new_pool}, and not {pool}"
     wanted = specs.of_type(new_type.id)
-    volume_shares.check_specs(wanted, pool)
+    allowed = volume_shares.provisioning
+    allowed.check(wanted, pool)
     old, new = (diff.get("extra_specs") or {}).get(
         specs.PROVISIONING, (None, None)
     )
-    if volume_shares.provisioning(old) != volume_shares.provisioning(new):
+    if allowed.of(old) != allowed.of(new):
         return f"{specs.PROVISIONING} differs"
     return None
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""By which id a revert is known to the appliance.
+"""Volumes get the content of a snapshot again.
 
 A revert that is sent again must not be made again: the volume may have been
 attached and written to since. The appliance makes one for each id, so the
@@ -31,10 +31,43 @@ import uuid
 
 from cinder import objects
 
+from acme_cinder import features
+from acme_cinder import identity
+from acme_cinder import shares
+import acme_client
+
 _NAMESPACE = uuid.UUID("5f0c6a0e-3a5b-4d0c-9c62-2d4f8a7e1b93")
 
 
-def id_of(
+def revert(
+    volume_shares: shares.Shares,
+    context: Any,
+    volume: objects.Volume,
+    snapshot: objects.Snapshot,
+) -> None:
+    """Give a volume the content of its snapshot again.
+
+    :raises NotImplementedError: its pool reverts no shares. Nothing was
+        done, and Cinder copies the snapshot into the volume.
+    """
+    pools, api = volume_shares.features, volume_shares.api
+    if not pools.has(shares.pool_of(volume), features.REVERT):
+        raise NotImplementedError(f"the pool has no {features.REVERT}")
+    share_id = identity.share_id(volume)
+    snapshot_id = identity.snapshot_id(snapshot)
+    revert_id = _id_of(context, volume, snapshot)
+    try:
+        volume_shares.when_unused(
+            volume,
+            lambda: api.revert_share(share_id, revert_id, snapshot_id),
+        )
+    except acme_client.Unsupported as error:
+        # The appliance was set up anew since we asked.
+        pools.distrust()
+        raise NotImplementedError(str(error)) from error
+
+
+def _id_of(
     context: Any, volume: objects.Volume, snapshot: objects.Snapshot
 ) -> str:
     """The revert's id; without an API request one that is used once."""

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 from typing import Any
+from typing import TypeVar
 
 from cinder import exception
 from cinder import objects
@@ -39,6 +40,8 @@ from acme_cinder import holders
 from acme_cinder import identity
 from acme_cinder import labels as volume_labels
 from acme_cinder import mount
+from acme_cinder import owners
+from acme_cinder import provisioning
 from acme_cinder import recognition
 from acme_cinder import records
 from acme_cinder import settings as options
@@ -48,13 +51,7 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
-VOLUME_FILE = "share.volume_file"
-GROW_ONLINE = "share.grow_online"
-SNAPSHOT_EXPORT = "snapshot.export"
-THICK = "share.thick"
-REVERT = "share.revert"
-#: For volumes whose type asks for something else than all others get.
-_NEEDED = {specs.THIN: VOLUME_FILE, specs.THICK: THICK}
+_Reply = TypeVar("_Reply")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +88,9 @@ class Shares:
     ) -> None:
         self.api = api
         self.features = features.PoolFeatures(api)
+        self.provisioning = provisioning.Provisioning(
+            self.features, sparse=settings.sparse
+        )
         self.files = volumefile.VolumeFiles(
             mounts.commands,
             as_root=not settings.secure_operations,
@@ -113,7 +113,7 @@ class Shares:
         """
         given = volume_labels.of_volume(volume) if labels is None else labels
         wanted = specs.of_volume(volume)
-        self.check_specs(wanted, pool_of(volume))
+        self.provisioning.check(wanted, pool_of(volume))
         try:
             share = self._create(volume, origin, given, wanted)
         except acme_client.BadRequest as error:
@@ -141,7 +141,7 @@ class Shares:
         wanted: specs.Specs,
     ) -> acme_client.Share:
         pool = pool_of(volume)
-        has_files = self.features.has(pool, VOLUME_FILE)
+        has_files = self.features.has(pool, features.VOLUME_FILE)
         file = self._file_spec(volume, wanted) if has_files else None
         with _undone_if_unsure(lambda: self.discard(volume)):
             return self.api.create_share(
@@ -172,61 +172,14 @@ class Shares:
         return acme_client.VolumeFileSpec(
             name=volume.name,
             format="raw",
-            allocation="full" if self._is_full(wanted) else "sparse",
+            allocation="full"
+            if self.provisioning.is_full(wanted)
+            else "sparse",
             # Root owns no volume file: then it is the appliance's default.
             uid=self._settings.file_uid or None,
             gid=self._settings.file_gid or None,
             mode=self._settings.file_mode,
         )
-
-    def is_full(self, volume: objects.Volume) -> bool:
-        """Whether a volume's file takes all of its space from the start."""
-        return self._is_full(specs.of_volume(volume))
-
-    def _is_full(self, wanted: specs.Specs) -> bool:
-        return self.provisioning(wanted.provisioning) == specs.THICK
-
-    def provisioning(self, wanted: str | None) -> str:
-        """``thin`` or ``thick``, where a type leaves it open, or was wrong
-        in a release that did not look."""
-        if wanted in (specs.THIN, specs.THICK):
-            return wanted
-        return specs.THIN if self._settings.sparse else specs.THICK
-
-    def provisioning_choice(self) -> dict[str, Any]:
-        """What types may ask for, and what it is if they do not."""
-        usual = self.provisioning(None)
-        other = specs.THICK if usual == specs.THIN else specs.THIN
-        possible = self.features.is_anywhere(_NEEDED[other])
-        return {
-            "enum": [usual, other] if possible else [usual],
-            "default": usual,
-        }
-
-    def check_specs(self, wanted: specs.Specs, pool: str | None) -> None:
-        """Refuse what a pool cannot do.
-
-        :raises InvalidVolumeType: saying what it can.
-        """
-        usual = self.provisioning(None)
-        asked = self.provisioning(wanted.provisioning)
-        if asked != usual and not self.features.has(pool, _NEEDED[asked]):
-            raise exception.InvalidVolumeType(
-                reason=f"{specs.PROVISIONING}={asked} needs a pool with the "
-                f"feature {_NEEDED[asked]}, which {pool or 'this one'} does "
-                f"not have; allowed there: {usual}"
-            )
-        if wanted.qos:
-            self._check_qos(wanted.qos, pool)
-
-    def _check_qos(self, qos: acme_client.Qos, pool: str | None) -> None:
-        for key, feature in specs.needed_features(qos):
-            if not self.features.has(pool, feature):
-                raise exception.InvalidVolumeType(
-                    reason=f"the QoS spec {key} needs a pool with the "
-                    f"feature {feature}, which {pool or 'this one'} does not "
-                    f"have. {specs.INSTEAD}"
-                )
 
     def limit(self, volume: objects.Volume, qos: acme_client.Qos) -> None:
         """Set all limits of a volume; those that are None are lifted."""
@@ -296,7 +249,7 @@ class Shares:
         appliance that knows about volume files sees to it whenever it
         gives access; here this is done for the others.
         """
-        if self.features.has(pool_of(volume), VOLUME_FILE):
+        if self.features.has(pool_of(volume), features.VOLUME_FILE):
             return
         with self.mounted(volume) as path:
             self.grow_if_short(volume, path)
@@ -336,7 +289,7 @@ class Shares:
             there: then Cinder keeps the volume, and it is available again.
             Or it is another volume's.
         """
-        owner = self.other_owner(volume)
+        owner = owners.other_than(volume, self.api)
         if owner is not None:
             raise exception.VolumeIsBusy(
                 message=f"{volume.name} is not deleted: its share "
@@ -356,32 +309,26 @@ class Shares:
             volume_name=volume.name,
         )
 
-    def other_owner(self, volume: objects.Volume) -> str | None:
-        """The id of another volume that has the same share, where Cinder's
-        database is in doubt of whose it is."""
-        if not identity.is_doubtful(volume):
-            return None
-        share_id = identity.share_id(volume)
-        share = self.api.find_share(share_id)
-        owner = share.labels.get(volume_labels.VOLUME) if share else None
-        if owner is None or owner == volume.id:
-            return None
-        try:
-            found = objects.Volume.get_by_id(
-                volume.obj_context.elevated(), owner
-            )
-        except exception.VolumeNotFound:
-            return None
-        return owner if identity.share_id(found) == share_id else None
-
     def _delete(self, volume: objects.Volume) -> bool:
         """:returns: whether there was a share."""
+        share_id = identity.share_id(volume)
+        return self.when_unused(
+            volume, lambda: self.api.delete_share(share_id)
+        )
+
+    def when_unused(
+        self, volume: objects.Volume, request: Callable[[], _Reply]
+    ) -> _Reply:
+        """Send a request that the appliance refuses for a share in use;
+        once more, if only rules of ours that are left over were in its way.
+
+        :raises VolumeIsBusy: the share is in use.
+        """
         try:
-            return self.api.delete_share(identity.share_id(volume))
+            return request()
         except acme_client.InUse:
             self._revoke_leftovers(volume)
-            self.api.delete_share(identity.share_id(volume))
-            return True
+            return request()
 
     def delete_snapshot(self, snapshot: objects.Snapshot) -> None:
         """Delete a snapshot; gone is fine.
@@ -406,29 +353,6 @@ class Shares:
                 message=f"{snapshot.name} is not deleted: {doubt}",
                 snapshot_name=snapshot.name,
             )
-
-    def revert(
-        self, volume: objects.Volume, snapshot: objects.Snapshot, id_: str
-    ) -> None:
-        """Give a volume the content of its snapshot again, once for an id.
-
-        :raises NotImplementedError: its pool reverts no shares. Nothing
-            was done, and Cinder copies the snapshot into the volume.
-        """
-        if not self.features.has(pool_of(volume), REVERT):
-            raise NotImplementedError(f"the pool has no {REVERT}")
-        share_id = identity.share_id(volume)
-        snapshot_id = identity.snapshot_id(snapshot)
-        try:
-            try:
-                self.api.revert_share(share_id, id_, snapshot_id)
-            except acme_client.InUse:
-                self._revoke_leftovers(volume)
-                self.api.revert_share(share_id, id_, snapshot_id)
-        except acme_client.Unsupported as error:
-            # The appliance was set up anew since we asked.
-            self.features.distrust()
-            raise NotImplementedError(str(error)) from error
 
     def check_gone(self, volume: objects.Volume) -> None:
         """There is no share to take access away from.

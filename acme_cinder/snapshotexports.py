@@ -30,6 +30,7 @@ from acme_cinder import attachments
 from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import exports
+from acme_cinder import features
 from acme_cinder import holders
 from acme_cinder import identity
 from acme_cinder import mount
@@ -64,9 +65,8 @@ class SnapshotExports:
         read it (backup/manager.py, ``continue_backup``): a snapshot cannot
         be changed.
         """
-        features, feature = self._shares.features, shares.SNAPSHOT_EXPORT
         return self._settings.secure_operations and all(
-            features.has(pool, feature)
+            self._shares.features.has(pool, features.SNAPSHOT_EXPORT)
             for pool in self._settings.pools or (None,)
         )
 

@@ -24,8 +24,8 @@ from typing import Any
 from cinder.common import constants
 from oslo_utils import units
 
+from acme_cinder import features
 from acme_cinder import scheduling
-from acme_cinder import shares
 from acme_cinder import specs
 import acme_client
 
@@ -82,10 +82,10 @@ def pool(
             "total_volumes": found.share_count,
             "thin_provisioning_support": sparse,
             "thick_provisioning_support": not sparse
-            or shares.THICK in found.features,
+            or features.THICK in found.features,
             # Without the volume file feature we grow it through a mount.
-            "online_extend_support": shares.GROW_ONLINE in found.features
-            or shares.VOLUME_FILE not in found.features,
+            "online_extend_support": features.GROW_ONLINE in found.features
+            or features.VOLUME_FILE not in found.features,
             "multiattach": True,
             "sparse_copy_volume": sparse,
             "clone_across_pools": False,

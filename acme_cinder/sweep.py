@@ -40,6 +40,7 @@ from oslo_log import log as logging
 from acme_cinder import access
 from acme_cinder import copies
 from acme_cinder import errors
+from acme_cinder import features
 from acme_cinder import holders
 from acme_cinder import identity
 from acme_cinder import labels
@@ -128,7 +129,7 @@ class Sweep:
     def _begin(self) -> None:
         self._due_at = self._clock() + self._interval_seconds
         self._rest = self._api.list_shares()
-        if self._shares.features.is_anywhere(shares.SNAPSHOT_EXPORT):
+        if self._shares.features.is_anywhere(features.SNAPSHOT_EXPORT):
             self._rest = itertools.chain(
                 self._rest, self._api.list_snapshots()
             )

@@ -38,10 +38,10 @@ import hypothesis
 from hypothesis import stateful
 from hypothesis import strategies
 
+from acme_cinder import features
 from acme_cinder import holders
 from acme_cinder import mount
 from acme_cinder import settings as options
-from acme_cinder import shares
 import acme_client
 from tests.unit.driver import base
 from tests.unit.driver import cinderworld
@@ -112,7 +112,7 @@ class Appliance:
 
     def get_stats(self) -> Any:
         """Its one pool has volume files: the driver mounts nothing."""
-        pool = unittest_mock.Mock(features=frozenset({shares.VOLUME_FILE}))
+        pool = unittest_mock.Mock(features=frozenset({features.VOLUME_FILE}))
         return unittest_mock.Mock(pools=(pool,), portals=())
 
 
