@@ -28,8 +28,8 @@ clones, images and deletes volumes through Cinder's API. Verifies every step by
 content hashes and by inspecting the appliance, and at the end verifies that
 nothing is left. Exit code 0: all checks passed.
 
-  --tour     show more features: retype, extra specs, transfer, busy volumes,
-             scheduling
+  --tour     show more features: retype, extra specs, transfer, manage,
+             revert, busy volumes, scheduling
   --keep     leave everything running, and print how to use and stop it
   --sandbox  use a kernel in a process even if the running kernel has NFS
 

@@ -77,6 +77,8 @@ class Scenario:
         self._images_url = images_url
         self._scratch = scratch
         self._volumes: dict[str, str] = {}
+        # Of managed volumes: the share had its id before.
+        self._share_ids: dict[str, str] = {}
         self._attached: dict[str, compute.Attached] = {}
         self._digests: dict[str, str] = {}
         self._images: dict[str, str] = {}
@@ -143,8 +145,11 @@ class Scenario:
         self._wait(self._cinder.volumes, volume.id, "available")
         return str(volume.id)
 
+    def _share_id(self, name: str) -> str:
+        return self._share_ids.get(name, self._volumes[name])
+
     def _share(self, name: str) -> dict[str, Any]:
-        share = self._box.share(self._volumes[name])
+        share = self._box.share(self._share_id(name))
         if share is None:
             raise CheckFailed(f"the appliance has no share for {name}")
         return share
@@ -382,11 +387,12 @@ class Scenario:
         return self._check_content("first", 2, "A")
 
     def _delete_volume(self, name: str) -> None:
+        share_id = self._share_id(name)
         volume_id = self._volumes.pop(name)
         self._cinder.volumes.delete(volume_id)
         self._wait_gone(self._cinder.volumes, volume_id)
         check(
-            self._box.share(volume_id) is None,
+            self._box.share(share_id) is None,
             f"the appliance still has the share of {name}",
         )
 

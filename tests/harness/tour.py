@@ -42,6 +42,7 @@ class Tour(scenario.Scenario):
         self._other = other
         self._types: list[Any] = []
         self._qos: list[Any] = []
+        self._managed_snapshot_id = ""
 
     def steps(self) -> list[Step]:
         return [
@@ -53,6 +54,9 @@ class Tour(scenario.Scenario):
             Step("QoS for the back end is refused", self.back_end_qos),
             Step("QoS for the front end, by a retype", self.front_end_qos),
             Step("transfer to another project", self.transfer),
+            Step("unmanage a volume and its snapshot", self.unmanage),
+            Step("manage both again, as a new volume", self.manage),
+            Step("revert the managed volume", self.revert_managed),
             Step("a busy volume stays available", self.busy),
             Step("clones of clones, deleted in any order", self.chain),
             Step("delete all the rest", self.delete_tour),
@@ -186,6 +190,66 @@ class Tour(scenario.Scenario):
             label = (found or {})["labels"]["cinder.project_id"]
             check_equal(f"the label of the {kind}", label, project)
         return f"the labels name project {project[:8]}"
+
+    # -- manage
+
+    def unmanage(self) -> str:
+        """Cinder forgets them; the appliance keeps them."""
+        volume_id = self._create_volume("given", 1)
+        self._attach("given")
+        self.write_to("given", "G")
+        self._detach("given")
+        snapshots = self._cinder.volume_snapshots
+        snapshot = snapshots.create(volume_id, name="given")
+        self._wait(snapshots, snapshot.id, "available")
+        snapshots.unmanage(snapshot.id)
+        self._wait_gone(snapshots, snapshot.id)
+        self._cinder.volumes.unmanage(volume_id)
+        self._wait_gone(self._cinder.volumes, volume_id)
+        self._managed_snapshot_id = snapshot.id
+        check_equal("its labels", self._share("given")["labels"], {})
+        self._check_server_side("given", "G")
+        self._check_closed("given")
+        return f"share and snapshot stay, {self._short('G')}"
+
+    def manage(self) -> str:
+        """Their ids are those that the appliance knows."""
+        (pool,) = self._cinder.pools.list()
+        share_id = self._volumes.pop("given")
+        volume = self._cinder.volumes.manage(
+            pool.name, {"source-id": share_id}, name="taken"
+        )
+        self._volumes["taken"] = volume.id
+        self._share_ids["taken"] = share_id
+        self._wait(self._cinder.volumes, volume.id, "available")
+        snapshots = self._cinder.volume_snapshots
+        snapshot = snapshots.manage(
+            volume.id, {"source-id": self._managed_snapshot_id}, name="taken"
+        )
+        self._wait(snapshots, snapshot.id, "available")
+        self._managed_snapshot_id = snapshot.id
+        check_equal(
+            "the label of the share",
+            self._share("taken")["labels"]["cinder.volume_id"],
+            volume.id,
+        )
+        return self._check_content("taken", 1, "G")
+
+    def revert_managed(self) -> str:
+        self._attach("taken")
+        self.write_to("taken", "H")
+        self._detach("taken")
+        snapshots = self._cinder.volume_snapshots
+        volume_id = self._volumes["taken"]
+        snapshot_id = self._managed_snapshot_id
+        self._cinder.volumes.revert_to_snapshot(volume_id, snapshot_id)
+        self._wait(self._cinder.volumes, volume_id, "available")
+        self._wait(snapshots, snapshot_id, "available")
+        shown = self._check_content("taken", 1, "G")
+        snapshots.delete(snapshot_id)
+        self._wait_gone(snapshots, snapshot_id)
+        self._delete_volume("taken")
+        return shown
 
     # -- deletes
 
