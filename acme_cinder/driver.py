@@ -423,6 +423,13 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     # -- what the scheduler is told
 
+    @volume_utils.trace
+    def get_pool(self, volume: objects.Volume) -> str | None:
+        """The pool of a volume whose host names none: Cinder then adds it
+        to the host at the start, and knows where its space is taken."""
+        with errors.translated(volume=volume):
+            return self._api.get_share(identity.share_id(volume)).pool
+
     def _init_vendor_properties(self) -> tuple[dict[str, Any], str]:
         """For ``cinder get-capabilities``."""
         properties: dict[str, Any] = {}
