@@ -55,6 +55,17 @@ def is_doubtful(volume: objects.Volume) -> bool:
     return is_id(exported) and exported != share_id(volume)
 
 
+def is_computed(volume: objects.Volume) -> bool:
+    """Whether :func:`share_id` is the one that only this volume can have."""
+    return share_id(volume) == str(volume.name_id)
+
+
+def has_ids(volume: objects.Volume) -> bool:
+    """Whether Cinder has an id or an export for the volume."""
+    columns = ("provider_id", "provider_location")
+    return any(_column(volume, name) for name in columns)
+
+
 def snapshot_id(snapshot: objects.Snapshot) -> str:
     """The snapshot's id on the appliance."""
     known = _column(snapshot, "provider_id")

@@ -158,7 +158,7 @@ def of_snapshot(
 def other_than(volume: objects.Volume, api: acme_client.Client) -> str | None:
     """The id of another volume that has the same share, where Cinder's
     database is in doubt of whose it is."""
-    if not identity.is_doubtful(volume):
+    if identity.is_computed(volume) and not identity.is_doubtful(volume):
         return None
     share_id = identity.share_id(volume)
     share = api.find_share(share_id)

@@ -111,6 +111,7 @@ class Shares:
 
         On an error nothing is left behind, as far as can be known.
         """
+        _forget_copied_ids(volume)
         given = volume_labels.of_volume(volume) if labels is None else labels
         wanted = specs.of_volume(volume)
         self.provisioning.check(wanted, pool_of(volume))
@@ -290,7 +291,9 @@ class Shares:
             Or it is another volume's.
         """
         owner = owners.other_than(volume, self.api)
-        if owner is not None:
+        if owner is not None and not identity.is_doubtful(volume):
+            _forget_copied_ids(volume)
+        elif owner is not None:
             raise exception.VolumeIsBusy(
                 message=f"{volume.name} is not deleted: its share "
                 f"{identity.share_id(volume)} has been that of volume "
@@ -472,6 +475,19 @@ class Shares:
         if not portals:
             raise errors.MountError("the appliance has no NFS address")
         return portals[0]
+
+
+def _forget_copied_ids(volume: objects.Volume) -> None:
+    """A volume that is not made yet has no share.
+
+    Cinder makes the records of its image cache and of migrations by copying
+    another volume's, with the ids of its share (volume/manager.py,
+    ``_clone_image_volume`` and ``_migrate_volume_generic``). Saved at once:
+    if the service dies, the volume is deleted by what is in the database.
+    """
+    if identity.has_ids(volume):
+        volume.update({"provider_id": None, "provider_location": None})
+        volume.save()
 
 
 @contextlib.contextmanager
