@@ -182,9 +182,6 @@ class Contract:
         # Keywords beside a reference apply as well.
         return {"allOf": [inlined, rest]} if rest else inlined
 
-    def schema_validator(self, name: str) -> protocols.Validator:
-        return self.validator("components", "schemas", name)
-
     def resolve(self, place: tuple[str, ...]) -> tuple[tuple[str, ...], Any]:
         """Follow the references at a pointer; return the target and its
         pointer."""

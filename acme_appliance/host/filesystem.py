@@ -170,12 +170,6 @@ def replace_file(
     os.rename(temporary, path)
 
 
-def remove_durably(path: pathlib.Path) -> None:
-    """Remove a file, unless it is gone."""
-    path.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
 def sync_directory(path: pathlib.Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -37,7 +37,6 @@ from acme_appliance.db import session
 
 TOKEN_PATTERN: Final = re.compile(r"acme_[A-Za-z0-9_-]{43}")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
-SCOPES: Final = ("admin", "operator", "driver", "metrics")
 
 #: Maximum number of valid long tokens per name: the old and the new one.
 MAX_LONG_TOKENS: Final = 2
