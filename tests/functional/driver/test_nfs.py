@@ -16,8 +16,11 @@ one that does not, with kernel NFS in between. Run by tools/sandbox.sh.
 
 from __future__ import annotations
 
+from concurrent import futures
 import contextlib
+import functools
 import hashlib
+import multiprocessing
 import os
 import pathlib
 import socket
@@ -49,6 +52,16 @@ MIB = 1 << 20
 PORTAL = "127.0.0.1"
 
 
+@functools.cache
+def _starters() -> futures.Executor:
+    """Small processes that start the commands, as the privileged daemon does:
+    in a sandbox, starting one from this large process takes longer than most
+    commands."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([commands.__name__])
+    return futures.ProcessPoolExecutor(4, context)
+
+
 class Execute:
     """The driver's execute, noting what it ran; no privileged daemon."""
 
@@ -60,7 +73,8 @@ class Execute:
         kwargs.pop("run_as_root", None)
         kwargs.pop("root_helper", None)
         kwargs.setdefault("timeout", 60)
-        return commands.execute(*command, **kwargs)
+        run = functools.partial(commands.execute, *command, **kwargs)
+        return _starters().submit(run).result()
 
     def count(self, program: str) -> int:
         return sum(command[0] == program for command in self.commands)
