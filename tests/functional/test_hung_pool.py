@@ -30,7 +30,7 @@ from acme_appliance.service import Portal
 from acme_appliance.service import Service
 from acme_appliance.service import ServiceSettings
 from tests.harness import machine
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 LIMIT_SECONDS = 2
 #: For what must not wait for the disk; a hang is no time at all.
@@ -43,7 +43,7 @@ def run(*command):
     ).stdout.strip()
 
 
-class HungPoolSuite(worlds.Calls):
+class HungPoolSuite(fixtures.ServiceCalls):
     """Behavior while the pool ``gold`` hangs. ``directory`` is a btrfs;
     ``hang`` and ``answer`` suspend and resume its disk."""
 
@@ -68,7 +68,7 @@ class HungPoolSuite(worlds.Calls):
             },
             MemoryExporter("/"),
             ServiceSettings(
-                system_id=worlds.SYSTEM_ID,
+                system_id=fixtures.SYSTEM_ID,
                 system_name="test",
                 portals=(Portal("192.0.2.10"),),
                 answer_seconds=LIMIT_SECONDS,
@@ -118,7 +118,7 @@ class HungPoolSuite(worlds.Calls):
                 ["pool gold: it does not answer"],
                 self.service.system.readiness(),
             )
-            page = self.service.shares.page(worlds.ADMIN, {}, 10, None)
+            page = self.service.shares.page(fixtures.ADMIN, {}, 10, None)
             self.assertEqual(
                 {gold: None, silver: 0},
                 {body["id"]: body["used_bytes"] for body in page.items},
@@ -134,7 +134,7 @@ class HungPoolSuite(worlds.Calls):
             time.sleep(0.1)
         self.assertEqual([], self.service.system.readiness())
         self.assertEqual(
-            0, self.service.shares.get(worlds.ADMIN, gold)["used_bytes"]
+            0, self.service.shares.get(fixtures.ADMIN, gold)["used_bytes"]
         )
         self.put_snapshot(gold)
 

@@ -35,10 +35,10 @@ from acme_appliance.service import Service
 from acme_appliance.service import ServiceSettings
 from tests.functional import test_kernel_exporter
 from tests.harness import machine
+from tests.unit.appliance import fixtures
 from tests.unit.appliance import test_server
-from tests.unit.appliance import world as worlds
 
-MIB = worlds.MIB
+MIB = fixtures.MIB
 LOOPBACK = "127.0.0.1"
 SHARES, ATTACHED, WRITING = 200, 20, 4
 
@@ -70,7 +70,7 @@ class Guest:
         self._thread.join(120)
 
 
-class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
+class LossCase(test_kernel_exporter.NfsCase, fixtures.ServiceCalls):
     def setUp(self):
         super().setUp()
         folder = tempfile.TemporaryDirectory()
@@ -90,14 +90,14 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
             {"gold": self.engine},
             self.exporter,
             ServiceSettings(
-                system_id=worlds.SYSTEM_ID,
+                system_id=fixtures.SYSTEM_ID,
                 system_name="test",
                 portals=(Portal(LOOPBACK),),
             ),
         )
         if start:
             self.service.start()
-            self.service.wait_until_compared(worlds.WAIT)
+            self.service.wait_until_compared(fixtures.WAIT)
 
     def stop(self):
         if self.service is not None:
@@ -127,7 +127,7 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
 
     def populate(self):
         """Many shares, a snapshot and its clone, and access rules."""
-        ids = [worlds.new_id() for _ in range(SHARES)]
+        ids = [fixtures.new_id() for _ in range(SHARES)]
         with futures.ThreadPoolExecutor(16) as pool:
             list(
                 pool.map(
@@ -158,7 +158,7 @@ class LossCase(test_kernel_exporter.NfsCase, worlds.Calls):
     def mount(self, id_, stack):
         mount_point = self.folder / id_
         mount_point.mkdir()
-        path = self.exporter.path(self.engine.directory(worlds.share(id_)))
+        path = self.exporter.path(self.engine.directory(fixtures.share(id_)))
         options = "vers=4.2,soft,timeo=100,retrans=2,retry=0"
         commands.run(
             [
@@ -300,7 +300,7 @@ class TestCommands(unittest.TestCase):
 
     def test_recover(self):
         process = self.server.start_and_wait()
-        token, id_ = self.token(), worlds.new_id()
+        token, id_ = self.token(), fixtures.new_id()
         path, label = f"/v1/shares/{id_}", f"label-{id_}"
         body = {"name": "v", "size_bytes": MIB, "labels": {"x": label}}
         reply = self.request("PUT", path, token, body)

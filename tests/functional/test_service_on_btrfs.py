@@ -24,13 +24,13 @@ from acme_appliance.service import Portal
 from acme_appliance.service import Service
 from acme_appliance.service import ServiceSettings
 from tests.functional.test_btrfs_engine import PoolCase
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
-MIB = worlds.MIB
+MIB = fixtures.MIB
 BLOCK = b"b" * 4096
 
 
-class RealCase(PoolCase, worlds.Calls):
+class RealCase(PoolCase, fixtures.ServiceCalls):
     """A driver's calls on the class's pool and a new database."""
 
     def setUp(self):
@@ -46,7 +46,7 @@ class RealCase(PoolCase, worlds.Calls):
             {"gold": self.engine},
             self.exporter,
             ServiceSettings(
-                system_id=worlds.SYSTEM_ID,
+                system_id=fixtures.SYSTEM_ID,
                 system_name="test",
                 portals=(Portal("192.0.2.10"),),
             ),
@@ -56,7 +56,7 @@ class RealCase(PoolCase, worlds.Calls):
 
     def path(self, share_id, name="volume"):
         return pathlib.Path(
-            self.engine.directory(worlds.share(share_id)), name
+            self.engine.directory(fixtures.share(share_id)), name
         )
 
     def write(self, share_id, size_bytes):
@@ -145,7 +145,7 @@ class TestFullPool(RealCase):
             "pool.no_space",
             lambda: self.patch_share(body["id"], size_bytes=before * 3),
         )
-        after = self.service.shares.get(worlds.CALLER, body["id"])
+        after = self.service.shares.get(fixtures.CALLER, body["id"])
         self.assertEqual(
             ("available", 8 * MIB, 8 * MIB),
             (after["state"], after["size_bytes"], after["used_bytes"]),
@@ -181,7 +181,7 @@ class TestFullPool(RealCase):
         self.assertLess(self.free(), 16 * MIB)
         shares, snapshots = {id_}, set()
         for _ in range(200):
-            share_id, snapshot_id = worlds.new_id(), worlds.new_id()
+            share_id, snapshot_id = fixtures.new_id(), fixtures.new_id()
             try:
                 self.put_share(share_id)
                 shares.add(share_id)
@@ -226,7 +226,7 @@ class TestHostileClients(RealCase):
             self.check_degraded(
                 lambda patch=patch: self.patch_share(self.share_id, **patch)
             )
-        body = self.service.shares.get(worlds.CALLER, self.share_id)
+        body = self.service.shares.get(fixtures.CALLER, self.share_id)
         self.assertEqual("degraded", body["state"])
         self.assertIsNone(body["used_bytes"])
         self.check_degraded(

@@ -46,15 +46,15 @@ from acme_appliance.exporters.memory import exporter as memory
 from acme_appliance.service import Portal
 from acme_appliance.service import Service
 from acme_appliance.service import ServiceSettings
+from tests.unit.appliance import fixtures
 from tests.unit.appliance import scenarios
-from tests.unit.appliance import world as worlds
 
 _ENGINES = {
     each.name: each for each in (btrfs.BtrfsEngine, reflink.ReflinkEngine)
 }
 
 
-class RealWorld(worlds.Calls):
+class ProcessFixture(fixtures.ServiceCalls):
     """One process's view: made, used, and gone with it."""
 
     def __init__(self, request, database):
@@ -70,7 +70,7 @@ class RealWorld(worlds.Calls):
             {"gold": self.engine},
             self.exporter,
             ServiceSettings(
-                system_id=worlds.SYSTEM_ID,
+                system_id=fixtures.SYSTEM_ID,
                 system_name="test",
                 portals=(Portal("127.0.0.1"),),
             ),
@@ -85,7 +85,7 @@ class RealWorld(worlds.Calls):
     def run(self, request):
         prepare, change = scenarios.SCENARIOS[request["scenario"]]
         report = self.service.start()
-        report.add(self.service.wait_until_compared(worlds.WAIT))
+        report.add(self.service.wait_until_compared(fixtures.WAIT))
         if "prepare" in request["phases"]:
             prepare(self)
         self.steps.clear()
@@ -100,7 +100,7 @@ class RealWorld(worlds.Calls):
 
     def write(self, share_id, data, name="volume"):
         path = pathlib.Path(
-            self.engine.directory(worlds.share(share_id)), name
+            self.engine.directory(fixtures.share(share_id)), name
         )
         with open(path, "r+b") as file:
             file.write(data)
@@ -130,8 +130,8 @@ class RealWorld(worlds.Calls):
         }
 
 
-class _Warming(worlds.Calls):
-    write = worlds.World.write
+class _Warming(fixtures.ServiceCalls):
+    write = fixtures.ServiceFixture.write
 
 
 def _content(folder):
@@ -151,7 +151,7 @@ def _content(folder):
 
 def _child(request, database, fd):
     try:
-        answer = RealWorld(request, database).run(request)
+        answer = ProcessFixture(request, database).run(request)
     except Exception:
         answer = {"error": traceback.format_exc()}
     with open(fd, "w") as pipe:
@@ -189,21 +189,21 @@ def _warm_up(file):
         database,
         {"gold": engine},
         memory.MemoryExporter(),
-        ServiceSettings(system_id=worlds.SYSTEM_ID, system_name="test"),
+        ServiceSettings(system_id=fixtures.SYSTEM_ID, system_name="test"),
     )
     service.start()
-    world = _Warming()
-    world.service, world.engine = service, engine
+    fixture = _Warming()
+    fixture.service, fixture.engine = service, engine
     for prepare, change in scenarios.SCENARIOS.values():
-        prepare(world)
-        change(world)
+        prepare(fixture)
+        change(fixture)
         for holder in ("cmp-1", "cmp-2"):
-            world.delete_access(scenarios.SHARE, holder)
+            fixture.delete_access(scenarios.SHARE, holder)
         for holder in ("bak-1", "bak-2"):
-            world.delete_snapshot_access(scenarios.SNAPSHOT, holder)
+            fixture.delete_snapshot_access(scenarios.SNAPSHOT, holder)
         for id_ in (scenarios.CLONE, scenarios.SHARE):
-            world.delete_share(id_, "cascade")
-        world.listed()
+            fixture.delete_share(id_, "cascade")
+        fixture.listed()
     service.reconciliation.run(False)
     # Its threads must not be there when forking.
     service.stop()

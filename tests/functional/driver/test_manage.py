@@ -26,7 +26,7 @@ from cinder import exception
 import acme_client
 from tests.functional.driver import test_nfs
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 NAME = "disk.img"
 MIB = test_nfs.MIB
@@ -76,10 +76,10 @@ class ManageTests(test_nfs.NfsCase):
 
     def manage(self, reference: dict[str, Any]) -> Any:
         """As Cinder's manager does."""
-        volume = cinderworld.volume(size=0, status="managing")
+        volume = cinderdb.volume(size=0, status="managing")
         size = self.driver.manage_existing_get_size(volume, reference)
         update = self.driver.manage_existing(volume, reference)
-        cinderworld.save(volume, {**update, "size": size})
+        cinderdb.save(volume, {**update, "size": size})
         return self.available(volume)
 
     def refused(self, share: acme_client.Share, text: str) -> None:
@@ -104,7 +104,7 @@ class ManageTests(test_nfs.NfsCase):
         self.write(path, "after")
         self.end(volume, path)
 
-        snapshot = cinderworld.snapshot(volume)
+        snapshot = cinderdb.snapshot(volume)
         reference = {"source-id": older.id}
         self.assertEqual(
             2,
@@ -114,8 +114,8 @@ class ManageTests(test_nfs.NfsCase):
             self.driver.manage_existing_snapshot(snapshot, reference)
         )
         snapshot.save()
-        restored = cinderworld.volume(size=3, snapshot_id=snapshot.id)
-        cinderworld.save(
+        restored = cinderdb.volume(size=3, snapshot_id=snapshot.id)
+        cinderdb.save(
             restored,
             self.driver.create_volume_from_snapshot(restored, snapshot),
         )
@@ -125,7 +125,7 @@ class ManageTests(test_nfs.NfsCase):
         self.end(restored, path)
 
         self.driver.unmanage_snapshot(snapshot)
-        self.driver.unmanage(cinderworld.reloaded(volume))
+        self.driver.unmanage(cinderdb.reloaded(volume))
         self.assertEqual({}, dict(self.operator.get_share(share.id).labels))
         self.operator.get_snapshot(older.id)
         volume.destroy()
@@ -134,7 +134,7 @@ class ManageTests(test_nfs.NfsCase):
         self.check(path, "after")
         self.end(volume, path)
         self.operator.delete_snapshot(older.id)
-        self.driver.delete_volume(cinderworld.reloaded(volume))
+        self.driver.delete_volume(cinderdb.reloaded(volume))
         self.assertIsNone(self.find_share(share.id))
         self.assert_nothing_mounted()
 

@@ -44,7 +44,7 @@ from tests.harness import inprocess
 from tests.harness import machine
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import test_images
 
 GIB = base.GIB
@@ -172,7 +172,7 @@ class NfsCase(base.DriverTestCase):
         return path
 
     def connection(self, volume: Any, where: Any) -> dict[str, Any]:
-        found = cinderworld.reloaded(volume)
+        found = cinderdb.reloaded(volume)
         self.driver.create_export(self.context, found, where)
         info: dict[str, Any] = self.driver.initialize_connection(found, where)
         return info
@@ -188,9 +188,9 @@ class NfsCase(base.DriverTestCase):
         subprocess.run(["umount", os.path.dirname(path)], check=True)
         os.rmdir(os.path.dirname(path))
         self.driver.terminate_connection(
-            cinderworld.reloaded(volume), self.compute()
+            cinderdb.reloaded(volume), self.compute()
         )
-        self.driver.remove_export(self.context, cinderworld.reloaded(volume))
+        self.driver.remove_export(self.context, cinderdb.reloaded(volume))
 
     def write(self, path: str, seed: str, offset: int = 0) -> None:
         data = hashlib.sha256(seed.encode()).digest() * 4096
@@ -231,7 +231,7 @@ class LifeCase(NfsCase):
         self.write(path, "second")
 
         self.execute.commands.clear()
-        self.driver.extend_volume(cinderworld.reloaded(volume), 2)
+        self.driver.extend_volume(cinderdb.reloaded(volume), 2)
         self.assertEqual(
             0 if self.volume_file else 1, self.execute.count("mount")
         )
@@ -241,14 +241,14 @@ class LifeCase(NfsCase):
         self.write(path, "third", GIB + 5 * MIB)
 
         self.execute.commands.clear()
-        older = cinderworld.volume(size=3, snapshot_id=snapshot.id)
+        older = cinderdb.volume(size=3, snapshot_id=snapshot.id)
         update = self.driver.create_volume_from_snapshot(older, snapshot)
-        cinderworld.save(older, update)
-        twin = cinderworld.volume(size=4, source_volid=volume.id)
+        cinderdb.save(older, update)
+        twin = cinderdb.volume(size=4, source_volid=volume.id)
         update = self.driver.create_cloned_volume(
-            twin, cinderworld.reloaded(volume)
+            twin, cinderdb.reloaded(volume)
         )
-        cinderworld.save(twin, update)
+        cinderdb.save(twin, update)
         if self.volume_file:
             self.assertEqual(0, len(self.execute.commands))
         else:
@@ -316,7 +316,7 @@ class LifeCase(NfsCase):
         self.end(volume, path)
 
     def test_image(self) -> None:
-        os.makedirs(cinderworld.CONF.image_conversion_dir, exist_ok=True)
+        os.makedirs(cinderdb.CONF.image_conversion_dir, exist_ok=True)
         data = os.urandom(MIB) + bytes(3 * MIB)
         glance = test_images.Glance(data, "raw")
         volume = self.create()
@@ -330,7 +330,7 @@ class LifeCase(NfsCase):
         self.assertEqual({}, self.appliance.exporter.exported())
         back = test_images.Glance(b"", "raw")
         self.driver.copy_volume_to_image(
-            self.context, cinderworld.reloaded(volume), back, back.meta
+            self.context, cinderdb.reloaded(volume), back, back.meta
         )
         self.assertEqual(data[:MIB], back.uploaded)
         self.assert_nothing_mounted()
@@ -345,9 +345,9 @@ class LifeCase(NfsCase):
         with open(path, "wb") as file:
             file.write(b"restored")
         self.driver.terminate_connection(
-            cinderworld.reloaded(volume), where, force=True
+            cinderdb.reloaded(volume), where, force=True
         )
-        self.driver.remove_export(self.context, cinderworld.reloaded(volume))
+        self.driver.remove_export(self.context, cinderdb.reloaded(volume))
         self.assert_nothing_mounted()
         self.available(volume)
         path = self.attached(volume)
@@ -480,10 +480,10 @@ class LifeTest(LifeCase):
     def revert(self, volume: Any, snapshot: Any) -> None:
         """As Cinder does for a user, between two attachments."""
         self.driver.terminate_connection(
-            cinderworld.reloaded(volume), self.compute()
+            cinderdb.reloaded(volume), self.compute()
         )
         self.execute.commands.clear()
-        self.driver.revert_to_snapshot(cinderworld.context(), volume, snapshot)
+        self.driver.revert_to_snapshot(cinderdb.context(), volume, snapshot)
         self.assertEqual([], self.execute.commands)
         self.connection(volume, self.compute())
 

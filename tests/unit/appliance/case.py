@@ -15,7 +15,7 @@
 import unittest
 
 from acme_appliance import problems
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 
 class ServiceCase(unittest.TestCase):
@@ -23,7 +23,7 @@ class ServiceCase(unittest.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.world = worlds.World(self, **self.settings)
+        self.fixture = fixtures.ServiceFixture(self, **self.settings)
 
     def check_problem(self, code, request, pointer=None):
         with self.assertRaises(problems.Problem) as caught:
@@ -36,17 +36,17 @@ class ServiceCase(unittest.TestCase):
             )
         return problem
 
-    def share(self, id_, caller=worlds.ADMIN):
-        return self.world.service.shares.get(caller, id_)
+    def share(self, id_, caller=fixtures.ADMIN):
+        return self.fixture.service.shares.get(caller, id_)
 
     def make_share(self, **body):
-        return self.world.put_share(**body).body["id"]
+        return self.fixture.put_share(**body).body["id"]
 
     def make_snapshot(self, share_id, **body):
-        return self.world.put_snapshot(share_id, **body).body["id"]
+        return self.fixture.put_snapshot(share_id, **body).body["id"]
 
     def check_as_before(self, request):
         """The request fails, and changes nothing."""
-        before = self.world.state()
+        before = self.fixture.state()
         request()
-        self.assertEqual(before, self.world.state())
+        self.assertEqual(before, self.fixture.state())

@@ -12,10 +12,10 @@
 
 """One change of each kind, as something to be cut off and sent again.
 
-``prepare(world)`` makes what the change needs; ``request(world)`` is the
+``prepare(fixture)`` makes what the change needs; ``request(fixture)`` is the
 change, which a client sends again until it has an answer. Both use fixed
-ids, so that the end states of two runs can be compared. A world is anything
-with the calls of ``tests.unit.appliance.world.World``.
+ids, so that the end states of two runs can be compared. A fixture is anything
+with the calls of ``tests.unit.appliance.fixtures.ServiceFixture``.
 """
 
 SHARE = "11111111-1111-4111-8111-111111111111"
@@ -28,59 +28,59 @@ REVERT = "55555555-5555-4555-8555-555555555555"
 MIB = 1 << 20
 
 
-def _nothing(world):
+def _nothing(fixture):
     return
 
 
-def _share(world):
-    world.put_share(SHARE, size_bytes=MIB)
+def _share(fixture):
+    fixture.put_share(SHARE, size_bytes=MIB)
 
 
-def _snapshot(world):
-    _share(world)
-    world.put_snapshot(SHARE, SNAPSHOT)
+def _snapshot(fixture):
+    _share(fixture)
+    fixture.put_snapshot(SHARE, SNAPSHOT)
 
 
-def _two_snapshots(world):
-    _snapshot(world)
-    world.put_snapshot(SHARE, SECOND)
+def _two_snapshots(fixture):
+    _snapshot(fixture)
+    fixture.put_snapshot(SHARE, SECOND)
 
 
-def _granted(world):
-    _share(world)
-    world.put_access(SHARE, "cmp-1")
-    world.put_access(SHARE, "cmp-2", ("192.0.2.52",), "ro")
+def _granted(fixture):
+    _share(fixture)
+    fixture.put_access(SHARE, "cmp-1")
+    fixture.put_access(SHARE, "cmp-2", ("192.0.2.52",), "ro")
 
 
-def _snapshot_granted(world):
-    _snapshot(world)
-    world.put_access(SHARE, "cmp-1")
-    world.put_snapshot_access(SNAPSHOT, "bak-1")
-    world.put_snapshot_access(SNAPSHOT, "bak-2", ("192.0.2.62",))
+def _snapshot_granted(fixture):
+    _snapshot(fixture)
+    fixture.put_access(SHARE, "cmp-1")
+    fixture.put_snapshot_access(SNAPSHOT, "bak-1")
+    fixture.put_snapshot_access(SNAPSHOT, "bak-2", ("192.0.2.62",))
 
 
-def _written(world):
+def _written(fixture):
     """A snapshot that is smaller, and a later one."""
-    _share(world)
-    world.write(SHARE, b"1" * MIB)
-    world.put_snapshot(SHARE, SNAPSHOT)
-    world.write(SHARE, b"2" * MIB)
-    world.put_snapshot(SHARE, SECOND)
-    world.patch_share(SHARE, size_bytes=2 * MIB, file={"name": "new"})
-    world.write(SHARE, b"3" * 2 * MIB, "new")
-    world.patch_share(SHARE, size_bytes=3 * MIB)
+    _share(fixture)
+    fixture.write(SHARE, b"1" * MIB)
+    fixture.put_snapshot(SHARE, SNAPSHOT)
+    fixture.write(SHARE, b"2" * MIB)
+    fixture.put_snapshot(SHARE, SECOND)
+    fixture.patch_share(SHARE, size_bytes=2 * MIB, file={"name": "new"})
+    fixture.write(SHARE, b"3" * 2 * MIB, "new")
+    fixture.patch_share(SHARE, size_bytes=3 * MIB)
 
 
 SCENARIOS = {
     "create": (
         _nothing,
-        lambda world: world.put_share(
+        lambda fixture: fixture.put_share(
             SHARE, size_bytes=3 * MIB, labels={"a": "b"}
         ),
     ),
     "create full": (
         _nothing,
-        lambda world: world.put_share(
+        lambda fixture: fixture.put_share(
             SHARE,
             size_bytes=2 * MIB,
             file={"allocation": "full", "name": "data", "mode": "0600"},
@@ -88,7 +88,7 @@ SCENARIOS = {
     ),
     "create from snapshot": (
         _snapshot,
-        lambda world: world.clone(
+        lambda fixture: fixture.clone(
             "snapshot",
             SNAPSHOT,
             CLONE,
@@ -98,13 +98,13 @@ SCENARIOS = {
     ),
     "clone": (
         _granted,
-        lambda world: world.clone(
+        lambda fixture: fixture.clone(
             "share", SHARE, CLONE, size_bytes=2 * MIB, file={"name": "clone"}
         ),
     ),
     "extend and rename": (
         _share,
-        lambda world: world.patch_share(
+        lambda fixture: fixture.patch_share(
             SHARE,
             size_bytes=4 * MIB,
             name="new",
@@ -114,41 +114,47 @@ SCENARIOS = {
     ),
     "rename share": (
         _share,
-        lambda world: world.patch_share(SHARE, name="new"),
+        lambda fixture: fixture.patch_share(SHARE, name="new"),
     ),
-    "delete": (_share, lambda world: world.delete_share(SHARE)),
+    "delete": (_share, lambda fixture: fixture.delete_share(SHARE)),
     "delete with snapshots": (
         _two_snapshots,
-        lambda world: world.delete_share(SHARE, "cascade"),
+        lambda fixture: fixture.delete_share(SHARE, "cascade"),
     ),
-    "snapshot": (_share, lambda world: world.put_snapshot(SHARE, SNAPSHOT)),
+    "snapshot": (
+        _share,
+        lambda fixture: fixture.put_snapshot(SHARE, SNAPSHOT),
+    ),
     "delete snapshot": (
         _two_snapshots,
-        lambda world: world.delete_snapshot(SNAPSHOT),
+        lambda fixture: fixture.delete_snapshot(SNAPSHOT),
     ),
     "grant": (
         _share,
-        lambda world: world.put_access(SHARE, "cmp-1", ("192.0.2.0/24",)),
+        lambda fixture: fixture.put_access(SHARE, "cmp-1", ("192.0.2.0/24",)),
     ),
     "grant more": (
         _granted,
-        lambda world: world.put_access(
+        lambda fixture: fixture.put_access(
             SHARE, "cmp-2", ("192.0.2.52", "192.0.2.53"), "rw"
         ),
     ),
     "revert": (
         _written,
-        lambda world: world.put_revert(SHARE, REVERT, SNAPSHOT),
+        lambda fixture: fixture.put_revert(SHARE, REVERT, SNAPSHOT),
     ),
-    "revoke": (_granted, lambda world: world.delete_access(SHARE, "cmp-1")),
+    "revoke": (
+        _granted,
+        lambda fixture: fixture.delete_access(SHARE, "cmp-1"),
+    ),
     "grant of a snapshot": (
         _snapshot_granted,
-        lambda world: world.put_snapshot_access(
+        lambda fixture: fixture.put_snapshot_access(
             SNAPSHOT, "bak-2", ("192.0.2.62", "192.0.2.63")
         ),
     ),
     "revoke of a snapshot": (
         _snapshot_granted,
-        lambda world: world.delete_snapshot_access(SNAPSHOT, "bak-1"),
+        lambda fixture: fixture.delete_snapshot_access(SNAPSHOT, "bak-1"),
     ),
 }

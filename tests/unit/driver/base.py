@@ -34,7 +34,7 @@ from acme_cinder import settings as options
 import acme_client
 from tests.harness import inprocess
 from tests.harness import transports
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import fakehost
 
 GIB = 1 << 30
@@ -87,8 +87,8 @@ class DriverTestCase(unittest.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.context = cinderworld.context()
-        self.addCleanup(cinderworld.forget_volumes)
+        self.context = cinderdb.context()
+        self.addCleanup(cinderdb.forget_volumes)
         self.appliance = self.start_appliance()
         made = tempfile.TemporaryDirectory(prefix="acme-driver-")
         self.addCleanup(made.cleanup)
@@ -126,7 +126,7 @@ class DriverTestCase(unittest.TestCase):
             **self.driver_options,
             **changes,
         }
-        return cinderworld.new_driver(group, given)
+        return cinderdb.new_driver(group, given)
 
     def new_driver(
         self,
@@ -171,17 +171,17 @@ class DriverTestCase(unittest.TestCase):
     # -- what Cinder's manager does
 
     def create(self, **values: Any) -> objects.Volume:
-        volume = cinderworld.volume(**values)
-        cinderworld.save(volume, self.driver.create_volume(volume))
+        volume = cinderdb.volume(**values)
+        cinderdb.save(volume, self.driver.create_volume(volume))
         return self.available(volume)
 
     def available(self, volume: objects.Volume) -> objects.Volume:
         volume.status = "available"
         volume.save()
-        return cinderworld.reloaded(volume)
+        return cinderdb.reloaded(volume)
 
     def snapshot(self, volume: objects.Volume) -> objects.Snapshot:
-        snapshot = cinderworld.snapshot(volume)
+        snapshot = cinderdb.snapshot(volume)
         snapshot.update(self.driver.create_snapshot(snapshot) or {})
         snapshot.status = "available"
         snapshot.save()
@@ -191,8 +191,8 @@ class DriverTestCase(unittest.TestCase):
         self, volume: objects.Volume, where: Any, **values: Any
     ) -> objects.VolumeAttachment:
         """As attachment_update: the driver first, then the row."""
-        row = cinderworld.attachment(volume, None, **values)
-        found = cinderworld.reloaded(volume)
+        row = cinderdb.attachment(volume, None, **values)
+        found = cinderdb.reloaded(volume)
         self.driver.validate_connector(where)
         self.driver.create_export(self.context, found, where)
         self.driver.initialize_connection(found, where)

@@ -21,7 +21,7 @@ from cinder import exception
 from cinder import objects
 
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 LENGTH = 50
 #: Each third one is made from a snapshot of the one before.
@@ -49,7 +49,7 @@ class ChainCase(base.DriverTestCase):
 
     def _next(self, number: int) -> objects.Volume:
         origin = self.volumes[-1]
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         update: Any
         if number % _FROM_SNAPSHOT:
             update = self.driver.create_cloned_volume(volume, origin)
@@ -57,7 +57,7 @@ class ChainCase(base.DriverTestCase):
             snapshot = self.snapshot(origin)
             self.snapshots[number - 1] = snapshot
             update = self.driver.create_volume_from_snapshot(volume, snapshot)
-        cinderworld.save(volume, update)
+        cinderdb.save(volume, update)
         return self.available(volume)
 
     def delete_chain(self, order: random.Random | None) -> None:

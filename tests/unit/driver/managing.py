@@ -28,7 +28,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.engines.memory import engine as memory
 import acme_client
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 MIB = 1 << 20
 NAME = "disk.img"
@@ -120,16 +120,14 @@ class ManageCase(base.DriverTestCase):
 
     def new_row(self, **values: Any) -> objects.Volume:
         """As cinder-api makes it."""
-        return cinderworld.volume(
-            **{"size": 0, "status": "managing", **values}
-        )
+        return cinderdb.volume(**{"size": 0, "status": "managing", **values})
 
     def manage(
         self, reference: dict[str, Any], **values: Any
     ) -> objects.Volume:
         volume = self.new_row(**values)
         self.manager.manage_existing(self.context, volume, reference)
-        return cinderworld.reloaded(volume)
+        return cinderdb.reloaded(volume)
 
     def manage_share(
         self, share: acme_client.Share, **values: Any
@@ -141,7 +139,7 @@ class ManageCase(base.DriverTestCase):
 
     def delete(self, volume: objects.Volume) -> None:
         """As cinder-api and the manager."""
-        volume = cinderworld.reloaded(volume)
+        volume = cinderdb.reloaded(volume)
         managing = volume.status == "error_managing"
         volume.status = "error_managing_deleting" if managing else "deleting"
         volume.save()

@@ -29,7 +29,7 @@ from acme_cinder import records
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 ONE = base.connector("cmp-1")
 TWO = base.connector("cmp-2", "192.0.2.52")
@@ -45,7 +45,7 @@ class StaleListTest(base.DriverTestCase):
 
     def test_attached_while_the_detach_was_on_its_way(self):
         first = self.attach(self.volume, ONE)
-        loaded = cinderworld.reloaded(self.volume)
+        loaded = cinderdb.reloaded(self.volume)
         self.assertEqual(1, len(loaded.volume_attachment))
         self.attach(self.volume, ONE)
         shared = self.driver.terminate_connection(loaded, first.connector)
@@ -55,7 +55,7 @@ class StaleListTest(base.DriverTestCase):
     def test_detached_while_the_detach_was_on_its_way(self):
         first = self.attach(self.volume, ONE)
         second = self.attach(self.volume, dict(ONE, mountpoint="/dev/vdb"))
-        loaded = cinderworld.reloaded(self.volume)
+        loaded = cinderdb.reloaded(self.volume)
         self.assertEqual(2, len(loaded.volume_attachment))
         self.detach(first)
         shared = self.driver.terminate_connection(loaded, second.connector)
@@ -137,12 +137,12 @@ class KeptAccessTest(base.DriverTestCase):
         ]
 
     def current(self):
-        return cinderworld.reloaded(self.volume)
+        return cinderdb.reloaded(self.volume)
 
     def kept(self):
         """Only the reserved attachment is left, and cmp-1's access."""
         row = self.attach(self.volume, ONE)
-        reserved = cinderworld.attachment(self.volume, None)
+        reserved = cinderdb.attachment(self.volume, None)
         self.detach(row)
         self.assertIn("cmp-1", self.hosts())
         self.log.clear()
@@ -177,7 +177,7 @@ class KeptAccessTest(base.DriverTestCase):
     def test_goes_with_the_next_detach(self):
         other = self.attach(self.volume, TWO)
         reserved = self.kept()
-        cinderworld.remove(reserved)
+        cinderdb.remove(reserved)
         self.detach(other)
         self.assertEqual([], self.hosts())
         self.log.clear()
@@ -186,10 +186,10 @@ class KeptAccessTest(base.DriverTestCase):
 
     def test_stays_while_another_one_is_pending(self):
         row = self.kept()
-        another = cinderworld.attachment(self.volume, None)
+        another = cinderdb.attachment(self.volume, None)
         self.arrive(row, TWO)
         self.assertEqual(["cmp-1", "cmp-2"], self.hosts())
-        cinderworld.remove(another)
+        cinderdb.remove(another)
         self.detach(row)
         self.assertEqual([], self.hosts())
 
@@ -199,14 +199,14 @@ class KeptAccessTest(base.DriverTestCase):
         second = self.attach(self.volume, dict(ONE, mountpoint="/dev/vdb"))
         for row in (first, second):
             self.driver.terminate_connection(self.current(), row.connector)
-        cinderworld.remove(first)
-        cinderworld.remove(second)
+        cinderdb.remove(first)
+        cinderdb.remove(second)
         self.assertEqual(["cmp-1"], self.hosts())
         self.attach(self.volume, TWO)
         self.assertEqual(["cmp-2"], self.hosts())
 
     def test_goes_at_the_start_of_a_service(self):
-        cinderworld.remove(self.kept())
+        cinderdb.remove(self.kept())
         self.attach(self.volume, TWO)
         self.grant("cinder:cmp-9")
         self.set_status("in-use")
@@ -234,7 +234,7 @@ class KeptAccessTest(base.DriverTestCase):
 
     def test_not_while_the_old_api_has_it_attached(self):
         """Its attachments do not say with which connector."""
-        cinderworld.attachment(
+        cinderdb.attachment(
             self.volume, None, attached_host=None, attach_status="attached"
         )
         self.grant("cinder:cmp-7")
@@ -255,8 +255,8 @@ class KeptAccessTest(base.DriverTestCase):
 
     def test_a_failed_attach_beside_one_being_made(self):
         """Whose access it may be."""
-        cinderworld.attachment(self.volume, None)
-        cinderworld.attachment(self.volume, None)
+        cinderdb.attachment(self.volume, None)
+        cinderdb.attachment(self.volume, None)
         self.driver.initialize_connection(self.current(), ONE)
         self.driver = self.new_driver(
             [transports.ReplyLost()] * 100,
@@ -274,7 +274,7 @@ class RepairTest(base.DriverTestCase):
         super().setUp()
         self.volume = self.create()
         self.attach(self.volume, ONE)
-        self.volume = cinderworld.reloaded(self.volume)
+        self.volume = cinderdb.reloaded(self.volume)
 
     def ensure(self):
         self.driver.ensure_export(self.context, self.volume)
@@ -325,7 +325,7 @@ class FactsTest(base.DriverTestCase):
         self.volume = self.create(multiattach=True)
 
     def current(self):
-        return cinderworld.reloaded(self.volume)
+        return cinderdb.reloaded(self.volume)
 
     def during_grant(self, happens):
         """Have something happen while the appliance grants access."""
@@ -352,7 +352,7 @@ class FactsTest(base.DriverTestCase):
 
     def test_the_attachment_is_deleted_while_it_is_made(self):
         """cinder-api gave up, and deleted what was only reserved."""
-        row = cinderworld.attachment(self.volume, None)
+        row = cinderdb.attachment(self.volume, None)
         with (
             self.during_grant(row.destroy),
             self.assertRaisesRegex(
@@ -365,7 +365,7 @@ class FactsTest(base.DriverTestCase):
     def test_deleted_beside_other_attachments(self):
         """Also one that is there does not hide that it is gone."""
         other = self.attach(self.volume, dict(ONE, ip="192.0.2.61"))
-        row = cinderworld.attachment(self.volume, None)
+        row = cinderdb.attachment(self.volume, None)
         with (
             self.during_grant(row.destroy),
             self.assertRaises(exception.VolumeBackendAPIException),
@@ -376,7 +376,7 @@ class FactsTest(base.DriverTestCase):
         self.assertEqual({}, self.exported(self.volume))
 
     def test_deleted_before_it_is_made(self):
-        row = cinderworld.attachment(self.volume, None)
+        row = cinderdb.attachment(self.volume, None)
         update = records.claim
 
         def late(*args):
@@ -392,14 +392,14 @@ class FactsTest(base.DriverTestCase):
 
     def test_a_service_that_dies_after_the_grant(self):
         """Cinder's record says that there is something to detach."""
-        row = cinderworld.attachment(self.volume, None)
+        row = cinderdb.attachment(self.volume, None)
         self.driver.initialize_connection(self.current(), ONE)
         self.assertEqual("attaching", self.read(row).attach_status)
         self.detach(row)
         self.assertEqual({}, self.exported(self.volume))
 
     def test_a_failed_attach_is_only_reserved_again(self):
-        row = cinderworld.attachment(self.volume, None)
+        row = cinderdb.attachment(self.volume, None)
         self.driver = self.new_driver(
             [transports.ReplyLost()] * 100,
             matches=lambda request: request.method == "PUT",
@@ -517,8 +517,8 @@ class FactsTest(base.DriverTestCase):
         """Its access ends with the attachment, not some sweeps later."""
         volume = self.create(multiattach=True)
         self.attach(volume, ONE)
-        row = cinderworld.attachment(volume, None)
-        volume = cinderworld.reloaded(volume)
+        row = cinderdb.attachment(volume, None)
+        volume = cinderdb.reloaded(volume)
         volume.status = status
         volume.save()
         self.driver.initialize_connection(volume, TWO)
@@ -600,12 +600,8 @@ class RekeyTest(base.DriverTestCase):
         """Cinder attaches it for a look; nothing is restored into it."""
         key = "5d3b8f0e-5e7d-4b0b-8c7b-9c8d6f1a2e30"
         source = self.create()
-        volume = cinderworld.volume(
-            source_volid=source.id, encryption_key_id=key
-        )
-        cinderworld.save(
-            volume, self.driver.create_cloned_volume(volume, source)
-        )
+        volume = cinderdb.volume(source_volid=source.id, encryption_key_id=key)
+        cinderdb.save(volume, self.driver.create_cloned_volume(volume, source))
         self.log.clear()
         self.host.forget()
         own = base.own_connector()

@@ -44,7 +44,7 @@ from acme_cinder import mount
 from acme_cinder import settings as options
 import acme_client
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 HERE = socket.gethostname()
 HOSTS = ("cmp-1", "cmp-2", HERE)
@@ -138,7 +138,7 @@ class Manager(manager.VolumeManager):
 
 @functools.cache
 def _unready_driver(number: int) -> Any:
-    return cinderworld.new_driver(
+    return cinderdb.new_driver(
         f"model-{number}",
         {
             "acme_api_addresses": ["https://127.0.0.1:1"],
@@ -152,7 +152,7 @@ def _settings(number: int) -> options.Settings:
     return options.read(_unready_driver(number).configuration)
 
 
-class World(stateful.RuleBasedStateMachine):
+class AccessMachine(stateful.RuleBasedStateMachine):
     """One volume, two services, any order of things."""
 
     multiattach = True
@@ -162,7 +162,7 @@ class World(stateful.RuleBasedStateMachine):
         self.context = cinder_context.get_admin_context()
         self.folder = tempfile.TemporaryDirectory(prefix="acme-model-")
         self.api = Appliance()
-        volume = cinderworld.volume(
+        volume = cinderdb.volume(
             status="available",
             multiattach=self.multiattach,
             provider_location=LOCATION,
@@ -448,7 +448,7 @@ class _Died(BaseException):
     """The process is killed."""
 
 
-class PlainWorld(World):
+class PlainAccessMachine(AccessMachine):
     multiattach = False
 
 
@@ -458,13 +458,13 @@ _SETTINGS = hypothesis.settings(
     deadline=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
-World.TestCase.settings = _SETTINGS
-PlainWorld.TestCase.settings = _SETTINGS
+AccessMachine.TestCase.settings = _SETTINGS
+PlainAccessMachine.TestCase.settings = _SETTINGS
 
 
-class MultiattachModelTest(World.TestCase):  # type: ignore[misc]
+class MultiattachModelTest(AccessMachine.TestCase):  # type: ignore[misc]
     """Several attachments of a volume at a time."""
 
 
-class PlainModelTest(PlainWorld.TestCase):  # type: ignore[misc]
+class PlainModelTest(PlainAccessMachine.TestCase):  # type: ignore[misc]
     """One, or two while a server moves."""

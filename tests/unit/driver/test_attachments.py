@@ -25,7 +25,7 @@ from oslo_concurrency import processutils
 from acme_cinder import exports
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import test_images
 
 HOST = "%3Acmp-1"
@@ -42,7 +42,7 @@ class ComputeHostTest(base.DriverTestCase):
 
     def connection(self, where=None):
         return self.driver.initialize_connection(
-            cinderworld.reloaded(self.volume),
+            cinderdb.reloaded(self.volume),
             where or base.connector("cmp-1"),
         )
 
@@ -152,28 +152,28 @@ class ComputeHostTest(base.DriverTestCase):
         """Such attachments have a host and no connector."""
         where = base.connector("cmp-1")
         self.connection(where)
-        row = cinderworld.attachment(
+        row = cinderdb.attachment(
             self.volume, None, attached_host="cmp-1", attach_status="attached"
         )
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         self.assertIs(False, self.driver.terminate_connection(volume, where))
         self.assertEqual({}, self.exported(self.volume))
-        cinderworld.remove(row)
+        cinderdb.remove(row)
 
     def test_a_pending_attachment_of_a_multiattach_volume(self):
         """Its host is not known yet: it may be the departing one's."""
         volume = self.create(multiattach=True)
         row = self.attach(volume, base.connector("cmp-1"))
-        pending = cinderworld.attachment(volume, None)
+        pending = cinderdb.attachment(volume, None)
         self.connection_of(volume)
         self.assertIs(True, self.detach(row))
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
-        cinderworld.remove(pending)
-        self.driver.delete_volume(cinderworld.reloaded(volume))
+        cinderdb.remove(pending)
+        self.driver.delete_volume(cinderdb.reloaded(volume))
 
     def connection_of(self, volume):
         return self.driver.initialize_connection(
-            cinderworld.reloaded(volume), base.connector("cmp-1")
+            cinderdb.reloaded(volume), base.connector("cmp-1")
         )
 
     def test_read_only(self):
@@ -202,7 +202,7 @@ class ComputeHostTest(base.DriverTestCase):
         self.attach(self.volume, base.connector("cmp-1"))
         self.attach(self.volume, base.connector("cmp-2", "192.0.2.52"))
         self.grant("backup-box")
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         self.driver.terminate_connection(volume, None, force=True)
         self.assertEqual(["backup-box"], list(self.share(volume).access))
 
@@ -332,7 +332,7 @@ class EnsureExportTest(base.DriverTestCase):
         super().setUp()
         self.volume = self.create()
         self.attach(self.volume, base.connector("cmp-1"))
-        self.volume = cinderworld.reloaded(self.volume)
+        self.volume = cinderdb.reloaded(self.volume)
         self.log.clear()
 
     def ensure(self):
@@ -395,7 +395,7 @@ class SelfAttachmentCase(base.DriverTestCase):
 
     def connect(self):
         """create_export, initialize_connection, and os-brick."""
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         self.driver.create_export(self.context, volume, self.where)
         self.info = self.driver.initialize_connection(volume, self.where)
         return self.brick_mount()
@@ -411,7 +411,7 @@ class SelfAttachmentCase(base.DriverTestCase):
         return f"{path}/{self.info['data']['name']}"
 
     def disconnect(self):
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         self.driver.terminate_connection(volume, self.where, force=True)
         self.driver.remove_export(self.context, volume)
 
@@ -448,14 +448,14 @@ class SelfAttachmentCase(base.DriverTestCase):
     def test_a_mount_of_the_driver_leaves_it_mounted(self):
         """Between os-brick's mount and open, the driver comes and goes."""
         path = self.connect()
-        with self.driver._shares.mounted(cinderworld.reloaded(self.volume)):
+        with self.driver._shares.mounted(cinderdb.reloaded(self.volume)):
             pass
         self.assertTrue(os.path.isfile(path))
         self.disconnect()
         self.assert_unmounted()
 
     def test_os_brick_comes_while_the_driver_has_it_mounted(self):
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         with self.driver._shares.mounted(volume):
             path = self.connect()
         self.assertTrue(os.path.isfile(path))
@@ -470,7 +470,7 @@ class SelfAttachmentCase(base.DriverTestCase):
         self.connect()
         self.disconnect()
         self.assertEqual(before, self.exported(self.volume))
-        with self.driver._shares.mounted(cinderworld.reloaded(self.volume)):
+        with self.driver._shares.mounted(cinderdb.reloaded(self.volume)):
             pass
         self.assertEqual(before, self.exported(self.volume))
         self.detach(row)
@@ -484,12 +484,10 @@ class SelfAttachmentCase(base.DriverTestCase):
             )
         ]
         self.driver.terminate_connection(
-            cinderworld.reloaded(self.volume), self.where
+            cinderdb.reloaded(self.volume), self.where
         )
         self.assertEqual(1, len(self.host.table()))
-        self.driver.remove_export(
-            self.context, cinderworld.reloaded(self.volume)
-        )
+        self.driver.remove_export(self.context, cinderdb.reloaded(self.volume))
         self.assert_unmounted()
 
     def cut_off(self, path):
@@ -525,7 +523,7 @@ class SelfAttachmentCase(base.DriverTestCase):
         self.disconnect()
         image = test_images.Glance(b"", "raw")
         self.driver.copy_volume_to_image(
-            self.context, cinderworld.reloaded(self.volume), image, image.meta
+            self.context, cinderdb.reloaded(self.volume), image, image.meta
         )
         self.assert_file(self.volume, 1)
 

@@ -32,7 +32,7 @@ from acme_cinder import holders
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import managing
 
 SERVICE = holders.of_service(base.own_connector()["host"])
@@ -144,8 +144,8 @@ class BackupCase(base.DriverTestCase):
         made = objects.Backup(
             context=self.context,
             volume_id=self.volume.id,
-            user_id=cinderworld.USER,
-            project_id=cinderworld.PROJECT,
+            user_id=cinderdb.USER,
+            project_id=cinderdb.PROJECT,
             status="creating",
             size=1,
             **values,
@@ -218,7 +218,7 @@ class BackupTest(BackupCase):
         self.assertEqual([], self.snapshots())
         self.assert_unmounted()
         self.assertEqual("available", backup.status)
-        self.assertEqual("in-use", cinderworld.reloaded(self.volume).status)
+        self.assertEqual("in-use", cinderdb.reloaded(self.volume).status)
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(self.volume))
 
     def test_what_os_brick_is_told(self):
@@ -408,7 +408,7 @@ class ManagedTest(managing.ManageCase):
             str(uuid.uuid4()), share.id, name="nightly"
         )
         volume = self.manage_share(share)
-        row = cinderworld.snapshot(volume)
+        row = cinderdb.snapshot(volume)
         self.manager.manage_existing_snapshot(
             self.context, row, {"source-id": self.taken.id}
         )

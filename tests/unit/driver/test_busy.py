@@ -21,7 +21,7 @@ import ddt
 from acme_appliance.engines.memory import engine as memory
 from tests.unit.driver import base
 from tests.unit.driver import chains
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 SECONDS = 60
 
@@ -89,9 +89,9 @@ class BusyVolumeTest(base.DriverTestCase):
         row = self.attach(volume, base.connector("cmp-1"))
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
         self.detach(row)
-        found = cinderworld.reloaded(volume)
+        found = cinderdb.reloaded(volume)
         self.driver.extend_volume(found, 2)
-        clone = cinderworld.volume(size=2, source_volid=volume.id)
+        clone = cinderdb.volume(size=2, source_volid=volume.id)
         self.driver.create_cloned_volume(clone, found)
         self.assert_file(clone, 2)
         self.driver.delete_volume(clone)
@@ -103,7 +103,7 @@ class BusyVolumeTest(base.DriverTestCase):
             self.driver.delete_volume(volume)
         self.assert_usable(volume)
         self.driver.delete_snapshot(snapshot)
-        self.driver.delete_volume(cinderworld.reloaded(volume))
+        self.driver.delete_volume(cinderdb.reloaded(volume))
         self.assertIsNone(self.find_share(volume.name_id))
 
     def test_with_a_rule_of_somebody_else(self):
@@ -115,7 +115,7 @@ class BusyVolumeTest(base.DriverTestCase):
             self.driver.delete_volume(volume)
         self.driver._api.revoke_access(volume.name_id, "backup-box")
         self.assert_usable(volume)
-        self.driver.delete_volume(cinderworld.reloaded(volume))
+        self.driver.delete_volume(cinderdb.reloaded(volume))
         self.assertIsNone(self.find_share(volume.name_id))
 
 

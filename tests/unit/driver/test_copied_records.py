@@ -24,7 +24,7 @@ from cinder.volume import manager
 from acme_cinder import shares
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 MARK = b"of the first".ljust(4096, b".")
 
@@ -49,7 +49,7 @@ class CopiedRecordTest(base.DriverTestCase):
             **{**copied, "status": "creating", **values},
         )
         made.create()
-        found = cinderworld.reloaded(made)
+        found = cinderdb.reloaded(made)
         self.assertEqual(self.first.provider_id, found.provider_id)
         return found
 
@@ -66,7 +66,7 @@ class CopiedRecordTest(base.DriverTestCase):
                     if clones
                     else self.driver.create_volume(copy)
                 )
-                cinderworld.save(copy, update)
+                cinderdb.save(copy, update)
                 copy = self.available(copy)
                 self.assertNotEqual(self.first.provider_id, copy.provider_id)
                 self.assertIn(copy.provider_id, copy.provider_location)
@@ -84,7 +84,7 @@ class CopiedRecordTest(base.DriverTestCase):
         copy = self.copied()
         with self.assertRaises(exception.VolumeBackendAPIException):
             self.driver.create_cloned_volume(copy, self.first)
-        self.driver.delete_volume(cinderworld.reloaded(copy))
+        self.driver.delete_volume(cinderdb.reloaded(copy))
         self.assert_first_is_whole()
 
     def test_the_service_dies_before_its_creation(self) -> None:
@@ -101,5 +101,5 @@ class CopiedRecordTest(base.DriverTestCase):
             self.assertRaises(SystemExit),
         ):
             self.driver.create_volume(copy)
-        self.driver.delete_volume(cinderworld.reloaded(copy))
+        self.driver.delete_volume(cinderdb.reloaded(copy))
         self.assert_first_is_whole()

@@ -28,7 +28,7 @@ from acme_cinder import holders
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 HOST = base.connector("cmp-1")
 RPC_SECONDS = 7.5
@@ -60,16 +60,16 @@ class DeadlineTestCase(base.DriverTestCase):
         self.assertLess(time.monotonic() - started, ENDED_SECONDS)
 
     def attach_ends(self, where):
-        cinderworld.attachment(self.volume, None)
+        cinderdb.attachment(self.volume, None)
         with self.ends():
             self.driver.initialize_connection(
-                cinderworld.reloaded(self.volume), where
+                cinderdb.reloaded(self.volume), where
             )
 
     def detach_ends(self, where):
         with self.ends():
             self.driver.terminate_connection(
-                cinderworld.reloaded(self.volume), where
+                cinderdb.reloaded(self.volume), where
             )
 
     def hang(self, program):
@@ -142,7 +142,7 @@ class OtherProcessTest(DeadlineTestCase):
 class HungMountTest(DeadlineTestCase):
     def test_the_rule_goes_though_unmounting_hangs(self):
         row = self.attach(self.volume, base.own_connector())
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         export = volume.provider_location
         path = self.driver._mounts.attached_path(export)
         self.host._mounted[path] = export

@@ -23,7 +23,7 @@ import ddt
 
 from acme_cinder import identity
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 SHARE = "6c1b7a52-4a05-4b7e-9d1c-3f4b8f1d2e01"
 
@@ -31,19 +31,19 @@ SHARE = "6c1b7a52-4a05-4b7e-9d1c-3f4b8f1d2e01"
 @ddt.ddt
 class IdentityTest(unittest.TestCase):
     def test_the_providers_id_first(self):
-        volume = cinderworld.volume(provider_id=SHARE)
+        volume = cinderdb.volume(provider_id=SHARE)
         self.assertEqual(SHARE, identity.share_id(volume))
-        snapshot = cinderworld.snapshot(volume, provider_id=SHARE)
+        snapshot = cinderdb.snapshot(volume, provider_id=SHARE)
         self.assertEqual(SHARE, identity.snapshot_id(snapshot))
 
     @ddt.data(None, "", "64702.3", SHARE.upper(), SHARE.replace("-", ""))
     def test_without_one_that_can_be_ours(self, known):
         """Of a reply that was lost, and of another vendor's driver."""
-        volume = cinderworld.volume(provider_id=known)
+        volume = cinderdb.volume(provider_id=known)
         self.assertEqual(volume.id, identity.share_id(volume))
         volume.update({"_name_id": SHARE})
         self.assertEqual(SHARE, identity.share_id(volume))
-        snapshot = cinderworld.snapshot(volume, provider_id=known)
+        snapshot = cinderdb.snapshot(volume, provider_id=known)
         self.assertEqual(snapshot.id, identity.snapshot_id(snapshot))
 
     def test_nothing_else_decides_it(self):
@@ -89,8 +89,8 @@ class MigrationCase(base.DriverTestCase):
     def shares(self):
         """Of the volume, and of the temporary one that Cinder deletes."""
         return (
-            identity.share_id(cinderworld.reloaded(self.volume)),
-            identity.share_id(cinderworld.reloaded(self.temporary)),
+            identity.share_id(cinderdb.reloaded(self.volume)),
+            identity.share_id(cinderdb.reloaded(self.temporary)),
         )
 
 
@@ -100,17 +100,17 @@ class MigrationTest(MigrationCase):
         self.update()
         self.finish()
         self.assertEqual((self.target, self.source), self.shares())
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         self.driver.extend_volume(volume, 2)
         self.assert_file(volume, 2)
-        self.driver.delete_volume(cinderworld.reloaded(self.temporary))
+        self.driver.delete_volume(cinderdb.reloaded(self.temporary))
         self.assertIsNone(self.find_share(self.source))
         self.assertIsNotNone(self.find_share(self.target))
 
     def test_nobody_finishes_it(self):
         """The volume is where its file and its export are told to be."""
         self.update()
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         self.assertEqual(self.source, volume.provider_id)
         self.assertEqual(self.target, identity.share_id(volume))
         self.driver.extend_volume(volume, 2)
@@ -119,7 +119,7 @@ class MigrationTest(MigrationCase):
         with self.assertRaisesRegex(
             exception.VolumeIsBusy, f"{self.volume.id}.*cinder unmanage"
         ):
-            self.driver.delete_volume(cinderworld.reloaded(self.temporary))
+            self.driver.delete_volume(cinderdb.reloaded(self.temporary))
         self.assertIsNotNone(self.find_share(self.target))
 
     def test_a_row_of_the_database(self):
@@ -137,5 +137,5 @@ class MigrationTest(MigrationCase):
         self.temporary.update({"provider_id": str(uuid.uuid4())})
         self.temporary.save()
         self.volume.finish_volume_migration(self.temporary)
-        self.driver.delete_volume(cinderworld.reloaded(self.temporary))
+        self.driver.delete_volume(cinderdb.reloaded(self.temporary))
         self.assertIsNone(self.find_share(self.source))

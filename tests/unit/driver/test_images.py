@@ -31,7 +31,7 @@ from acme_cinder import mount
 from acme_cinder import shares
 from acme_cinder import volumefile
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 MIB = 1 << 20
 _FAILS_ONCE = """#!/bin/sh
@@ -72,7 +72,7 @@ class Glance:
 class ImageTestCase(base.DriverTestCase):
     def setUp(self):
         super().setUp()
-        os.makedirs(cinderworld.CONF.image_conversion_dir, exist_ok=True)
+        os.makedirs(cinderdb.CONF.image_conversion_dir, exist_ok=True)
 
     def raw(self, size=4 * MIB):
         data = bytearray(size)
@@ -200,7 +200,7 @@ class DownloadCase(ImageTestCase):
                 glance = Glance(b"", disk_format)
                 self.driver.copy_volume_to_image(
                     self.context,
-                    cinderworld.reloaded(volume),
+                    cinderdb.reloaded(volume),
                     glance,
                     glance.meta,
                 )
@@ -216,7 +216,7 @@ class DownloadCase(ImageTestCase):
         volume = self.create()
         self.download(volume, Glance(self.raw(), "raw"))
         self.attach(volume, base.connector("cmp-1"))
-        return cinderworld.reloaded(volume)
+        return cinderdb.reloaded(volume)
 
     def upload(self, volume, glance):
         self.driver.copy_volume_to_image(
@@ -376,7 +376,7 @@ class EncryptedCase(ImageTestCase):
     """LUKS is made with qemu-img; os-brick would destroy the file."""
 
     def encrypted(self):
-        return cinderworld.volume(encryption_key_id=str(uuid.uuid4()))
+        return cinderdb.volume(encryption_key_id=str(uuid.uuid4()))
 
     def header(self, volume):
         return self.entries(volume)[volume.name].read(0, 4096)
@@ -384,7 +384,7 @@ class EncryptedCase(ImageTestCase):
     def test_create(self):
         volume = self.encrypted()
         with self.key(volume):
-            cinderworld.save(volume, self.driver.create_volume(volume))
+            cinderdb.save(volume, self.driver.create_volume(volume))
         self.assert_file(volume, 1)
         self.assertGreater(volumefile.luks_offset(self.header(volume)), 4096)
         self.assert_unmounted()
@@ -422,7 +422,7 @@ class EncryptedCase(ImageTestCase):
         volume = self.encrypted()
         glance = Glance(self.raw(), "raw")
         with self.key(volume):
-            cinderworld.save(volume, self.driver.create_volume(volume))
+            cinderdb.save(volume, self.driver.create_volume(volume))
             self.download(volume, glance)
         self.assert_file(volume, 1)
         self.assertGreater(volumefile.luks_offset(self.header(volume)), 4096)
@@ -439,7 +439,7 @@ class EncryptedCase(ImageTestCase):
         with open(path, "rb") as file:
             glance.data = file.read()
         with self.key(volume):
-            cinderworld.save(volume, self.driver.create_volume(volume))
+            cinderdb.save(volume, self.driver.create_volume(volume))
             with self.assertRaises(exception.ImageTooBig):
                 self.download(volume, glance)
         self.assert_unmounted()
@@ -455,7 +455,7 @@ class EncryptedCase(ImageTestCase):
         self.addCleanup(os.environ.__setitem__, "PATH", before)
         volume = self.encrypted()
         with self.key(volume):
-            cinderworld.save(volume, self.driver.create_volume(volume))
+            cinderdb.save(volume, self.driver.create_volume(volume))
         self.assertTrue(os.path.exists(f"{path}.failed"))
         self.assertGreater(volumefile.luks_offset(self.header(volume)), 4096)
 

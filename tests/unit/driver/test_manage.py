@@ -26,7 +26,7 @@ from acme_cinder import identity
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import managing
 from tests.unit.driver import test_migration
 
@@ -79,8 +79,8 @@ class ManageTests:
         )
         snapshot = self.snapshot(volume)
         for clone in (
-            cinderworld.volume(size=2, source_volid=volume.id),
-            cinderworld.volume(size=2, snapshot_id=snapshot.id),
+            cinderdb.volume(size=2, source_volid=volume.id),
+            cinderdb.volume(size=2, snapshot_id=snapshot.id),
         ):
             if clone.snapshot_id:
                 update = self.driver.create_volume_from_snapshot(
@@ -88,7 +88,7 @@ class ManageTests:
                 )
             else:
                 update = self.driver.create_cloned_volume(clone, volume)
-            cinderworld.save(clone, update)
+            cinderdb.save(clone, update)
             self.assert_content(clone)
         row = self.attach(volume, base.connector("cmp-1"))
         granted = self.operator.get_share(share.id).access
@@ -96,7 +96,7 @@ class ManageTests:
         self.operator.revoke_access(share.id, "cinder:cmp-1")
         volume.status = "in-use"
         volume.save()
-        self.driver.ensure_export(self.context, cinderworld.reloaded(volume))
+        self.driver.ensure_export(self.context, cinderdb.reloaded(volume))
         self.assertIn("cinder:cmp-1", self.operator.get_share(share.id).access)
         self.operator.grant_access(
             share.id, "cinder:cmp-9", ["192.0.2.99"], "rw"
@@ -107,7 +107,7 @@ class ManageTests:
         self.detach(row)
         self.assertEqual({}, dict(self.operator.get_share(share.id).access))
         self.driver.delete_snapshot(snapshot)
-        self.driver.delete_volume(cinderworld.reloaded(volume))
+        self.driver.delete_volume(cinderdb.reloaded(volume))
         self.assertIsNone(self.find_share(share.id))
 
     def test_the_image_of_an_attached_one_is_made_of_a_copy_of_it(self):
@@ -127,7 +127,7 @@ class ManageTests:
         self.log.clear()
         self.unmanage(volume)
         with self.assertRaises(exception.VolumeNotFound):
-            cinderworld.reloaded(volume)
+            cinderdb.reloaded(volume)
         after = self.operator.get_share(share.id)
         self.assertEqual({"owner": "dba"}, dict(after.labels))
         self.assertEqual(["backup"], list(after.access))
@@ -152,7 +152,7 @@ class ManageTests:
         with self.assertLogs("acme_cinder.manage", "WARNING"):
             self.unmanage(volume)
         with self.assertRaises(exception.VolumeNotFound):
-            cinderworld.reloaded(volume)
+            cinderdb.reloaded(volume)
 
     # -- refused
 
@@ -162,7 +162,7 @@ class ManageTests:
         volume = self.new_row(**values)
         with self.assertRaisesRegex(error, text):
             self.manager.manage_existing(self.context, volume, reference)
-        self.assertEqual("error_managing", cinderworld.reloaded(volume).status)
+        self.assertEqual("error_managing", cinderdb.reloaded(volume).status)
         self.assert_unmounted()
 
     def test_qcow2(self):
@@ -455,7 +455,7 @@ class FaultTest(managing.ManageCase):
             )
         self.assertEqual([failed.name], list(self.files(self.left)))
         self.restart()
-        self.assertEqual("error_managing", cinderworld.reloaded(failed).status)
+        self.assertEqual("error_managing", cinderdb.reloaded(failed).status)
         volume = self.manage_share(self.left)
         self.assert_content(volume)
         self.delete(failed)
@@ -494,7 +494,7 @@ class FaultTest(managing.ManageCase):
         self.manager.manage_existing(
             self.context, volume, {"source-name": "legacy-db"}
         )
-        volume = cinderworld.reloaded(volume)
+        volume = cinderdb.reloaded(volume)
         self.assertEqual(self.left.id, volume.provider_id)
         self.assert_content(volume)
 
@@ -511,7 +511,7 @@ class FaultTest(managing.ManageCase):
                 self.manager.manage_existing(
                     self.context, failed, {"source-id": self.left.id}
                 )
-        failed = cinderworld.reloaded(failed)
+        failed = cinderdb.reloaded(failed)
         self.assertEqual("error_managing", failed.status)
         self.delete(failed)
         self.assertIsNotNone(self.find_share(self.left.id))
@@ -554,8 +554,8 @@ class MigrationTest(managing.ManageCase):
             self.volume.refresh()
             self.temporary.refresh()
             self.volume.finish_volume_migration(self.temporary)
-        self.volume = cinderworld.reloaded(self.volume)
-        self.temporary = cinderworld.reloaded(self.temporary)
+        self.volume = cinderdb.reloaded(self.volume)
+        self.temporary = cinderdb.reloaded(self.temporary)
 
     def test_out_of_the_old_share(self):
         self.complete()
@@ -581,7 +581,7 @@ class MigrationTest(managing.ManageCase):
         share = self.operator.get_share(self.target)
         self.assertEqual(self.volume.id, share.labels["cinder.volume_id"])
         with self.assertRaises(exception.VolumeNotFound):
-            cinderworld.reloaded(self.temporary)
+            cinderdb.reloaded(self.temporary)
         with self.assertRaises(MANAGED):
             self.manage_share(share, host="ctl-1@acme#silver")
         self.assertEqual("available", self.manage_share(self.old).status)

@@ -30,7 +30,7 @@ import sqlalchemy as sa
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import managing
 
 INVALID = exception.ManageExistingInvalidReference
@@ -253,7 +253,7 @@ class SnapshotsTest(ListCase):
         self.after = self.taken(self.old, labels={"by": "cron"})
 
     def row(self, volume=None) -> objects.Snapshot:
-        return cinderworld.snapshot(volume or self.volume)
+        return cinderdb.snapshot(volume or self.volume)
 
     def adopt(self, taken, **reference: Any) -> objects.Snapshot:
         row = self.row()
@@ -315,9 +315,9 @@ class SnapshotsTest(ListCase):
 
     def assert_volume_from(self, taken):
         snapshot = self.adopt(taken)
-        volume = cinderworld.volume(size=2, snapshot_id=snapshot.id)
+        volume = cinderdb.volume(size=2, snapshot_id=snapshot.id)
         update = self.driver.create_volume_from_snapshot(volume, snapshot)
-        cinderworld.save(volume, update)
+        cinderdb.save(volume, update)
         self.assert_content(volume)
         self.assert_file(volume, 2)
 

@@ -24,12 +24,12 @@ import ddt
 from os_brick.encryptors import luks
 
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 
 def volume_type(key_size: int | None) -> str:
     """The id of a new volume type; None: one without encryption."""
-    context = cinderworld.context()
+    context = cinderdb.context()
     made = volume_types.create(context, f"type-{uuid.uuid4()}")
     if key_size is not None:
         db.volume_type_encryption_create(

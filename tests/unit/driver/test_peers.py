@@ -21,7 +21,7 @@ from acme_cinder import addresses
 from acme_cinder import holders
 from acme_cinder import peers
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 
 class PeersTest(base.DriverTestCase):
@@ -55,7 +55,7 @@ class PeersTest(base.DriverTestCase):
             self.new_driver(volume_backend_name="acme-peers")
         self.driver = self.new_driver(volume_backend_name="acme-peers")
         self.driver.initialize_connection(
-            cinderworld.reloaded(volume), base.connector("ctl-1", "10.0.0.11")
+            cinderdb.reloaded(volume), base.connector("ctl-1", "10.0.0.11")
         )
         self.assertEqual(
             {"10.0.0.11": "rw", "198.51.100.11": "rw"}, self.exported(volume)

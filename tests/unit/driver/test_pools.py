@@ -17,7 +17,7 @@ from __future__ import annotations
 from cinder import objects
 from cinder.volume import volume_utils
 
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import managing
 
 
@@ -29,7 +29,7 @@ class PoolTest(managing.ManageCase):
         self.manager.stats = {"pools": {}, "allocated_capacity_gb": 0}
         self.log.clear()
         self.manager._count_allocated_capacity(self.context, volume)
-        return cinderworld.reloaded(volume)
+        return cinderdb.reloaded(volume)
 
     def pool_of(self, volume: objects.Volume) -> str | None:
         return volume_utils.extract_host(volume.host, "pool")

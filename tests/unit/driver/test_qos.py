@@ -22,7 +22,7 @@ import ddt
 
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import test_retype
 
 LIMITS = {
@@ -59,7 +59,7 @@ class LimitingAdapter(transports.FaultyAdapter):
 
 def qos_type(specs, consumer="back-end"):
     made = test_retype.new_type()
-    context = cinderworld.context()
+    context = cinderdb.context()
     found = qos_specs.create(
         context, f"qos-{uuid.uuid4()}", {"consumer": consumer, **specs}
     )
@@ -101,7 +101,7 @@ class CreateTest(QosCase):
             (self.driver.create_cloned_volume, source),
             (self.driver.create_volume_from_snapshot, snapshot),
         ):
-            volume = cinderworld.volume(volume_type_id=type_id)
+            volume = cinderdb.volume(volume_type_id=type_id)
             self.log.clear()
             create(volume, *origin)
             self.assertEqual(1, self.log.total)
@@ -127,7 +127,7 @@ class CreateTest(QosCase):
     )
     @ddt.unpack
     def test_wrong(self, specs, words):
-        volume = cinderworld.volume(volume_type_id=qos_type(specs))
+        volume = cinderdb.volume(volume_type_id=qos_type(specs))
         self.log.clear()
         with self.assertRaisesRegex(exception.InvalidVolumeType, words):
             self.driver.create_volume(volume)
@@ -145,7 +145,7 @@ class WithoutFeatureTest(QosCase):
 
     def test_create(self):
         self.create(volume_type_id=qos_type({"read_bytes_sec": "5"}))
-        volume = cinderworld.volume(
+        volume = cinderdb.volume(
             volume_type_id=qos_type({"total_iops_sec": "5"})
         )
         with self.assertRaisesRegex(
@@ -155,7 +155,7 @@ class WithoutFeatureTest(QosCase):
             self.driver.create_volume(volume)
 
     def test_in_another_pool(self):
-        volume = cinderworld.volume(
+        volume = cinderdb.volume(
             host="ctl-1@acme#silver",
             volume_type_id=qos_type({"read_bytes_sec": "5"}),
         )

@@ -20,7 +20,7 @@ from oslo_concurrency import processutils
 
 from acme_cinder import holders
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 
 class ReaperTest(base.DriverTestCase):
@@ -98,7 +98,7 @@ class ReaperTest(base.DriverTestCase):
         self.assert_unmounted()
 
     def test_what_is_attached_here_stays(self):
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         info = self.driver.initialize_connection(volume, base.own_connector())
         self.brick_mount(info["data"]["export"])
         self.reap()
@@ -160,7 +160,7 @@ class ReaperTest(base.DriverTestCase):
 
     def test_what_another_back_end_uses_stays(self):
         """It has another appliance, and the same mount point base."""
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         info = self.driver.initialize_connection(volume, base.own_connector())
         self.brick_mount(info["data"]["export"])
         self.start_other_back_end()

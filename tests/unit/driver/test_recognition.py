@@ -27,7 +27,7 @@ from sqlalchemy import event
 from acme_cinder import recognition
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 HOST = base.connector("cmp-1")
 LIST = "GET /v1/shares"
@@ -40,7 +40,7 @@ class ForeignCase(base.DriverTestCase):
 
     def attached(self):
         self.attach(self.volume, HOST)
-        volume = cinderworld.reloaded(self.volume)
+        volume = cinderdb.reloaded(self.volume)
         volume.status = "in-use"
         volume.save()
         return volume
@@ -112,9 +112,7 @@ class ForeignTest(ForeignCase):
             self.attach(volume, HOST)
         self.make_foreign()
         with self.assertRaises(exception.CinderException):
-            self.driver.terminate_connection(
-                cinderworld.reloaded(volume), HOST
-            )
+            self.driver.terminate_connection(cinderdb.reloaded(volume), HOST)
 
     def test_an_appliance_that_was_replaced_while_the_service_runs(self):
         self.state()
@@ -123,7 +121,7 @@ class ForeignTest(ForeignCase):
             self.driver.delete_volume(self.volume)
 
     def test_what_was_not_made_does_not_become_available(self):
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         self.make_foreign()
         with self.assertRaises(exception.VolumeBackendAPIException):
             self.driver.delete_volume(volume)
@@ -197,7 +195,7 @@ class GoneTest(ForeignCase):
         self.other.cluster_name = "cluster@acme#gold"
         self.other.save()
         known = recognition.Recognition(
-            self.driver._api, cinderworld.HOST, "cluster@acme"
+            self.driver._api, cinderdb.HOST, "cluster@acme"
         )
         self.assertTrue(known.is_foreign(besides=self.volume.id))
         self.assertFalse(known.is_foreign(besides=self.other.id))

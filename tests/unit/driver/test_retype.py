@@ -22,13 +22,13 @@ import ddt
 
 from acme_appliance.storage import pools
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import test_migration
 
 
 def new_type(**extra_specs: str) -> objects.VolumeType:
     """Keys have ``__`` for the colon."""
-    context = cinderworld.context()
+    context = cinderdb.context()
     made = volume_types.create(
         context,
         f"type-{uuid.uuid4()}",
@@ -71,7 +71,7 @@ class TypesCase(base.DriverTestCase):
             (self.driver.create_cloned_volume, source),
             (self.driver.create_volume_from_snapshot, snapshot),
         ):
-            volume = cinderworld.volume(volume_type_id=type_id)
+            volume = cinderdb.volume(volume_type_id=type_id)
             with self.assertRaisesRegex(exception.InvalidVolumeType, words):
                 create(volume, *origin)
             self.assertEqual(0, self.log.total)
@@ -122,7 +122,7 @@ class ExtraSpecsTest(TypesCase):
         self.assertEqual("sparse", self.allocation(thin))
 
     def test_requests(self):
-        volume = cinderworld.volume(
+        volume = cinderdb.volume(
             volume_type_id=new_type(acme__provisioning="thin").id
         )
         self.log.clear()
@@ -153,7 +153,7 @@ class ThickTest(TypesCase):
         self.assertEqual("sparse", self.allocation(self.make()))
 
     def test_only_in_that_pool(self):
-        volume = cinderworld.volume(
+        volume = cinderdb.volume(
             host="ctl-1@acme#silver",
             volume_type_id=new_type(acme__provisioning="thick").id,
         )
@@ -173,7 +173,7 @@ class ThickTest(TypesCase):
     def test_clone(self):
         """It is as its own type says, and not as its origin is."""
         source = self.make()
-        thick = cinderworld.volume(
+        thick = cinderdb.volume(
             volume_type_id=new_type(acme__provisioning="thick").id
         )
         self.driver.create_cloned_volume(thick, source)
@@ -191,7 +191,7 @@ class MinimalVendorTest(base.WithoutVolumeFile, TypesCase):
 class RetypeTestCase(TypesCase):
     def retype(self, volume, type_id, host=None):
         """As the manager does, where it asks the driver at all."""
-        found = cinderworld.reloaded(volume)
+        found = cinderdb.reloaded(volume)
         diff, equal = volume_types.volume_types_diff(
             self.context, found.volume_type_id, type_id
         )

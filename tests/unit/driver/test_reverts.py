@@ -26,7 +26,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.engines.memory import engine as memory
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 from tests.unit.driver import managing
 
 OLD, NEW = b"o" * memory.BLOCK_BYTES, b"n" * memory.BLOCK_BYTES
@@ -83,7 +83,7 @@ class RevertCase(base.DriverTestCase):
         self.set_status("reverting", "restoring")
         made = Manager(self.driver)
         made.revert_to_snapshot(
-            context or cinderworld.context(), self.volume, self.kept
+            context or cinderdb.context(), self.volume, self.kept
         )
         return made
 
@@ -93,7 +93,7 @@ class RevertCase(base.DriverTestCase):
         self.kept.save()
 
     def check_status(self, volume: str) -> None:
-        found = cinderworld.reloaded(self.volume)
+        found = cinderdb.reloaded(self.volume)
         self.assertEqual(volume, found.status)
         self.kept.refresh()
         self.assertEqual("available", self.kept.status)
@@ -122,7 +122,7 @@ class RevertTest(RevertCase):
 
     def test_the_same_message_again_reverts_nothing(self):
         """Its first delivery had done it, and a guest has written since."""
-        context = cinderworld.context()
+        context = cinderdb.context()
         self.revert(context)
         self.write(NEW)
         self.revert(context)
@@ -151,7 +151,7 @@ class RevertTest(RevertCase):
     def test_all_replies_lost(self):
         """It was done; the next message with the same id changes nothing,
         and a user who reverts anew does."""
-        context = cinderworld.context()
+        context = cinderdb.context()
         self.driver = self.new_driver(
             [transports.ReplyLost()] * 100,
             matches=lambda request: request.method == "PUT",
@@ -220,7 +220,7 @@ class ManagedTest(managing.ManageCase):
             str(uuid.uuid4()), share.id, name="nightly"
         )
         volume = self.manage_share(share)
-        kept = cinderworld.snapshot(volume)
+        kept = cinderdb.snapshot(volume)
         self.manager.manage_existing_snapshot(
             self.context, kept, {"source-id": taken.id}
         )

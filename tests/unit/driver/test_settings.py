@@ -32,7 +32,7 @@ import acme_client
 from tests.harness import transports
 from tests.unit.client import wire
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 GOOD = {
     "acme_api_addresses": ["https://a.example.org:8443"],
@@ -44,9 +44,7 @@ _count = iter(range(10**6))
 
 
 def read(**options):
-    made = cinderworld.new_driver(
-        f"settings-{next(_count)}", {**GOOD, **options}
-    )
+    made = cinderdb.new_driver(f"settings-{next(_count)}", {**GOOD, **options})
     return settings.read(made.configuration)
 
 
@@ -211,7 +209,7 @@ class SettingsTest(unittest.TestCase):
 
     def test_values_that_oslo_config_refuses(self):
         """It raises when one is read, and that would hide all others."""
-        made = cinderworld.new_driver(
+        made = cinderdb.new_driver(
             f"settings-{next(_count)}",
             {**GOOD, "acme_pools": ["a", "a"], "acme_api_addresses": []},
         )
@@ -247,7 +245,7 @@ class SettingsTest(unittest.TestCase):
 
     def reload(self, *paths):
         """Have Cinder's configuration read from these files."""
-        conf = cinderworld.CONF
+        conf = cinderdb.CONF
         before = conf._namespace
         conf._namespace = None
         conf.default_config_files = list(paths)
@@ -301,18 +299,18 @@ class SettingsTest(unittest.TestCase):
     )
     def test_options_without_an_effect(self, name):
         value = True if name.endswith(("volumes", "support")) else "30"
-        made = cinderworld.new_driver(f"settings-{next(_count)}", GOOD)
+        made = cinderdb.new_driver(f"settings-{next(_count)}", GOOD)
         with self.assertNoLogs("acme_cinder.settings", "WARNING"):
             settings.warn_of_unused(made.configuration)
         group = made.configuration.config_group
-        cinderworld.CONF.set_override(name, value, group)
+        cinderdb.CONF.set_override(name, value, group)
         with self.assertLogs("acme_cinder.settings", "WARNING") as logs:
             settings.warn_of_unused(made.configuration)
         self.assertEqual(1, len(logs.records))
         self.assertIn(name, logs.output[0])
 
     def test_options_that_nobody_knows(self):
-        made = cinderworld.new_driver(f"settings-{next(_count)}", GOOD)
+        made = cinderdb.new_driver(f"settings-{next(_count)}", GOOD)
         group = made.configuration.config_group
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -334,7 +332,7 @@ class SettingsTest(unittest.TestCase):
 
     @ddt.data("disk", "vol/%s", "%s/../x", "%d", "a b %s")
     def test_volume_name_template(self, template):
-        conf = cinderworld.CONF
+        conf = cinderdb.CONF
         before = conf.volume_name_template
         conf.set_override("volume_name_template", template)
         self.addCleanup(conf.set_override, "volume_name_template", before)

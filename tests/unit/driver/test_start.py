@@ -19,7 +19,7 @@ import ddt
 from acme_cinder import exportcheck
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 
 class SlowAnswer(transports.Fault):
@@ -50,7 +50,7 @@ class StartCase(base.DriverTestCase):
     def attached(self):
         volume = self.create()
         self.attach(volume, base.connector("cmp-1"))
-        volume = cinderworld.reloaded(volume)
+        volume = cinderdb.reloaded(volume)
         volume.status = "in-use"
         volume.save()
         return volume
@@ -68,7 +68,7 @@ class StartCase(base.DriverTestCase):
         return self.driver.get_volume_stats(refresh=True)
 
     def statuses(self):
-        return {cinderworld.reloaded(each).status for each in self.volumes}
+        return {cinderdb.reloaded(each).status for each in self.volumes}
 
     def with_clock(self, made):
         clock = Clock()

@@ -21,7 +21,7 @@ from oslo_utils import timeutils
 
 import acme_client
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 
 class StatsTest(base.DriverTestCase):
@@ -177,5 +177,5 @@ class MinimalVendorStatsTest(base.WithoutVolumeFile, base.DriverTestCase):
         self.assertTrue(pool["online_extend_support"])
         volume = self.create()
         self.attach(volume, base.connector("cmp-1"))
-        self.driver.extend_volume(cinderworld.reloaded(volume), 2)
+        self.driver.extend_volume(cinderdb.reloaded(volume), 2)
         self.assert_file(volume, 2)

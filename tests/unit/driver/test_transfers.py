@@ -21,7 +21,7 @@ import ddt
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 NEW_PROJECT = "c0ffee" * 5 + "11"
 NEW_USER = "0a" * 16
@@ -91,7 +91,7 @@ class TransferTest(base.DriverTestCase):
             self.context, transfer["id"], NEW_USER, NEW_PROJECT, False
         )
         self.assertEqual([NEW_PROJECT] * 3, self.projects())
-        after = cinderworld.reloaded(self.volume)
+        after = cinderdb.reloaded(self.volume)
         self.assertEqual(NEW_PROJECT, after.project_id)
         self.assertEqual(
             [NEW_PROJECT] * 2, [each.project_id for each in after.snapshots]

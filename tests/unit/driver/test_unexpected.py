@@ -28,7 +28,7 @@ from tooz import coordination as tooz
 
 from acme_cinder import records
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 HOST = base.connector("cmp-1")
 ADDRESS = {HOST["ip"]: "rw"}
@@ -65,7 +65,7 @@ class UnexpectedTestCase(base.DriverTestCase):
         """An attached volume whose rule is missing."""
         volume = self.create()
         self.attach(volume, HOST)
-        volume = cinderworld.reloaded(volume)
+        volume = cinderdb.reloaded(volume)
         volume.status = "in-use"
         volume.save()
         self.driver._api.revoke_access(volume.name_id, "cinder:cmp-1")
@@ -161,7 +161,7 @@ class OddConnectorTest(UnexpectedTestCase):
     )
     def test_recorded_by_an_earlier_release(self, odd):
         poisoned, volume = self.create(), self.lose_access()
-        row = cinderworld.attachment(poisoned, None)
+        row = cinderdb.attachment(poisoned, None)
         db.volume_attachment_update(
             self.context,
             row.id,
@@ -170,7 +170,7 @@ class OddConnectorTest(UnexpectedTestCase):
                 "attach_status": "attached",
             },
         )
-        self.start(cinderworld.reloaded(poisoned))
+        self.start(cinderdb.reloaded(poisoned))
         self.report()
         self.assertEqual(ADDRESS, self.exported(volume))
         self.assertIs(

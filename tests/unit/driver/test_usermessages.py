@@ -25,7 +25,7 @@ from oslo_concurrency import processutils
 from acme_cinder import usermessages
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 Action = message_field.Action
 Detail = message_field.Detail
@@ -131,7 +131,7 @@ class CloneTest(MessagesCase):
             [transports.problem(507, "pool.no_space")],
             matches=lambda request: request.method == "PUT",
         )
-        volume = cinderworld.volume(source_volid=source.id)
+        volume = cinderdb.volume(source_volid=source.id)
         with self.assertRaises(exception.CinderException):
             self.driver.create_cloned_volume(volume, source)
         self.assert_told(

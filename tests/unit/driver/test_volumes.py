@@ -23,7 +23,7 @@ from acme_appliance.engines.memory import engine as memory
 from acme_cinder import errors
 from tests.harness import transports
 from tests.unit.driver import base
-from tests.unit.driver import cinderworld
+from tests.unit.driver import cinderdb
 
 
 class VolumesCase(base.DriverTestCase):
@@ -54,7 +54,7 @@ class VolumesCase(base.DriverTestCase):
         self.host.forget()
 
     def test_create(self):
-        volume = cinderworld.volume(size=2)
+        volume = cinderdb.volume(size=2)
         self.fresh()
         update = self.driver.create_volume(volume)
         self.assert_cost({"PUT /v1/shares/{id}": 1}, 1)
@@ -79,7 +79,7 @@ class VolumesCase(base.DriverTestCase):
         self.assertEqual({}, dict(share.access))
 
     def test_create_twice_is_the_same(self):
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         first = self.driver.create_volume(volume)
         self.assertEqual(first, self.driver.create_volume(volume))
         self.assert_file(volume, 1)
@@ -100,7 +100,7 @@ class VolumesCase(base.DriverTestCase):
     def test_extend_attached(self):
         volume = self.create()
         self.attach(volume, base.connector("cmp-1"))
-        self.driver.extend_volume(cinderworld.reloaded(volume), 2)
+        self.driver.extend_volume(cinderdb.reloaded(volume), 2)
         self.assert_file(volume, 2)
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
 
@@ -108,7 +108,7 @@ class VolumesCase(base.DriverTestCase):
         """Cinder extends after a failed create, too: a VolumeNotFound would
         hide why it failed, and keep it from being tried elsewhere."""
         with self.assertRaises(exception.VolumeBackendAPIException):
-            self.driver.extend_volume(cinderworld.volume(), 2)
+            self.driver.extend_volume(cinderdb.volume(), 2)
 
     def test_shrinking_is_refused(self):
         volume = self.create(size=2)
@@ -132,9 +132,9 @@ class VolumesCase(base.DriverTestCase):
 
     def test_delete_without_provider_id(self):
         """The reply to the create was lost: the share is found by its id."""
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         self.driver.create_volume(volume)
-        found = cinderworld.reloaded(volume)
+        found = cinderdb.reloaded(volume)
         self.assertIsNone(found.provider_id)
         self.driver.remove_export(self.context, found)
         self.driver.delete_volume(found)
@@ -151,7 +151,7 @@ class VolumesCase(base.DriverTestCase):
         volume = self.create()
         self.attach(volume, base.connector("cmp-1"))
         with self.assertRaises(exception.VolumeIsBusy):
-            self.driver.delete_volume(cinderworld.reloaded(volume))
+            self.driver.delete_volume(cinderdb.reloaded(volume))
         self.assertEqual({"192.0.2.51": "rw"}, self.exported(volume))
 
     def test_delete_with_a_rule_of_somebody_else_is_busy(self):
@@ -175,7 +175,7 @@ class VolumesCase(base.DriverTestCase):
 
     def test_snapshot_and_delete_it(self):
         volume = self.create()
-        snapshot = cinderworld.snapshot(volume)
+        snapshot = cinderdb.snapshot(volume)
         self.fresh()
         update = self.driver.create_snapshot(snapshot)
         self.assert_cost({"PUT /v1/snapshots/{id}": 1}, 0)
@@ -190,7 +190,7 @@ class VolumesCase(base.DriverTestCase):
         self.write(source, 7, b"before")
         snapshot = self.snapshot(source)
         self.write(source, 7, b"after!")
-        volume = cinderworld.volume(size=3, snapshot_id=snapshot.id)
+        volume = cinderdb.volume(size=3, snapshot_id=snapshot.id)
         self.fresh()
         update = self.driver.create_volume_from_snapshot(volume, snapshot)
         self.assert_cost({"PUT /v1/shares/{id}": 1}, 1)
@@ -204,8 +204,8 @@ class VolumesCase(base.DriverTestCase):
         source = self.create()
         self.write(source, 3, b"cloned")
         self.attach(source, base.connector("cmp-1"))
-        volume = cinderworld.volume(size=2, source_volid=source.id)
-        source = cinderworld.reloaded(source)
+        volume = cinderdb.volume(size=2, source_volid=source.id)
+        source = cinderdb.reloaded(source)
         self.fresh()
         self.driver.create_cloned_volume(volume, source)
         self.assert_cost({"PUT /v1/shares/{id}": 1}, 1)
@@ -217,7 +217,7 @@ class VolumesCase(base.DriverTestCase):
         """Temporary snapshots named after the source would collide."""
         source = self.create()
         for _ in range(2):
-            volume = cinderworld.volume(source_volid=source.id)
+            volume = cinderdb.volume(source_volid=source.id)
             self.driver.create_cloned_volume(volume, source)
             self.assert_file(volume, 1)
         self.driver.delete_volume(source)
@@ -225,7 +225,7 @@ class VolumesCase(base.DriverTestCase):
     def test_delete_a_source_with_clones_of_its_snapshots(self):
         source = self.create()
         snapshot = self.snapshot(source)
-        volume = cinderworld.volume(snapshot_id=snapshot.id)
+        volume = cinderdb.volume(snapshot_id=snapshot.id)
         self.driver.create_volume_from_snapshot(volume, snapshot)
         self.driver.delete_snapshot(snapshot)
         self.fresh()
@@ -235,22 +235,22 @@ class VolumesCase(base.DriverTestCase):
 
     def test_an_absent_snapshot_is_told_as_such(self):
         source = self.create()
-        snapshot = cinderworld.snapshot(source)
-        volume = cinderworld.volume(snapshot_id=snapshot.id)
+        snapshot = cinderdb.snapshot(source)
+        volume = cinderdb.volume(snapshot_id=snapshot.id)
         with self.assertRaises(exception.SnapshotNotFound):
             self.driver.create_volume_from_snapshot(volume, snapshot)
         self.assertIsNone(self.find_share(volume.id))
 
     def test_snapshot_of_an_absent_volume(self):
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         with self.assertRaises(exception.VolumeNotFound):
-            self.driver.create_snapshot(cinderworld.snapshot(volume))
+            self.driver.create_snapshot(cinderdb.snapshot(volume))
 
     def test_a_full_pool(self):
         """An error that lets the scheduler try elsewhere; nothing stays."""
         engine = self.appliance.engines["gold"]
         engine.reasons.append("the disk is on fire")
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         with self.assertRaises(exception.VolumeBackendAPIException):
             self.driver.create_volume(volume)
         engine.reasons.clear()
@@ -258,7 +258,7 @@ class VolumesCase(base.DriverTestCase):
 
     def test_a_taken_id_is_left_alone(self):
         volume = self.create(size=2)
-        twin = cinderworld.reloaded(volume)
+        twin = cinderdb.reloaded(volume)
         twin.size = 1
         with self.assertRaises(exception.VolumeBackendAPIException):
             self.driver.create_volume(twin)
@@ -271,7 +271,7 @@ class VolumesCase(base.DriverTestCase):
         )
         volume = self.create()
         snapshot = self.snapshot(volume)
-        clone = cinderworld.volume(size=2, snapshot_id=snapshot.id)
+        clone = cinderdb.volume(size=2, snapshot_id=snapshot.id)
         self.driver.create_volume_from_snapshot(clone, snapshot)
         self.assert_file(clone, 2)
         self.driver.extend_volume(volume, 2)
@@ -299,11 +299,11 @@ class VolumesCase(base.DriverTestCase):
         )
         volume.update(update)
         volume.save()
-        after = cinderworld.reloaded(volume)
+        after = cinderdb.reloaded(volume)
         self.assertEqual(moved.id, after.name_id)
         self.driver.extend_volume(after, 2)
         self.assert_file(after, 2)
-        clone = cinderworld.volume(size=2, source_volid=after.id)
+        clone = cinderdb.volume(size=2, source_volid=after.id)
         self.driver.create_cloned_volume(clone, after)
         self.assert_file(clone, 2)
         self.driver.delete_volume(after)
@@ -348,7 +348,7 @@ class VolumesTest(VolumesCase):
     def test_no_space_for_a_full_file(self):
         self.appliance.engines["gold"].total_bytes = base.GIB // 2
         self.driver = self.new_driver(nfs_sparsed_volumes=False)
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         with self.assertRaises(exception.VolumeBackendAPIException):
             self.driver.create_volume(volume)
         self.assertIsNone(self.find_share(volume.id))
@@ -359,7 +359,7 @@ class VolumesTest(VolumesCase):
             [transports.ReplyLost()] * 100,
             matches=lambda request: request.method == "PUT",
         )
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         with self.assertRaises(exception.VolumeBackendAPIException):
             self.driver.create_volume(volume)
         self.assertIsNone(self.find_share(volume.id))
@@ -369,7 +369,7 @@ class MinimalVendorTest(base.WithoutVolumeFile, VolumesCase):
     """Without it: one mount and one unmount for each create and extend."""
 
     def test_a_mount_that_fails_leaves_nothing(self):
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         self.host.failures["mount"] = [
             processutils.ProcessExecutionError(exit_code=32, stderr="no")
         ] * 3
@@ -379,7 +379,7 @@ class MinimalVendorTest(base.WithoutVolumeFile, VolumesCase):
         self.assert_unmounted()
 
     def test_a_file_that_cannot_be_made_leaves_nothing(self):
-        volume = cinderworld.volume()
+        volume = cinderdb.volume()
         self.host.failures["truncate"] = [
             processutils.ProcessExecutionError(exit_code=1, stderr="no")
         ]

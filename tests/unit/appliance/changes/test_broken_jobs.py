@@ -21,9 +21,9 @@ import sqlalchemy as sa
 from acme_appliance.changes import jobrows
 from acme_appliance.db import models
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
-MIB = worlds.MIB
+MIB = fixtures.MIB
 
 #: SQL of values that cannot be read.
 BROKEN = {
@@ -48,18 +48,18 @@ class TestBrokenRows(case.ServiceCase):
     def setUp(self):
         super().setUp()
         self.share_id, self.other_id = self.make_share(), self.make_share()
-        self.world.steps.hooks["grow file:before"] = self.die
+        self.fixture.steps.hooks["grow file:before"] = self.die
         for id_ in (self.share_id, self.other_id):
-            with self.assertRaises(worlds.Crash):
-                self.world.patch_share(id_, size_bytes=2 * MIB)
+            with self.assertRaises(fixtures.Crash):
+                self.fixture.patch_share(id_, size_bytes=2 * MIB)
         self.job_id = self.share(self.share_id)["job_id"]
 
     def die(self):
-        raise worlds.Crash
+        raise fixtures.Crash
 
     def spoil(self, name):
         column, sql = value(name)
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             session.execute(
                 sa.update(models.Job)
                 .where(models.Job.id == self.job_id)
@@ -69,33 +69,33 @@ class TestBrokenRows(case.ServiceCase):
     def jobs(self, **filters):
         return {
             job["id"]: job
-            for job in self.world.service.jobs.page(
-                worlds.CALLER, filters, 100, None
+            for job in self.fixture.service.jobs.page(
+                fixtures.CALLER, filters, 100, None
             ).items
         }
 
     @ddt.data(*BROKEN)
     def test_is_set_aside_and_all_others_go_on(self, name):
         self.spoil(name)
-        report = self.world.restart()
+        report = self.fixture.restart()
         self.assertEqual([self.job_id], list(report.unreadable_jobs))
         self.assertIn(self.job_id, report.unreadable_jobs[self.job_id])
         self.assertEqual([], report.open_jobs)
         self.assertEqual(2 * MIB, self.share(self.other_id)["size_bytes"])
         self.assertEqual("extending", self.share(self.share_id)["state"])
-        self.world.patch_share(self.other_id, size_bytes=3 * MIB)
+        self.fixture.patch_share(self.other_id, size_bytes=3 * MIB)
         self.make_share()
 
     @ddt.data(*BROKEN)
     def test_is_reported(self, name):
         self.spoil(name)
-        self.world.restart()
-        (job,) = self.world.service.system.status()["open_jobs"]
+        self.fixture.restart()
+        (job,) = self.fixture.service.system.status()["open_jobs"]
         self.assertEqual(self.job_id, job["id"])
         self.assertEqual("job.unreadable", job["last_problem"]["code"])
         listed = self.jobs(state="running")
         self.assertEqual([self.job_id], list(listed))
-        alone = self.world.service.jobs.get(worlds.CALLER, self.job_id)
+        alone = self.fixture.service.jobs.get(fixtures.CALLER, self.job_id)
         self.assertEqual(alone, listed[self.job_id])
         self.assertEqual("running", alone["state"])
         self.assertEqual("job.unreadable", alone["last_problem"]["code"])
@@ -105,25 +105,25 @@ class TestBrokenRows(case.ServiceCase):
     @ddt.data(*BROKEN)
     def test_timer_goes_on(self, name):
         self.spoil(name)
-        self.world.steps.hooks.clear()
-        self.world.service.recovery.open_jobs.resume_due()
+        self.fixture.steps.hooks.clear()
+        self.fixture.service.recovery.open_jobs.resume_due()
         # Waits for its turn.
-        self.world.patch_share(self.other_id, name="x")
+        self.fixture.patch_share(self.other_id, name="x")
         self.assertEqual(2 * MIB, self.share(self.other_id)["size_bytes"])
 
     @ddt.data(*BROKEN)
     def test_operator_closes_it(self, name):
         self.spoil(name)
-        self.world.restart(start=False)
-        report = self.world.service.reconciliation.run(True, [self.job_id])
+        self.fixture.restart(start=False)
+        report = self.fixture.service.reconciliation.run(True, [self.job_id])
         self.assertEqual({}, report["unreadable_jobs"])
         self.assertEqual([], report["open_jobs"])
         self.assertEqual("failed", self.jobs()[self.job_id]["state"])
         self.assertEqual(4, len(self.jobs()))
-        self.world.restart()
+        self.fixture.restart()
         body = self.share(self.share_id)
         self.assertEqual(("available", None), (body["state"], body["job_id"]))
-        self.world.patch_share(self.share_id, size_bytes=4 * MIB)
+        self.fixture.patch_share(self.share_id, size_bytes=4 * MIB)
 
     def test_time_of_its_creation_is_that_of_its_id(self):
         self.spoil("created_at")
@@ -141,9 +141,9 @@ class TestBrokenRows(case.ServiceCase):
         """What it has done is not known."""
         self.spoil(name)
         for request in (
-            lambda: self.world.patch_share(self.share_id, name="x"),
-            lambda: self.world.put_access(self.share_id),
-            lambda: self.world.delete_share(self.share_id),
+            lambda: self.fixture.patch_share(self.share_id, name="x"),
+            lambda: self.fixture.put_access(self.share_id),
+            lambda: self.fixture.delete_share(self.share_id),
         ):
             self.check_problem("job.unreadable", request)
         self.assertEqual(self.job_id, self.share(self.share_id)["job_id"])
@@ -152,7 +152,9 @@ class TestBrokenRows(case.ServiceCase):
         self.spoil("created_at")
         ids, marker = [], None
         while True:
-            page = self.world.service.jobs.page(worlds.CALLER, {}, 2, marker)
+            page = self.fixture.service.jobs.page(
+                fixtures.CALLER, {}, 2, marker
+            )
             ids += [job["id"] for job in page.items]
             marker = page.next_marker
             if marker is None:
@@ -163,7 +165,7 @@ class TestBrokenRows(case.ServiceCase):
     def test_open_jobs_are_found_by_an_index(self):
         """There are very many that have ended."""
         statement = sa.select(models.Job.id).where(jobrows.IS_OPEN)
-        with self.world.database.read() as session:
+        with self.fixture.database.read() as session:
             plan = session.execute(
                 sa.text(
                     "EXPLAIN QUERY PLAN "

@@ -15,7 +15,7 @@
 import threading
 from unittest import mock
 
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 from tests.unit.appliance.service import test_jobs_and_events
 
 
@@ -26,25 +26,25 @@ class TestCancelWhileAWorkerComesFree(test_jobs_and_events.SlowCase):
 
     def setUp(self):
         super().setUp()
-        self.world.steps.hooks.clear()
+        self.fixture.steps.hooks.clear()
         self.share_id = self.make_share()
-        self.before = self.world.state()
-        self.world.steps.hooks["create share:before"] = self.stop
+        self.before = self.fixture.state()
+        self.fixture.steps.hooks["create share:before"] = self.stop
         self.blocking = self.create().job
         self.assertTrue(self.reached.wait(test_jobs_and_events.SOON))
-        self.queued = self.world.service.shares.delete(
-            worlds.CALLER, self.share_id, wait_seconds=0
+        self.queued = self.fixture.service.shares.delete(
+            fixtures.CALLER, self.share_id, wait_seconds=0
         ).job
         self.canceller = threading.current_thread()
 
     def pass_the_worker(self):
         """The only worker ends its job, and looks at the next."""
         self.go.set()
-        workers = self.world.service.journal._workers
+        workers = self.fixture.service.journal._workers
         workers.submit("gold", lambda: None).result(test_jobs_and_events.SOON)
 
     def before_the_canceller_writes(self, act):
-        write = self.world.database.write
+        write = self.fixture.database.write
 
         def write_later():
             if threading.current_thread() is self.canceller:
@@ -52,18 +52,22 @@ class TestCancelWhileAWorkerComesFree(test_jobs_and_events.SlowCase):
             return write()
 
         self.enterContext(
-            mock.patch.object(self.world.database, "write", write_later)
+            mock.patch.object(self.fixture.database, "write", write_later)
         )
 
     def cancel(self):
-        return self.world.service.jobs.cancel(worlds.CALLER, self.queued["id"])
+        return self.fixture.service.jobs.cancel(
+            fixtures.CALLER, self.queued["id"]
+        )
 
     def test_what_is_being_cancelled_is_not_begun(self):
         self.before_the_canceller_writes(self.pass_the_worker)
         self.assertEqual("cancelled", self.cancel()["state"])
-        self.assertTrue(self.world.engine.exists(worlds.share(self.share_id)))
-        self.world.delete_share(self.blocking["share_id"])
-        self.assertEqual(self.before, self.world.state())
+        self.assertTrue(
+            self.fixture.engine.exists(fixtures.share(self.share_id))
+        )
+        self.fixture.delete_share(self.blocking["share_id"])
+        self.assertEqual(self.before, self.fixture.state())
 
     def test_what_cannot_be_cancelled_is_done(self):
         def fail():
@@ -73,4 +77,6 @@ class TestCancelWhileAWorkerComesFree(test_jobs_and_events.SlowCase):
         self.before_the_canceller_writes(fail)
         self.check_problem("engine.unavailable", self.cancel)
         self.assertEqual("succeeded", self.job(self.queued["id"])["state"])
-        self.assertFalse(self.world.engine.exists(worlds.share(self.share_id)))
+        self.assertFalse(
+            self.fixture.engine.exists(fixtures.share(self.share_id))
+        )

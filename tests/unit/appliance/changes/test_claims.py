@@ -23,7 +23,7 @@ from acme_appliance.changes import claims
 from acme_appliance.changes import queue
 from acme_appliance.db import models
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 from tests.unit.appliance.changes import test_queue
 
 SOON = 120.0
@@ -35,7 +35,7 @@ class TestClaims(case.ServiceCase):
     def setUp(self):
         super().setUp()
         self.share_id = self.make_share()
-        self.queue = self.world.service.context.queue
+        self.queue = self.fixture.service.context.queue
         self.held = None
 
     def start(self, key, work):
@@ -55,7 +55,7 @@ class TestClaims(case.ServiceCase):
         def note():
             self.held = [not self.is_free(key) for key in keys]
 
-        self.world.steps.hooks[step] = note
+        self.fixture.steps.hooks[step] = note
 
     def is_free(self, key):
         try:
@@ -71,10 +71,11 @@ class TestClaims(case.ServiceCase):
         self.note_at("delete snapshot:before", share, snapshot)
         growing = self.queue.hold({share: claims.Claim.EXCLUSIVE}, 0)
         create = self.start(
-            snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
+            snapshot,
+            lambda: self.fixture.put_snapshot(self.share_id, SNAPSHOT),
         )
         delete = self.start(
-            snapshot, lambda: self.world.delete_snapshot(SNAPSHOT)
+            snapshot, lambda: self.fixture.delete_snapshot(SNAPSHOT)
         )
         self.queue.release(growing)
         create.join(SOON)
@@ -82,7 +83,7 @@ class TestClaims(case.ServiceCase):
         self.assertEqual([True, True], self.held)
         self.assertEqual(
             ["share.created", "snapshot.created", "snapshot.deleted"],
-            self.world.events(),
+            self.fixture.events(),
         )
 
     def test_clone_of_a_snapshot_that_is_not_there(self):
@@ -94,17 +95,18 @@ class TestClaims(case.ServiceCase):
             clone,
             lambda: self.check_problem(
                 "snapshot.not_found",
-                lambda: self.world.clone("snapshot", SNAPSHOT, CLONE),
+                lambda: self.fixture.clone("snapshot", SNAPSHOT, CLONE),
             ),
         )
         create = self.start(
-            snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
+            snapshot,
+            lambda: self.fixture.put_snapshot(self.share_id, SNAPSHOT),
         )
         self.queue.release(ticket)
         cloning.join(SOON)
         create.join(SOON)
         self.assertEqual(
-            ["share.created", "snapshot.created"], self.world.events()
+            ["share.created", "snapshot.created"], self.fixture.events()
         )
 
     def test_clone_of_a_snapshot_whose_create_is_first(self):
@@ -113,10 +115,11 @@ class TestClaims(case.ServiceCase):
         self.note_at("clone share:before", share, snapshot)
         growing = self.queue.hold({share: claims.Claim.EXCLUSIVE}, 0)
         create = self.start(
-            snapshot, lambda: self.world.put_snapshot(self.share_id, SNAPSHOT)
+            snapshot,
+            lambda: self.fixture.put_snapshot(self.share_id, SNAPSHOT),
         )
         cloning = self.start(
-            snapshot, lambda: self.world.clone("snapshot", SNAPSHOT, CLONE)
+            snapshot, lambda: self.fixture.clone("snapshot", SNAPSHOT, CLONE)
         )
         self.queue.release(growing)
         create.join(SOON)
@@ -135,7 +138,7 @@ class TestClaims(case.ServiceCase):
         )
         self.check_problem(
             "share.busy",
-            lambda: self.world.service.runner.run(
+            lambda: self.fixture.service.runner.run(
                 lambda: next(wanted), self.fail, 0.05
             ),
         )
@@ -149,21 +152,21 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
         super().setUp()
         self.share_id = self.make_share()
         # Their threads read the database whenever they like.
-        self.world.service._marks.stop()
-        self.world.service._background.stop()
+        self.fixture.service._marks.stop()
+        self.fixture.service._background.stop()
         self.asked = 0
-        used_bytes = self.world.engine.used_bytes
+        used_bytes = self.fixture.engine.used_bytes
 
         def ask(*given):
             self.asked += 1
-            database = self.world.database
+            database = self.fixture.database
             for engine in (database.engine, database.writers):
                 self.assertEqual(0, engine.pool.checkedout())
             if not self.is_step():
-                self.assertEqual({}, self.world.service.context.queue._lines)
+                self.assertEqual({}, self.fixture.service.context.queue._lines)
             return used_bytes(*given)
 
-        self.world.engine.used_bytes = ask
+        self.fixture.engine.used_bytes = ask
 
     def is_step(self):
         """Whether a change's own step asks: it holds the share anyway."""
@@ -171,8 +174,8 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
 
     def test_create_clone_and_the_same_again(self):
         for _ in range(2):
-            self.world.put_share(SNAPSHOT)
-            self.world.clone("share", self.share_id, CLONE)
+            self.fixture.put_share(SNAPSHOT)
+            self.fixture.clone("share", self.share_id, CLONE)
         self.assertEqual(4, self.asked)
 
     def test_patch(self):
@@ -181,21 +184,21 @@ class TestStorageIsAskedOutsideOfTransactions(case.ServiceCase):
             {"labels": {"a": "b"}},
             {"name": "volume"},
         ):
-            body = self.world.patch_share(self.share_id, **patch).body
+            body = self.fixture.patch_share(self.share_id, **patch).body
             self.assertEqual(0, body["used_bytes"])
         self.assertEqual(3, self.asked)
 
     def test_read_and_list(self):
         self.assertEqual(0, self.share(self.share_id)["used_bytes"])
-        self.world.listed()
+        self.fixture.listed()
         self.assertEqual(2, self.asked)
 
     def test_what_cannot_be_asked_is_not_known(self):
         def fail(*given):
             raise OSError(5, "I/O error")
 
-        self.world.engine.used_bytes = fail
-        body = self.world.patch_share(self.share_id, labels={"a": "b"}).body
+        self.fixture.engine.used_bytes = fail
+        body = self.fixture.patch_share(self.share_id, labels={"a": "b"}).body
         self.assertIsNone(body["used_bytes"])
 
 
@@ -208,19 +211,19 @@ class TestOpenJobs(case.ServiceCase):
         self.other_id = self.make_share()
 
     def claimed(self):
-        with self.world.database.read() as session:
+        with self.fixture.database.read() as session:
             return {
                 (row.kind, row.object_id, row.claim)
                 for row in session.scalars(sa.select(models.JobClaim))
             }
 
     def leave_clone_open(self, source_id, type_="share"):
-        self.world.steps.hooks |= dict.fromkeys(
+        self.fixture.steps.hooks |= dict.fromkeys(
             ("clone share:before", "undo clone share:before"), self.fail
         )
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.clone(type_, source_id, CLONE),
+            lambda: self.fixture.clone(type_, source_id, CLONE),
         )
 
     def fail(self):
@@ -228,14 +231,14 @@ class TestOpenJobs(case.ServiceCase):
 
     def test_nothing_is_claimed_when_all_has_ended(self):
         snapshot_id = self.make_snapshot(self.share_id)
-        clone_id = self.world.clone("snapshot", snapshot_id).body["id"]
-        self.world.patch_share(clone_id, size_bytes=2 * worlds.MIB)
-        self.world.put_access(clone_id)
-        self.world.delete_access(clone_id)
-        self.world.engine.free_bytes = 0
-        self.world.steps.hooks["create file:before"] = self.fail
+        clone_id = self.fixture.clone("snapshot", snapshot_id).body["id"]
+        self.fixture.patch_share(clone_id, size_bytes=2 * fixtures.MIB)
+        self.fixture.put_access(clone_id)
+        self.fixture.delete_access(clone_id)
+        self.fixture.engine.free_bytes = 0
+        self.fixture.steps.hooks["create file:before"] = self.fail
         self.check_problem("engine.unavailable", self.make_share)
-        self.world.delete_share(self.share_id, "cascade")
+        self.fixture.delete_share(self.share_id, "cascade")
         self.assertEqual(set(), self.claimed())
 
     def test_clone_claims_its_source(self):
@@ -255,23 +258,23 @@ class TestOpenJobs(case.ServiceCase):
         self.leave_clone_open(self.share_id)
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.delete_share(self.share_id),
+            lambda: self.fixture.delete_share(self.share_id),
         )
         # Others may be cloned from it, too, and other shares do not wait.
-        self.world.steps.hooks.clear()
-        second = self.world.clone("share", self.share_id).body["id"]
-        self.world.delete_share(self.other_id)
+        self.fixture.steps.hooks.clear()
+        second = self.fixture.clone("share", self.share_id).body["id"]
+        self.fixture.delete_share(self.other_id)
         self.assertIn(("share", CLONE, "exclusive"), self.claimed())
-        self.world.delete_share(self.share_id)
+        self.fixture.delete_share(self.share_id)
         self.assertEqual(set(), self.claimed())
         self.check_problem("share.not_found", lambda: self.share(CLONE))
         self.assertEqual("available", self.share(second)["state"])
 
     def test_job_of_a_later_release_holds_all_that_it_touches(self):
         self.leave_clone_open(self.share_id)
-        self.world.steps.hooks.clear()
-        (job,) = self.world.service.system.status()["open_jobs"]
-        with self.world.database.write() as session:
+        self.fixture.steps.hooks.clear()
+        (job,) = self.fixture.service.system.status()["open_jobs"]
+        with self.fixture.database.write() as session:
             session.execute(
                 sa.update(models.Job).values(kind="group.snapshot")
             )
@@ -282,34 +285,34 @@ class TestOpenJobs(case.ServiceCase):
             for share_id in (self.share_id, CLONE):
                 self.check_problem(
                     "job.unreadable",
-                    lambda id_=share_id: self.world.put_share(id_),
+                    lambda id_=share_id: self.fixture.put_share(id_),
                 )
-            self.world.patch_share(self.other_id, name="x")
-            self.world.restart()
-        self.world.service.reconciliation.run(True, [job["id"]])
+            self.fixture.patch_share(self.other_id, name="x")
+            self.fixture.restart()
+        self.fixture.service.reconciliation.run(True, [job["id"]])
         self.assertEqual(set(), self.claimed())
-        self.world.delete_share(CLONE)
-        self.world.delete_share(self.share_id)
+        self.fixture.delete_share(CLONE)
+        self.fixture.delete_share(self.share_id)
 
     def test_job_of_which_no_claims_are_written(self):
         self.leave_clone_open(self.share_id)
-        self.world.steps.hooks.clear()
-        with self.world.database.write() as session:
+        self.fixture.steps.hooks.clear()
+        with self.fixture.database.write() as session:
             session.execute(sa.delete(models.JobClaim))
-        self.world.put_share(CLONE)
-        self.assertEqual([], self.world.service.system.status()["open_jobs"])
+        self.fixture.put_share(CLONE)
+        self.assertEqual([], self.fixture.service.system.status()["open_jobs"])
 
     def test_snapshot_that_names_a_job_which_is_not_there(self):
         """Of the source of a clone, which is not claimed alone."""
         snapshot_id = self.make_snapshot(self.share_id)
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             for table in (models.Share, models.Snapshot):
                 session.execute(
                     sa.update(table)
                     .where(table.id.in_([self.share_id, snapshot_id]))
-                    .values(job_id=worlds.new_id())
+                    .values(job_id=fixtures.new_id())
                 )
-        self.world.clone("snapshot", snapshot_id)
+        self.fixture.clone("snapshot", snapshot_id)
         self.assertIsNone(self.share(self.share_id)["job_id"])
 
 
@@ -325,19 +328,19 @@ class TestManyAtOnce(case.ServiceCase):
             begun.set()
             go.wait(SOON)
 
-        self.world.steps.hooks["export:before"] = hold
+        self.fixture.steps.hooks["export:before"] = hold
         with futures.ThreadPoolExecutor(1) as pool:
-            ending = pool.submit(self.world.put_access, first)
+            ending = pool.submit(self.fixture.put_access, first)
             self.assertTrue(begun.wait(SOON))
-            self.world.steps.hooks.clear()
-            runs = self.world.service.journal._runs
+            self.fixture.steps.hooks.clear()
+            runs = self.fixture.service.journal._runs
             (run,) = runs.values()
             run.operation = _EndsWhenAsked(run.operation, go, runs)
-            self.world.put_access(second)
+            self.fixture.put_access(second)
             ending.result(SOON)
         for id_ in (first, second):
-            self.world.delete_access(id_)
-            self.world.delete_share(id_)
+            self.fixture.delete_access(id_)
+            self.fixture.delete_share(id_)
 
 
 class _EndsWhenAsked:

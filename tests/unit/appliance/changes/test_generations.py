@@ -22,18 +22,18 @@ from acme_appliance import problems
 from acme_appliance.changes import generations
 from acme_appliance.db import models
 from tests.unit.appliance import case
+from tests.unit.appliance import fixtures
 from tests.unit.appliance import scenarios
-from tests.unit.appliance import world as worlds
 
 NAMES = tuple(scenarios.SCENARIOS)
 
 
-class Watch(worlds.Steps):
+class Watch(fixtures.Steps):
     """A client that looks at everything at every step of a change."""
 
-    def __init__(self, world, fail_at=None):
+    def __init__(self, fixture, fail_at=None):
         super().__init__()
-        self.world = world
+        self.fixture = fixture
         self.fail_at = fail_at
         self.seen = {}
 
@@ -44,11 +44,11 @@ class Watch(worlds.Steps):
             raise OSError(5, "once")
 
     def look(self):
-        service = self.world.service
+        service = self.fixture.service
         found = [
             body
             for lister in (service.shares.page, service.snapshots.page)
-            for body in lister(worlds.ADMIN, {}, 1000, None).items
+            for body in lister(fixtures.ADMIN, {}, 1000, None).items
         ]
         for body in found:
             self.compare(body)
@@ -67,20 +67,20 @@ class TestGenerations(unittest.TestCase):
     def watched(self, name, fail_at=None):
         """The change, which may fail once, and then the same again."""
         prepare, request = scenarios.SCENARIOS[name]
-        world = worlds.World(self)
-        prepare(world)
-        watch = Watch(world, fail_at)
-        world.restart(steps=watch)
+        fixture = fixtures.ServiceFixture(self)
+        prepare(fixture)
+        watch = Watch(fixture, fail_at)
+        fixture.restart(steps=watch)
         watch.look()
         for _ in range(2):
             try:
-                request(world)
+                request(fixture)
             except problems.Problem as problem:
                 self.assertEqual("engine.unavailable", problem.code)
             watch.look()
-        world.restart()
+        fixture.restart()
         watch.look()
-        world.close()
+        fixture.close()
         return watch.names
 
     @ddt.data(*NAMES)
@@ -99,30 +99,32 @@ class TestMoreChanges(case.ServiceCase):
         super().setUp()
         self.share_id = self.make_share()
         self.snapshot_id = self.make_snapshot(self.share_id)
-        self.watch = Watch(self.world)
+        self.watch = Watch(self.fixture)
         self.watch.look()
 
     def entries(self):
-        return self.world.engine.entries(worlds.share(self.share_id))
+        return self.fixture.engine.entries(fixtures.share(self.share_id))
 
     def test_file_that_a_client_took_away(self):
         self.entries().pop("volume")
         self.check_problem(
             "share.degraded",
-            lambda: self.world.patch_share(self.share_id, size_bytes=2 << 20),
+            lambda: self.fixture.patch_share(
+                self.share_id, size_bytes=2 << 20
+            ),
         )
         self.assertEqual("degraded", self.share(self.share_id)["state"])
         self.watch.look()
 
     def test_what_a_start_finds_is_an_event(self):
         file = self.entries().pop("volume")
-        self.world.restart()
+        self.fixture.restart()
         self.watch.look()
         self.entries()["volume"] = file
-        self.world.restart()
+        self.fixture.restart()
         self.watch.look()
-        self.world.restart()
-        events = self.world.service.events.read(worlds.CALLER, 2, 0, 10)
+        self.fixture.restart()
+        events = self.fixture.service.events.read(fixtures.CALLER, 2, 0, 10)
         self.assertEqual(
             [
                 ("share.degraded", self.share_id, "acme-appliance", None),
@@ -135,12 +137,12 @@ class TestMoreChanges(case.ServiceCase):
         )
 
     def generations(self):
-        service = self.world.service
+        service = self.fixture.service
         return [
             body["generation"]
             for body in (
-                service.shares.get(worlds.CALLER, self.share_id),
-                service.snapshots.get(worlds.CALLER, self.snapshot_id),
+                service.shares.get(fixtures.CALLER, self.share_id),
+                service.snapshots.get(fixtures.CALLER, self.snapshot_id),
             )
         ]
 
@@ -149,29 +151,29 @@ class TestMoreChanges(case.ServiceCase):
         first = self.generations()
         for restart in (False, True, False):
             for number in range(30):
-                self.world.patch_share(self.share_id, name=f"n{number}")
+                self.fixture.patch_share(self.share_id, name=f"n{number}")
             before = self.generations()
-            self.world.delete_share(self.share_id, "cascade")
+            self.fixture.delete_share(self.share_id, "cascade")
             if restart:
-                self.world.restart()
-            self.world.put_share(self.share_id)
-            self.world.put_snapshot(self.share_id, self.snapshot_id)
+                self.fixture.restart()
+            self.fixture.put_share(self.share_id)
+            self.fixture.put_snapshot(self.share_id, self.snapshot_id)
             after = self.generations()
             for old, new in zip(before, after, strict=True):
                 self.assertGreater(new, old)
         self.assertLess(max(after), 1 << 53, "exact in JSON")
         self.check_problem(
             "precondition.failed",
-            lambda: self.world.patch_share(
+            lambda: self.fixture.patch_share(
                 self.share_id, name="x", if_match=first[0]
             ),
         )
         self.check_problem(
             "precondition.failed",
-            lambda: self.world.service.snapshots.delete(
-                worlds.CALLER,
+            lambda: self.fixture.service.snapshots.delete(
+                fixtures.CALLER,
                 self.snapshot_id,
-                wait_seconds=worlds.WAIT,
+                wait_seconds=fixtures.WAIT,
                 if_match=first[1],
             ),
         )
@@ -179,23 +181,23 @@ class TestMoreChanges(case.ServiceCase):
     def test_lost_database(self):
         """What it gave is not given again: the time has gone on."""
         before = self.generations()
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             session.execute(sa.delete(models.Counter))
-        self.world.restart()
-        self.world.delete_share(self.share_id, "cascade")
-        self.world.put_share(self.share_id)
+        self.fixture.restart()
+        self.fixture.delete_share(self.share_id, "cascade")
+        self.fixture.put_share(self.share_id)
         self.assertGreater(self.share(self.share_id)["generation"], before[0])
 
     def test_many_more_than_are_reserved_at_a_time(self):
         for name, number in (("BLOCK", 8), ("LEAST", 4)):
             self.enterContext(mock.patch.object(generations, name, number))
-        self.world.restart()
+        self.fixture.restart()
         given = [self.generations()[0]]
         for restart in (False, True):
             for number in range(20):
                 name = f"{restart} {number}"
-                self.world.patch_share(self.share_id, name=name)
+                self.fixture.patch_share(self.share_id, name=name)
                 given.append(self.generations()[0])
             if restart:
-                self.world.restart()
+                self.fixture.restart()
         self.assertEqual(sorted(set(given)), given)

@@ -27,11 +27,11 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from tests.unit.appliance import case
+from tests.unit.appliance import fixtures
 from tests.unit.appliance import scenarios
-from tests.unit.appliance import world as worlds
 from tests.unit.appliance.changes import test_crashes
 
-MIB = worlds.MIB
+MIB = fixtures.MIB
 SOON = 120.0
 NAMES = sorted(scenarios.SCENARIOS.keys() - set(test_crashes.STEPLESS))
 
@@ -43,7 +43,7 @@ def fail(error):
     return method
 
 
-class FailingSteps(worlds.Steps):
+class FailingSteps(fixtures.Steps):
     """From one step on everything fails, until it is repaired."""
 
     def __init__(self, fail_at):
@@ -57,18 +57,18 @@ class FailingSteps(worlds.Steps):
             raise OSError(5, "for a while")
 
 
-def by_timer(world):
-    world.clock.advance(seconds=openjobs.MAX_DELAY_SECONDS)
-    resume_due(world)
+def by_timer(fixture):
+    fixture.clock.advance(seconds=openjobs.MAX_DELAY_SECONDS)
+    resume_due(fixture)
 
 
-def resume_due(world):
+def resume_due(fixture):
     """What the timer does, waited for."""
-    world.service.recovery.open_jobs._resume(
+    fixture.service.recovery.open_jobs._resume(
         [
             job
-            for job in world.service.journal.entries.open()
-            if world.service.recovery.open_jobs._is_due(job)
+            for job in fixture.service.journal.entries.open()
+            if fixture.service.recovery.open_jobs._is_due(job)
         ],
         SOON,
     )
@@ -76,8 +76,8 @@ def resume_due(world):
 
 WAYS = {
     "timer": by_timer,
-    "start": lambda world: world.restart(),
-    "reconcile": lambda world: world.service.reconciliation.run(True),
+    "start": lambda fixture: fixture.restart(),
+    "reconcile": lambda fixture: fixture.service.reconciliation.run(True),
     "same request": None,
 }
 
@@ -87,44 +87,44 @@ class TestFaultThatPasses(unittest.TestCase):
     """At every step of every change: storage, exports or database fail from
     there on, forward and back, and are well again later."""
 
-    def failed_world(self, name, index):
+    def failed_fixture(self, name, index):
         prepare, request = scenarios.SCENARIOS[name]
-        world = worlds.World(self)
-        prepare(world)
-        world.restart(steps=FailingSteps(index))
+        fixture = fixtures.ServiceFixture(self)
+        prepare(fixture)
+        fixture.restart(steps=FailingSteps(index))
         try:
-            request(world)
+            request(fixture)
         except problems.Problem as problem:
             self.assertTrue(problem.row.retryable, problem)
-        return world
+        return fixture
 
     @ddt.data(*NAMES)
     def test_ends_well_by_every_way(self, name):
         prepare, request = scenarios.SCENARIOS[name]
-        world = worlds.World(self)
-        prepare(world)
-        before = world.state()
-        world.steps.names.clear()
-        request(world)
-        expected, count = world.state(), len(world.steps.names)
+        fixture = fixtures.ServiceFixture(self)
+        prepare(fixture)
+        before = fixture.state()
+        fixture.steps.names.clear()
+        request(fixture)
+        expected, count = fixture.state(), len(fixture.steps.names)
         ways = list(WAYS)
         for index in range(count):
             way = ways[index % len(ways)]
             with self.subTest(step=index, way=way):
-                world = self.failed_world(name, index)
-                self.assertNotIn("error", self.states(world))
-                world.steps.repaired = True
-                (WAYS[way] or request)(world)
-                state = world.state()
+                fixture = self.failed_fixture(name, index)
+                self.assertNotIn("error", self.states(fixture))
+                fixture.steps.repaired = True
+                (WAYS[way] or request)(fixture)
+                state = fixture.state()
                 self.assertEqual([], state["open_jobs"])
                 self.assertIn(state, (before, expected))
-                request(world)
-                self.assertEqual(expected, world.state())
-                world.close()
+                request(fixture)
+                self.assertEqual(expected, fixture.state())
+                fixture.close()
 
     @staticmethod
-    def states(world):
-        listed = world.listed()
+    def states(fixture):
+        listed = fixture.listed()
         return [
             body["state"] for body in listed["shares"] + listed["snapshots"]
         ]
@@ -136,22 +136,24 @@ class TestOpenJobs(case.ServiceCase):
         self.share_id = self.make_share()
 
     def job(self):
-        (job,) = self.world.service.system.status()["open_jobs"]
+        (job,) = self.fixture.service.system.status()["open_jobs"]
         return job
 
     def break_extend(self):
-        engine = self.world.engine
+        engine = self.fixture.engine
         engine.grow_file = fail(engines.Unavailable("EIO"))
         engine.drop_excess = fail(engines.Unavailable("EIO"))
         problem = self.check_problem(
             "engine.unavailable",
-            lambda: self.world.patch_share(self.share_id, size_bytes=2 * MIB),
+            lambda: self.fixture.patch_share(
+                self.share_id, size_bytes=2 * MIB
+            ),
         )
         self.assertGreater(problem.retry_after_seconds, 0)
 
     def repair(self):
-        del self.world.engine.grow_file
-        del self.world.engine.drop_excess
+        del self.fixture.engine.grow_file
+        del self.fixture.engine.drop_excess
 
     def test_extend_that_fails_both_ways(self):
         self.break_extend()
@@ -163,16 +165,16 @@ class TestOpenJobs(case.ServiceCase):
         self.assertEqual(1, self.job()["attempts"])
         self.assertIn("EIO", self.job()["last_problem"]["detail"])
         for request in (
-            lambda: self.world.put_access(self.share_id),
-            lambda: self.world.put_snapshot(self.share_id),
-            lambda: self.world.clone("share", self.share_id),
-            lambda: self.world.delete_share(self.share_id),
+            lambda: self.fixture.put_access(self.share_id),
+            lambda: self.fixture.put_snapshot(self.share_id),
+            lambda: self.fixture.clone("share", self.share_id),
+            lambda: self.fixture.delete_share(self.share_id),
         ):
             problem = self.check_problem("engine.unavailable", request)
             self.assertTrue(problem.row.retryable)
         self.assertEqual(5, self.job()["attempts"])
         self.repair()
-        body = self.world.patch_share(self.share_id, size_bytes=2 * MIB).body
+        body = self.fixture.patch_share(self.share_id, size_bytes=2 * MIB).body
         self.assertEqual(
             ("available", 2 * MIB), (body["state"], body["size_bytes"])
         )
@@ -180,128 +182,128 @@ class TestOpenJobs(case.ServiceCase):
     def test_other_shares_go_on(self):
         self.break_extend()
         self.repair()
-        self.world.engine.drop_excess = fail(engines.Unavailable("EIO"))
+        self.fixture.engine.drop_excess = fail(engines.Unavailable("EIO"))
         self.make_share()
 
     def test_no_space_both_ways(self):
-        engine = self.world.engine
+        engine = self.fixture.engine
         engine.create_snapshot = fail(engines.NoSpace("full"))
         engine.delete_snapshot = fail(engines.NoSpace("full"))
         problem = self.check_problem(
             "engine.unavailable",
-            lambda: self.world.put_snapshot(self.share_id),
+            lambda: self.fixture.put_snapshot(self.share_id),
         )
         self.assertIn("Full", problem.detail)
         del engine.create_snapshot, engine.delete_snapshot
-        by_timer(self.world)
-        self.assertEqual([], self.world.listed()["snapshots"])
+        by_timer(self.fixture)
+        self.assertEqual([], self.fixture.listed()["snapshots"])
         self.make_snapshot(self.share_id)
 
     def test_share_that_is_gone_when_its_extend_is_undone(self):
         """That is proven, and no further attempt would help."""
         self.break_extend()
         self.repair()
-        self.world.engine.delete_share(self.share_id)
-        by_timer(self.world)
-        self.assertEqual([], self.world.service.system.status()["open_jobs"])
+        self.fixture.engine.delete_share(self.share_id)
+        by_timer(self.fixture)
+        self.assertEqual([], self.fixture.service.system.status()["open_jobs"])
         self.assertEqual("error", self.share(self.share_id)["state"])
         self.check_problem(
-            "share.wrong_state", lambda: self.world.put_access(self.share_id)
+            "share.wrong_state", lambda: self.fixture.put_access(self.share_id)
         )
-        self.world.delete_share(self.share_id)
+        self.fixture.delete_share(self.share_id)
 
     def test_delete_goes_on_by_itself(self):
         kept = self.make_snapshot(self.share_id)
-        engine = self.world.engine
+        engine = self.fixture.engine
         engine.delete_share = fail(engines.EngineError("stuck"))
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.delete_share(self.share_id, "cascade"),
+            lambda: self.fixture.delete_share(self.share_id, "cascade"),
         )
         self.assertEqual("deleting", self.share(self.share_id)["state"])
         self.assertFalse(self.job()["undo"])
         del engine.delete_share
-        by_timer(self.world)
-        state = self.world.state()
+        by_timer(self.fixture)
+        state = self.fixture.state()
         self.assertEqual(([], []), (state["shares"], state["snapshots"]))
-        self.assertFalse(engine.exists(worlds.snapshot(kept)))
-        self.world.delete_share(self.share_id)
+        self.assertFalse(engine.exists(fixtures.snapshot(kept)))
+        self.fixture.delete_share(self.share_id)
 
     def test_revoke_goes_on_by_itself(self):
-        exporter = self.world.exporter
-        self.world.put_access(self.share_id)
+        exporter = self.fixture.exporter
+        self.fixture.put_access(self.share_id)
         exporter.apply = fail(exporters.ExporterError("no server"))
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.delete_access(self.share_id),
+            lambda: self.fixture.delete_access(self.share_id),
         )
         # Also where the pool cannot be used: exports are elsewhere.
-        self.world.engine.reasons = ["gone"]
+        self.fixture.engine.reasons = ["gone"]
         del exporter.apply
-        by_timer(self.world)
+        by_timer(self.fixture)
         self.assertEqual({}, exporter.exported())
-        self.world.engine.reasons = []
-        self.world.delete_share(self.share_id)
+        self.fixture.engine.reasons = []
+        self.fixture.delete_share(self.share_id)
 
     def test_revoke_on_a_share_that_is_gone(self):
-        exporter = self.world.exporter
-        self.world.put_access(self.share_id, "cmp-1")
-        self.world.put_access(self.share_id, "cmp-2", ("192.0.2.52",))
-        self.world.engine.delete_share(self.share_id)
+        exporter = self.fixture.exporter
+        self.fixture.put_access(self.share_id, "cmp-1")
+        self.fixture.put_access(self.share_id, "cmp-2", ("192.0.2.52",))
+        self.fixture.engine.delete_share(self.share_id)
         # As the kernel does where a directory is missing.
         exporter.apply = fail(exporters.ExporterError("no such directory"))
         for holder in ("cmp-1", "cmp-2"):
-            self.world.delete_access(self.share_id, holder)
+            self.fixture.delete_access(self.share_id, holder)
             self.assertEqual({}, exporter.exported())
-        self.world.delete_share(self.share_id)
+        self.fixture.delete_share(self.share_id)
 
     def test_database_that_is_full_after_the_work(self):
-        hooks = self.world.steps.hooks
+        hooks = self.fixture.steps.hooks
         hooks["result:before"] = fail(
             sa.exc.OperationalError("UPDATE", {}, Exception("full"))
         )
-        id_ = worlds.new_id()
+        id_ = fixtures.new_id()
         self.check_problem(
-            "system.readonly", lambda: self.world.put_share(id_)
+            "system.readonly", lambda: self.fixture.put_share(id_)
         )
         self.assertEqual("creating", self.share(id_)["state"])
         hooks.clear()
-        by_timer(self.world)
+        by_timer(self.fixture)
         self.assertEqual("available", self.share(id_)["state"])
 
     def test_attempts_come_seldom(self):
         self.break_extend()
-        begin, attempts = self.world.clock.now, []
+        begin, attempts = self.fixture.clock.now, []
         for _ in range(400):
-            self.world.clock.advance(seconds=openjobs.LOOK_SECONDS)
+            self.fixture.clock.advance(seconds=openjobs.LOOK_SECONDS)
             before = self.job()["attempts"]
-            resume_due(self.world)
+            resume_due(self.fixture)
             if self.job()["attempts"] > before:
-                passed = self.world.clock.now - begin
+                passed = self.fixture.clock.now - begin
                 attempts.append(passed.total_seconds())
         between = [b - a for a, b in zip(attempts, attempts[1:], strict=False)]
         self.assertLessEqual(max(between), openjobs.MAX_DELAY_SECONDS + 5)
         self.assertGreaterEqual(min(between[-2:]), 200)
         self.assertLess(len(attempts), 20)
         # A clock that was set back does not put the next one off.
-        self.world.clock.advance(days=-7)
+        self.fixture.clock.advance(days=-7)
         self.repair()
-        resume_due(self.world)
-        self.assertEqual([], self.world.service.system.status()["open_jobs"])
+        resume_due(self.fixture)
+        self.assertEqual([], self.fixture.service.system.status()["open_jobs"])
 
     def test_timer_takes_up_what_is_due(self):
         """The very thread."""
         self.break_extend()
         self.repair()
-        self.world.service.stop()
+        self.fixture.service.stop()
         self.enterContext(
             unittest.mock.patch.object(openjobs, "LOOK_SECONDS", 0.01)
         )
-        self.world.steps.hooks["undo settle:before"] = fail(OSError(5, "?"))
-        self.world.restart(steps=self.world.steps)
+        self.fixture.steps.hooks["undo settle:before"] = fail(OSError(5, "?"))
+        self.fixture.restart(steps=self.fixture.steps)
         self.assertEqual("extending", self.share(self.share_id)["state"])
-        self.world.steps.hooks.clear()
-        self.world.clock.advance(seconds=openjobs.MAX_DELAY_SECONDS)
+        self.fixture.steps.hooks.clear()
+        self.fixture.clock.advance(seconds=openjobs.MAX_DELAY_SECONDS)
         end = time.monotonic() + SOON
         while self.share(self.share_id)["state"] != "available":
             self.assertLess(time.monotonic(), end)
@@ -311,13 +313,13 @@ class TestOpenJobs(case.ServiceCase):
         self.break_extend()
         reads = []
         sa.event.listen(
-            self.world.database.engine,
+            self.fixture.database.engine,
             "before_cursor_execute",
             lambda *given: reads.append(given),
         )
         begin = time.monotonic()
-        job = self.world.service.jobs.get(
-            worlds.CALLER, self.share(self.share_id)["job_id"], 1.5
+        job = self.fixture.service.jobs.get(
+            fixtures.CALLER, self.share(self.share_id)["job_id"], 1.5
         )
         self.assertGreaterEqual(time.monotonic() - begin, 1.5)
         self.assertEqual("running", job["state"])
@@ -330,13 +332,13 @@ class TestOpenJobs(case.ServiceCase):
 
         def wait():
             found.append(
-                self.world.service.jobs.get(worlds.CALLER, job_id, SOON)
+                self.fixture.service.jobs.get(fixtures.CALLER, job_id, SOON)
             )
 
         thread = threading.Thread(target=wait)
         thread.start()
         self.repair()
-        by_timer(self.world)
+        by_timer(self.fixture)
         thread.join(SOON)
         self.assertEqual("failed", found[0]["state"])
 
@@ -354,11 +356,11 @@ class TestHungPool(case.ServiceCase):
         raise engines.Unavailable("it hung")
 
     def test_holds_no_other_pools_workers(self):
-        self.world.engine.create_share = self.hang
+        self.fixture.engine.create_share = self.hang
         for _ in range(4):
-            self.world.service.shares.put(
-                worlds.CALLER,
-                worlds.new_id(),
+            self.fixture.service.shares.put(
+                fixtures.CALLER,
+                fixtures.new_id(),
                 {"name": "x", "size_bytes": MIB},
                 wait_seconds=0,
             )
@@ -367,24 +369,24 @@ class TestHungPool(case.ServiceCase):
 
     def test_undo_that_hangs_holds_no_request(self):
         id_ = self.make_share()
-        engine = self.world.engine
+        engine = self.fixture.engine
         engine.grow_file = fail(engines.Unavailable("EIO"))
         engine.drop_excess = fail(engines.Unavailable("EIO"))
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.patch_share(id_, size_bytes=2 * MIB),
+            lambda: self.fixture.patch_share(id_, size_bytes=2 * MIB),
         )
         engine.drop_excess = self.hang
         problem = self.check_problem(
             "share.busy",
-            lambda: self.world.service.shares.patch(
-                worlds.CALLER, id_, {"name": "y"}, wait_seconds=0.1
+            lambda: self.fixture.service.shares.patch(
+                fixtures.CALLER, id_, {"name": "y"}, wait_seconds=0.1
             ),
         )
         self.assertTrue(problem.row.retryable)
         del engine.grow_file, engine.drop_excess
         self.go.set()
-        self.world.patch_share(id_, size_bytes=3 * MIB)
+        self.fixture.patch_share(id_, size_bytes=3 * MIB)
 
 
 @ddt.ddt
@@ -405,16 +407,16 @@ class TestUnreadableJobs(case.ServiceCase):
         super().setUp()
         self.share_id = self.make_share()
         self.other_id = self.make_share()
-        self.world.steps.hooks["grow file:before"] = self.die
-        with self.assertRaises(worlds.Crash):
-            self.world.patch_share(self.share_id, size_bytes=2 * MIB)
+        self.fixture.steps.hooks["grow file:before"] = self.die
+        with self.assertRaises(fixtures.Crash):
+            self.fixture.patch_share(self.share_id, size_bytes=2 * MIB)
         self.job_id = self.share(self.share_id)["job_id"]
 
     def die(self):
-        raise worlds.Crash
+        raise fixtures.Crash
 
     def spoil(self, **values):
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             session.execute(
                 sa.update(models.Job)
                 .where(models.Job.id == self.job_id)
@@ -425,64 +427,64 @@ class TestUnreadableJobs(case.ServiceCase):
     def test_is_set_aside_and_stops_nothing_else(self, values):
         self.spoil(**values)
         # Another share has one too, which can be finished.
-        with self.assertRaises(worlds.Crash):
-            self.world.patch_share(self.other_id, size_bytes=2 * MIB)
-        report = self.world.restart()
+        with self.assertRaises(fixtures.Crash):
+            self.fixture.patch_share(self.other_id, size_bytes=2 * MIB)
+        report = self.fixture.restart()
         self.assertEqual([self.job_id], list(report.unreadable_jobs))
         self.assertEqual([], report.open_jobs)
         self.assertEqual(2 * MIB, self.share(self.other_id)["size_bytes"])
-        self.world.patch_share(self.other_id, size_bytes=3 * MIB)
+        self.fixture.patch_share(self.other_id, size_bytes=3 * MIB)
         self.make_share()
-        self.world.service.system.describe(worlds.CALLER)
+        self.fixture.service.system.describe(fixtures.CALLER)
         problem = self.check_problem(
             "job.unreadable",
-            lambda: self.world.patch_share(self.share_id, name="x"),
+            lambda: self.fixture.patch_share(self.share_id, name="x"),
         )
         self.assertIn(f"--close-job {self.job_id}", problem.detail)
-        (job,) = self.world.service.system.status()["open_jobs"]
+        (job,) = self.fixture.service.system.status()["open_jobs"]
         self.assertEqual("job.unreadable", job["last_problem"]["code"])
-        by_timer(self.world)
+        by_timer(self.fixture)
 
     def test_arguments_that_are_no_json(self):
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             session.execute(sa.text("UPDATE jobs SET arguments = '{'"))
-        self.world.restart()
+        self.fixture.restart()
         self.make_share()
         self.check_problem(
-            "job.unreadable", lambda: self.world.delete_share(self.share_id)
+            "job.unreadable", lambda: self.fixture.delete_share(self.share_id)
         )
-        jobs = self.world.service.jobs.page(worlds.CALLER, {}, 10, None)
+        jobs = self.fixture.service.jobs.page(fixtures.CALLER, {}, 10, None)
         self.assertIn(self.job_id, [job["id"] for job in jobs.items])
 
     @ddt.data(*BROKEN)
     def test_operator_closes_it(self, values):
         self.spoil(**values)
-        self.world.restart()
+        self.fixture.restart()
         self.check_problem(
             "job.not_found",
-            lambda: self.world.service.reconciliation.run(
-                True, [worlds.new_id()]
+            lambda: self.fixture.service.reconciliation.run(
+                True, [fixtures.new_id()]
             ),
         )
-        report = self.world.service.reconciliation.run(True, [self.job_id])
+        report = self.fixture.service.reconciliation.run(True, [self.job_id])
         self.assertEqual({}, report["unreadable_jobs"])
         body = self.share(self.share_id)
         self.assertEqual(("available", None), (body["state"], body["job_id"]))
-        self.world.patch_share(self.share_id, size_bytes=4 * MIB)
-        self.world.delete_share(self.share_id)
+        self.fixture.patch_share(self.share_id, size_bytes=4 * MIB)
+        self.fixture.delete_share(self.share_id)
 
     def test_pool_of_a_closed_job_cannot_be_used(self):
         self.spoil(kind="share.levitate")
-        self.world.restart()
-        self.world.engine.reasons = ["gone"]
-        self.world.service.reconciliation.run(True, [self.job_id])
+        self.fixture.restart()
+        self.fixture.engine.reasons = ["gone"]
+        self.fixture.service.reconciliation.run(True, [self.job_id])
         self.assertEqual("extending", self.share(self.share_id)["state"])
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.patch_share(self.share_id, name="x"),
+            lambda: self.fixture.patch_share(self.share_id, name="x"),
         )
-        self.world.engine.reasons = []
-        self.world.patch_share(self.share_id, name="x")
+        self.fixture.engine.reasons = []
+        self.fixture.patch_share(self.share_id, name="x")
         self.assertEqual("available", self.share(self.share_id)["state"])
 
 
@@ -495,7 +497,7 @@ class TestFormerErrors(case.ServiceCase):
         self.snapshot_id = self.make_snapshot(self.share_id)
 
     def spoil(self, *ids):
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             for table in (models.Share, models.Snapshot):
                 session.execute(
                     sa.update(table)
@@ -504,79 +506,83 @@ class TestFormerErrors(case.ServiceCase):
                 )
 
     def states(self):
-        kept = self.world.service.snapshots.get(worlds.ADMIN, self.snapshot_id)
+        kept = self.fixture.service.snapshots.get(
+            fixtures.ADMIN, self.snapshot_id
+        )
         return self.share(self.share_id)["state"], kept["state"]
 
     def test_whole_ones_are_available_again(self):
         for look in (
-            self.world.restart,
-            lambda: self.world.service.reconciliation.run(True),
+            self.fixture.restart,
+            lambda: self.fixture.service.reconciliation.run(True),
         ):
             self.spoil(self.share_id, self.snapshot_id)
             look()
             self.assertEqual(("available", "available"), self.states())
-        self.assertIn("share.available", self.world.events())
-        self.assertIn("snapshot.available", self.world.events())
+        self.assertIn("share.available", self.fixture.events())
+        self.assertIn("snapshot.available", self.fixture.events())
 
     def test_file_that_an_extend_has_grown(self):
         self.spoil(self.share_id)
-        self.world.engine.grow_file(self.share_id, "volume", 3 * MIB, "sparse")
-        self.world.restart()
+        self.fixture.engine.grow_file(
+            self.share_id, "volume", 3 * MIB, "sparse"
+        )
+        self.fixture.restart()
         self.assertEqual(3 * MIB, self.share(self.share_id)["size_bytes"])
 
     def test_lost_ones_stay_and_can_be_deleted(self):
         self.spoil(self.share_id, self.snapshot_id)
-        self.world.engine.delete_share(self.share_id)
-        self.world.engine.delete_snapshot(self.snapshot_id)
-        report = self.world.restart()
+        self.fixture.engine.delete_share(self.share_id)
+        self.fixture.engine.delete_snapshot(self.snapshot_id)
+        report = self.fixture.restart()
         self.assertEqual(("error", "error"), self.states())
         self.assertEqual([f"gold/{self.share_id}"], report.missing_shares)
         self.assertEqual(
             [f"gold/{self.snapshot_id}"], report.missing_snapshots
         )
-        self.world.delete_snapshot(self.snapshot_id)
-        self.world.delete_share(self.share_id)
+        self.fixture.delete_snapshot(self.snapshot_id)
+        self.fixture.delete_share(self.share_id)
 
     def test_short_or_missing_file(self):
-        entries = self.world.engine.entries(worlds.share(self.share_id))
+        entries = self.fixture.engine.entries(fixtures.share(self.share_id))
         entries["volume"].size_bytes = 1
         self.spoil(self.share_id)
-        report = self.world.restart()
+        report = self.fixture.restart()
         self.assertEqual([f"gold/{self.share_id}"], report.damaged_shares)
         self.assertEqual("error", self.states()[0])
         entries.clear()
-        self.world.restart()
+        self.fixture.restart()
         self.assertEqual("error", self.states()[0])
-        self.world.delete_share(self.share_id, "cascade")
+        self.fixture.delete_share(self.share_id, "cascade")
 
     def test_parts_of_a_create_are_no_share(self):
         """Its client was told that it failed, and it may not be whole."""
         self.spoil(self.share_id, self.snapshot_id)
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             session.execute(sa.update(models.Job).values(state="failed"))
-        report = self.world.restart()
+        report = self.fixture.restart()
         self.assertEqual(("error", "error"), self.states())
         self.assertEqual(
             [f"gold/{self.share_id}", f"gold/{self.snapshot_id}"],
             report.unfinished_creates,
         )
-        self.world.delete_share(self.share_id, "cascade")
-        self.world.put_share(self.share_id)
+        self.fixture.delete_share(self.share_id, "cascade")
+        self.fixture.put_share(self.share_id)
 
     def test_nothing_is_proven_while_the_pool_is_not_there(self):
         self.spoil(self.share_id)
-        self.world.engine.reasons = ["gone"]
-        self.world.restart()
+        self.fixture.engine.reasons = ["gone"]
+        self.fixture.restart()
         self.assertEqual(("error", "available"), self.states())
 
     def test_mark_of_a_job_that_is_not_there(self):
         """Nobody knows how; the pool decides, and nothing spins."""
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             for table in (models.Share, models.Snapshot):
                 session.execute(
                     sa.update(table).values(
-                        job_id=worlds.new_id(), state="deleting"
+                        job_id=fixtures.new_id(), state="deleting"
                     )
                 )
-        self.world.patch_share(self.share_id, name="x")
+        self.fixture.patch_share(self.share_id, name="x")
         self.assertEqual(("available", "available"), self.states())

@@ -27,7 +27,7 @@ from acme_appliance.db import models
 from acme_appliance.db.session import Database
 from acme_appliance.service import pages
 from acme_appliance.service.shares import shares
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=datetime.UTC)
 
@@ -227,7 +227,7 @@ class TestListPlans(TestPlans):
     }
 
     def check_lists(self, names, statement_of, key):
-        callers = (worlds.CALLER, worlds.ADMIN)
+        callers = (fixtures.CALLER, fixtures.ADMIN)
         for count in range(len(names) + 1):
             for chosen in itertools.combinations(names, count):
                 filters = {name: self.VALUES[name] for name in chosen}
@@ -275,6 +275,6 @@ class TestListPlans(TestPlans):
 
     def test_events(self):
         seq = models.Event.seq
-        for caller in (worlds.CALLER, worlds.ADMIN):
+        for caller in (fixtures.CALLER, fixtures.ADMIN):
             statement = pages.visible(models.Event, caller).where(seq > 5)
             self.check(statement.order_by(seq).limit(201))

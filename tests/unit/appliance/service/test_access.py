@@ -17,7 +17,7 @@ import ddt
 from acme_appliance import references
 from acme_appliance.service import Limits
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 ID = "11111111-1111-4111-8111-111111111111"
 ONE, TWO, NET = "192.0.2.51", "192.0.2.52", "192.0.2.0/24"
@@ -31,13 +31,13 @@ class TestAccess(case.ServiceCase):
 
     def setUp(self):
         super().setUp()
-        self.world.put_share(ID)
+        self.fixture.put_share(ID)
 
     def exported(self):
-        return self.world.exporter.exported().get(references.share(ID), {})
+        return self.fixture.exporter.exported().get(references.share(ID), {})
 
     def test_grant_tells_where_to_mount(self):
-        done = self.world.put_access(ID, "cmp-1", (TWO, ONE))
+        done = self.fixture.put_access(ID, "cmp-1", (TWO, ONE))
         self.assertTrue(done.created)
         self.assertEqual(
             {
@@ -52,7 +52,7 @@ class TestAccess(case.ServiceCase):
         )
         self.assertEqual(
             done.body,
-            self.world.service.access.get(worlds.CALLER, ID, "cmp-1"),
+            self.fixture.service.access.get(fixtures.CALLER, ID, "cmp-1"),
         )
         self.assertEqual({ONE: "rw", TWO: "rw"}, self.exported())
         self.assertEqual(
@@ -68,37 +68,37 @@ class TestAccess(case.ServiceCase):
     )
     @ddt.unpack
     def test_same_again(self, first, second):
-        self.world.put_access(ID, clients=first)
+        self.fixture.put_access(ID, clients=first)
         generation = self.share(ID)["generation"]
-        changes = self.world.exporter.change_count
-        self.assertFalse(self.world.put_access(ID, clients=second).created)
+        changes = self.fixture.exporter.change_count
+        self.assertFalse(self.fixture.put_access(ID, clients=second).created)
         self.assertEqual(generation, self.share(ID)["generation"])
-        self.assertEqual(changes, self.world.exporter.change_count)
-        self.assertEqual(1, self.world.events().count("access.granted"))
+        self.assertEqual(changes, self.fixture.exporter.change_count)
+        self.assertEqual(1, self.fixture.events().count("access.granted"))
 
     def test_a_file_that_was_cut_off_has_its_size_before_anybody_mounts(self):
-        entry = self.world.engine.entries(worlds.share(ID))["volume"]
+        entry = self.fixture.engine.entries(fixtures.share(ID))["volume"]
         size = entry.size_bytes
         for clients, cut in (((ONE,), 0), ((ONE,), 4096), ((TWO,), 8192)):
             entry.size_bytes = cut
-            self.world.put_access(ID, clients=clients)
+            self.fixture.put_access(ID, clients=clients)
             self.assertEqual(size, entry.size_bytes)
         entry.size_bytes = size + 4096
-        self.world.put_access(ID, "other")
+        self.fixture.put_access(ID, "other")
         self.assertEqual(size + 4096, entry.size_bytes)
 
     def test_replaced_rule(self):
-        self.world.put_access(ID, "cmp-1", (ONE,), "rw")
+        self.fixture.put_access(ID, "cmp-1", (ONE,), "rw")
         generation = self.share(ID)["generation"]
-        done = self.world.put_access(ID, "cmp-1", (TWO,), "ro")
+        done = self.fixture.put_access(ID, "cmp-1", (TWO,), "ro")
         self.assertFalse(done.created)
         self.assertEqual({TWO: "ro"}, self.exported())
         self.assertGreater(self.share(ID)["generation"], generation)
 
     def test_rules_of_others_are_left_alone(self):
-        self.world.put_access(ID, "cmp-1", (ONE,))
-        self.world.put_access(ID, "cmp-2", (TWO,), "ro")
-        self.world.delete_access(ID, "cmp-1")
+        self.fixture.put_access(ID, "cmp-1", (ONE,))
+        self.fixture.put_access(ID, "cmp-2", (TWO,), "ro")
+        self.fixture.delete_access(ID, "cmp-1")
         self.assertEqual({TWO: "ro"}, self.exported())
         self.assertEqual({"cmp-2"}, set(self.share(ID)["access"]))
 
@@ -106,49 +106,51 @@ class TestAccess(case.ServiceCase):
         """Also those to what changes nothing."""
         one = {"clients": [ONE], "level": "rw"}
         two = {"clients": [TWO], "level": "ro"}
-        self.world.put_access(ID, "cmp-1", (ONE,))
+        self.fixture.put_access(ID, "cmp-1", (ONE,))
         for _ in range(2):
-            done = self.world.put_access(ID, "cmp-2", (TWO,), "ro")
+            done = self.fixture.put_access(ID, "cmp-2", (TWO,), "ro")
             self.assertEqual({"cmp-1": one, "cmp-2": two}, done.body["access"])
-        done = self.world.put_access(ID, "cmp-2", (ONE,))
+        done = self.fixture.put_access(ID, "cmp-2", (ONE,))
         self.assertEqual({"cmp-1": one, "cmp-2": one}, done.body["access"])
         for _ in range(2):
-            done = self.world.delete_access(ID, "cmp-1")
+            done = self.fixture.delete_access(ID, "cmp-1")
             self.assertEqual({"cmp-2": one}, done.body["access"])
         self.assertEqual(
             self.share(ID)["access"],
-            self.world.service.access.get(worlds.CALLER, ID, "cmp-2")[
+            self.fixture.service.access.get(fixtures.CALLER, ID, "cmp-2")[
                 "access"
             ],
         )
 
     def test_one_client_of_two_holders(self):
         """The stronger level counts, and stays until its holder goes."""
-        self.world.put_access(ID, "reader", (ONE,), "ro")
-        self.world.put_access(ID, "writer", (NET,), "rw")
+        self.fixture.put_access(ID, "reader", (ONE,), "ro")
+        self.fixture.put_access(ID, "writer", (NET,), "rw")
         self.assertEqual({ONE: "rw", NET: "rw"}, self.exported())
-        self.world.delete_access(ID, "writer")
+        self.fixture.delete_access(ID, "writer")
         self.assertEqual({ONE: "ro"}, self.exported())
 
     def test_delete_twice(self):
-        self.world.put_access(ID)
+        self.fixture.put_access(ID)
         for _ in range(2):
             self.assertEqual(
                 {"share_id": ID, "access": {}},
-                self.world.delete_access(ID).body,
+                self.fixture.delete_access(ID).body,
             )
         self.assertEqual({}, self.exported())
-        self.assertEqual(1, self.world.events().count("access.revoked"))
+        self.assertEqual(1, self.fixture.events().count("access.revoked"))
         self.check_problem(
             "access.not_found",
-            lambda: self.world.service.access.get(worlds.CALLER, ID, "cmp-1"),
+            lambda: self.fixture.service.access.get(
+                fixtures.CALLER, ID, "cmp-1"
+            ),
         )
 
     def test_share_that_is_not_there(self):
-        absent = worlds.new_id()
-        self.assertIsNone(self.world.delete_access(absent).body)
+        absent = fixtures.new_id()
+        self.assertIsNone(self.fixture.delete_access(absent).body)
         self.check_problem(
-            "share.not_found", lambda: self.world.put_access(absent)
+            "share.not_found", lambda: self.fixture.put_access(absent)
         )
 
     @ddt.data(
@@ -164,23 +166,23 @@ class TestAccess(case.ServiceCase):
         self.check_as_before(
             lambda: self.check_problem(
                 "request.invalid",
-                lambda: self.world.put_access(ID, clients=clients),
+                lambda: self.fixture.put_access(ID, clients=clients),
                 pointer,
             )
         )
 
     def test_limit(self):
         for number in range(3):
-            self.world.put_access(ID, f"cmp-{number}")
+            self.fixture.put_access(ID, f"cmp-{number}")
         self.check_problem(
-            "limit.access_rules", lambda: self.world.put_access(ID, "cmp-3")
+            "limit.access_rules", lambda: self.fixture.put_access(ID, "cmp-3")
         )
-        self.world.put_access(ID, "cmp-2", (TWO,))
+        self.fixture.put_access(ID, "cmp-2", (TWO,))
 
     def test_if_match_is_the_shares_generation(self):
         def put(if_match, holder):
-            self.world.service.access.put(
-                worlds.CALLER,
+            self.fixture.service.access.put(
+                fixtures.CALLER,
                 ID,
                 holder,
                 {"clients": [ONE], "level": "rw"},
@@ -195,19 +197,21 @@ class TestAccess(case.ServiceCase):
         put(new, "cmp-2")
         self.check_problem(
             "precondition.failed",
-            lambda: self.world.service.access.delete(
-                worlds.CALLER, ID, "cmp-1", wait_seconds=9, if_match=new
+            lambda: self.fixture.service.access.delete(
+                fixtures.CALLER, ID, "cmp-1", wait_seconds=9, if_match=new
             ),
         )
 
     def test_failing_server(self):
-        self.world.put_access(ID, "cmp-1", (ONE,))
-        self.world.exporter.reasons = ["no server"]
-        self.assertEqual(["no server"], self.world.service.system.readiness())
+        self.fixture.put_access(ID, "cmp-1", (ONE,))
+        self.fixture.exporter.reasons = ["no server"]
+        self.assertEqual(
+            ["no server"], self.fixture.service.system.readiness()
+        )
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.put_access(ID, "cmp-2", (TWO,)),
+            lambda: self.fixture.put_access(ID, "cmp-2", (TWO,)),
         )
-        self.world.exporter.reasons = []
-        self.world.put_access(ID, "cmp-2", (TWO,))
+        self.fixture.exporter.reasons = []
+        self.fixture.put_access(ID, "cmp-2", (TWO,))
         self.assertEqual({ONE: "rw", TWO: "rw"}, self.exported())

@@ -20,7 +20,7 @@ from acme_appliance.service import Accepted
 from acme_appliance.service import Done
 from acme_appliance.service import retention
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 SOON = 120.0
 
@@ -33,7 +33,7 @@ class SlowCase(case.ServiceCase):
         self.go = threading.Event()
         self.reached = threading.Event()
         self.addCleanup(self.go.set)
-        self.world.steps.hooks["create share:before"] = self.stop
+        self.fixture.steps.hooks["create share:before"] = self.stop
 
     def stop(self):
         self.reached.set()
@@ -41,20 +41,22 @@ class SlowCase(case.ServiceCase):
             raise AssertionError("nobody let it go on")
 
     def create(self, id_=None, wait_seconds=0.0):
-        return self.world.service.shares.put(
-            worlds.CALLER,
-            id_ or worlds.new_id(),
-            {"name": "x", "size_bytes": worlds.MIB},
+        return self.fixture.service.shares.put(
+            fixtures.CALLER,
+            id_ or fixtures.new_id(),
+            {"name": "x", "size_bytes": fixtures.MIB},
             wait_seconds=wait_seconds,
         )
 
     def job(self, id_, wait_seconds=SOON):
-        return self.world.service.jobs.get(worlds.CALLER, id_, wait_seconds)
+        return self.fixture.service.jobs.get(
+            fixtures.CALLER, id_, wait_seconds
+        )
 
 
 class TestJobs(SlowCase):
     def test_what_takes_longer_goes_on_as_a_job(self):
-        id_ = worlds.new_id()
+        id_ = fixtures.new_id()
         outcome = self.create(id_)
         self.assertIsInstance(outcome, Accepted)
         job = outcome.job
@@ -90,34 +92,34 @@ class TestJobs(SlowCase):
         self.assertEqual((Done, False), (type(again), again.created))
 
     def test_failed_job_keeps_its_problem(self):
-        self.world.engine.ensure_file = lambda *given: 1 / 0
+        self.fixture.engine.ensure_file = lambda *given: 1 / 0
         outcome = self.create()
         self.go.set()
         job = self.job(outcome.job["id"])
         self.assertEqual("failed", job["state"])
         self.assertEqual("internal", job["problem"]["code"])
         self.assertEqual("req-a", job["problem"]["request_id"])
-        self.assertIn("share.create_failed", self.world.events())
+        self.assertIn("share.create_failed", self.fixture.events())
 
     def test_share_at_work_is_busy(self):
-        id_ = worlds.new_id()
+        id_ = fixtures.new_id()
         self.create(id_)
         self.assertTrue(self.reached.wait(SOON))
         for request in (
             lambda: self.create(id_),
-            lambda: self.world.service.shares.delete(
-                worlds.CALLER, id_, wait_seconds=0.05
+            lambda: self.fixture.service.shares.delete(
+                fixtures.CALLER, id_, wait_seconds=0.05
             ),
         ):
             problem = self.check_problem("share.busy", request)
             self.assertEqual(1, problem.retry_after_seconds)
         # Reads never wait.
         self.assertEqual("creating", self.share(id_)["state"])
-        self.world.steps.hooks.clear()
+        self.fixture.steps.hooks.clear()
         self.assertIsInstance(self.create(wait_seconds=SOON), Done)
 
     def test_next_in_line_gets_its_turn(self):
-        id_ = worlds.new_id()
+        id_ = fixtures.new_id()
         self.create(id_)
         results = []
         thread = threading.Thread(
@@ -129,14 +131,14 @@ class TestJobs(SlowCase):
         self.assertFalse(results[0].created)
 
     def test_clones_of_one_source_are_made_side_by_side(self):
-        self.world.steps.hooks.clear()
+        self.fixture.steps.hooks.clear()
         source = self.make_share()
         together = threading.Barrier(3, timeout=SOON)
-        self.world.steps.hooks["clone share:before"] = together.wait
+        self.fixture.steps.hooks["clone share:before"] = together.wait
         outcomes = []
 
         def clone():
-            outcomes.append(self.world.clone("share", source))
+            outcomes.append(self.fixture.clone("share", source))
 
         threads = [threading.Thread(target=clone) for _ in range(3)]
         for thread in threads:
@@ -151,31 +153,35 @@ class TestJobs(SlowCase):
         self.assertTrue(self.reached.wait(SOON))
         self.check_problem(
             "job.not_cancellable",
-            lambda: self.world.service.jobs.cancel(worlds.CALLER, job["id"]),
+            lambda: self.fixture.service.jobs.cancel(
+                fixtures.CALLER, job["id"]
+            ),
         )
         self.go.set()
         self.job(job["id"])
         self.check_problem(
             "job.not_cancellable",
-            lambda: self.world.service.jobs.cancel(worlds.CALLER, job["id"]),
+            lambda: self.fixture.service.jobs.cancel(
+                fixtures.CALLER, job["id"]
+            ),
         )
 
     def test_absent(self):
         for act in (
-            self.world.service.jobs.get,
-            self.world.service.jobs.cancel,
+            self.fixture.service.jobs.get,
+            self.fixture.service.jobs.cancel,
         ):
             self.check_problem(
                 "job.not_found",
-                lambda a=act: a(worlds.CALLER, worlds.new_id()),
+                lambda a=act: a(fixtures.CALLER, fixtures.new_id()),
             )
 
     def test_list(self):
-        self.world.steps.hooks.clear()
+        self.fixture.steps.hooks.clear()
         ids = [self.make_share() for _ in range(3)]
-        jobs = self.world.service.jobs.page(worlds.CALLER, {}, 2, None)
-        rest = self.world.service.jobs.page(
-            worlds.CALLER, {}, 2, jobs.next_marker
+        jobs = self.fixture.service.jobs.page(fixtures.CALLER, {}, 2, None)
+        rest = self.fixture.service.jobs.page(
+            fixtures.CALLER, {}, 2, jobs.next_marker
         )
         found = [job["share_id"] for job in jobs.items + rest.items]
         self.assertEqual(ids, found, "in the order of their making")
@@ -184,8 +190,8 @@ class TestJobs(SlowCase):
             ({"state": "succeeded"}, 3),
             ({"state": "failed"}, 0),
         ):
-            page = self.world.service.jobs.page(
-                worlds.CALLER, filters, 10, None
+            page = self.fixture.service.jobs.page(
+                fixtures.CALLER, filters, 10, None
             )
             self.assertEqual(count, len(page.items))
 
@@ -205,21 +211,21 @@ class TestQueuedJobs(SlowCase):
     def test_cancelled_job_never_was(self):
         self.create()
         self.assertTrue(self.reached.wait(SOON))
-        id_ = worlds.new_id()
+        id_ = fixtures.new_id()
         job = self.create(id_).job
         for _ in range(2):
-            body = self.world.service.jobs.cancel(worlds.CALLER, job["id"])
+            body = self.fixture.service.jobs.cancel(fixtures.CALLER, job["id"])
             self.assertEqual("cancelled", body["state"])
             self.assertEqual("job.cancelled", body["problem"]["code"])
         self.check_problem("share.not_found", lambda: self.share(id_))
         self.go.set()
         self.assertTrue(self.create(id_, SOON).created)
-        self.assertIn("share.create_cancelled", self.world.events())
+        self.assertIn("share.create_cancelled", self.fixture.events())
 
     def test_caller_who_waits_is_told(self):
         self.create()
         self.assertTrue(self.reached.wait(SOON))
-        id_ = worlds.new_id()
+        id_ = fixtures.new_id()
         caught = []
 
         def work():
@@ -234,42 +240,42 @@ class TestQueuedJobs(SlowCase):
         end = time.monotonic() + SOON
         queued = []
         while not queued and time.monotonic() < end:
-            queued = self.world.service.jobs.page(
-                worlds.CALLER, {"share_id": id_}, 1, None
+            queued = self.fixture.service.jobs.page(
+                fixtures.CALLER, {"share_id": id_}, 1, None
             ).items
-        self.world.service.jobs.cancel(worlds.CALLER, queued[0]["id"])
+        self.fixture.service.jobs.cancel(fixtures.CALLER, queued[0]["id"])
         thread.join(SOON)
         self.assertEqual(1, len(caught))
 
     def test_cancelled_delete_leaves_everything(self):
-        self.world.steps.hooks.clear()
+        self.fixture.steps.hooks.clear()
         id_ = self.make_share()
         self.make_snapshot(id_)
-        before = self.world.state()
-        self.world.steps.hooks["create share:before"] = self.stop
+        before = self.fixture.state()
+        self.fixture.steps.hooks["create share:before"] = self.stop
         blocking = self.create()
         self.assertTrue(self.reached.wait(SOON))
-        job = self.world.service.shares.delete(
-            worlds.CALLER, id_, snapshots="cascade", wait_seconds=0
+        job = self.fixture.service.shares.delete(
+            fixtures.CALLER, id_, snapshots="cascade", wait_seconds=0
         ).job
         self.assertEqual("deleting", self.share(id_)["state"])
-        self.world.service.jobs.cancel(worlds.CALLER, job["id"])
+        self.fixture.service.jobs.cancel(fixtures.CALLER, job["id"])
         self.go.set()
         self.job(blocking.job["id"])
-        self.world.delete_share(blocking.job["share_id"])
-        self.assertEqual(before, self.world.state())
+        self.fixture.delete_share(blocking.job["share_id"])
+        self.assertEqual(before, self.fixture.state())
 
 
 class TestEvents(case.ServiceCase):
     def read(self, after=0, wait_seconds=0, limit=100):
-        return self.world.service.events.read(
-            worlds.CALLER, after, wait_seconds, limit
+        return self.fixture.service.events.read(
+            fixtures.CALLER, after, wait_seconds, limit
         )
 
     def test_who_did_what_and_why(self):
         id_ = self.make_share(name="n")
         kept = self.make_snapshot(id_)
-        self.world.patch_share(id_, name="m")
+        self.fixture.patch_share(id_, name="m")
         first, second, third = self.read()["events"]
         job_id = first.pop("job_id")
         self.assertEqual(
@@ -282,13 +288,13 @@ class TestEvents(case.ServiceCase):
                 "snapshot_id": None,
                 "actor": "cinder-a",
                 "request_id": "req-a",
-                "detail": {"name": "n", "size_bytes": worlds.MIB},
+                "detail": {"name": "n", "size_bytes": fixtures.MIB},
             },
             first,
         )
         self.assertEqual(
             "succeeded",
-            self.world.service.jobs.get(worlds.CALLER, job_id)["state"],
+            self.fixture.service.jobs.get(fixtures.CALLER, job_id)["state"],
         )
         self.assertEqual(
             ("snapshot.created", kept), (second["type"], second["snapshot_id"])
@@ -317,7 +323,7 @@ class TestEvents(case.ServiceCase):
         )
         thread.start()
         # Another namespace's event is none, and does not end the wait.
-        self.world.put_share(caller=worlds.OTHER)
+        self.fixture.put_share(caller=fixtures.OTHER)
         id_ = self.make_share()
         thread.join(SOON)
         self.assertEqual(
@@ -335,27 +341,27 @@ class TestRetention(case.ServiceCase):
     settings = {"job_retention_days": 30, "event_retention_days": 60}
 
     def prune(self):
-        self.world.service.retention.prune()
+        self.fixture.service.retention.prune()
 
     def counts(self):
-        jobs = self.world.service.jobs.page(worlds.ADMIN, {}, 1000, None)
-        return len(jobs.items), len(self.world.events())
+        jobs = self.fixture.service.jobs.page(fixtures.ADMIN, {}, 1000, None)
+        return len(jobs.items), len(self.fixture.events())
 
     def test_old_jobs_go_and_then_old_events(self):
         """But for the newest event, by which the database is known."""
         for _ in range(2):
             self.make_share()
         for days, expected in ((29, (2, 2)), (2, (0, 2)), (30, (0, 1))):
-            self.world.clock.advance(days=days)
+            self.fixture.clock.advance(days=days)
             self.prune()
             self.assertEqual(expected, self.counts())
 
     def test_open_jobs_stay(self):
-        self.world.steps.crash_at = 3
-        self.assertRaises(worlds.Crash, self.make_share)
-        self.world.engine.reasons = ["gone"]
-        self.world.clock.advance(days=1000)
-        self.world.restart()
+        self.fixture.steps.crash_at = 3
+        self.assertRaises(fixtures.Crash, self.make_share)
+        self.fixture.engine.reasons = ["gone"]
+        self.fixture.clock.advance(days=1000)
+        self.fixture.restart()
         self.prune()
         self.assertEqual((1, 0), self.counts())
 
@@ -363,7 +369,7 @@ class TestRetention(case.ServiceCase):
         self.enterContext(mock.patch.object(retention, "BATCH", 2))
         for _ in range(5):
             self.make_share()
-        self.world.clock.advance(days=100)
+        self.fixture.clock.advance(days=100)
         self.prune()
         self.assertEqual((0, 1), self.counts())
 
@@ -372,8 +378,8 @@ class TestRetention(case.ServiceCase):
             mock.patch.object(retention, "INTERVAL_SECONDS", 0.01)
         )
         self.make_share()
-        self.world.clock.advance(days=100)
-        self.world.restart()
+        self.fixture.clock.advance(days=100)
+        self.fixture.restart()
         end = time.monotonic() + SOON
         while self.counts() != (0, 1):
             self.assertLess(time.monotonic(), end)
@@ -403,32 +409,32 @@ class TestPools(case.ServiceCase):
                     "snapshot.export",
                 ],
             },
-            self.world.service.pools.get("silver"),
+            self.fixture.service.pools.get("silver"),
         )
         id_ = self.make_share(
-            pool="silver", size_bytes=worlds.MIB, file={"allocation": "full"}
+            pool="silver", size_bytes=fixtures.MIB, file={"allocation": "full"}
         )
-        self.world.put_share(
-            pool="silver", size_bytes=3 * worlds.MIB, caller=worlds.OTHER
+        self.fixture.put_share(
+            pool="silver", size_bytes=3 * fixtures.MIB, caller=fixtures.OTHER
         )
         self.make_snapshot(id_)
-        pool = self.world.service.pools.get("silver")
-        self.assertEqual(4 * worlds.MIB, pool["provisioned_bytes"])
-        self.assertEqual(2 * worlds.MIB, pool["used_bytes"])
+        pool = self.fixture.service.pools.get("silver")
+        self.assertEqual(4 * fixtures.MIB, pool["provisioned_bytes"])
+        self.assertEqual(2 * fixtures.MIB, pool["used_bytes"])
         self.assertEqual((2, 1), (pool["share_count"], pool["snapshot_count"]))
-        pools = self.world.service.pools.all()
+        pools = self.fixture.service.pools.all()
         self.assertEqual(["gold", "silver"], [p["name"] for p in pools])
         self.assertEqual(pool, pools[1])
         self.check_problem(
-            "pool.not_found", lambda: self.world.service.pools.get("iron")
+            "pool.not_found", lambda: self.fixture.service.pools.get("iron")
         )
 
     def test_stats_are_all_a_scheduler_wants(self):
-        stats = self.world.service.system.stats()
-        self.assertEqual(self.world.service.pools.all(), stats.pop("pools"))
+        stats = self.fixture.service.system.stats()
+        self.assertEqual(self.fixture.service.pools.all(), stats.pop("pools"))
         self.assertEqual(
             {
-                "system_id": worlds.SYSTEM_ID,
+                "system_id": fixtures.SYSTEM_ID,
                 "system_name": "test",
                 "health": "ok",
                 "portals": ["192.0.2.10", "192.0.2.11"],
@@ -438,8 +444,8 @@ class TestPools(case.ServiceCase):
         )
 
     def test_one_broken_pool_is_not_all(self):
-        self.world.engines["silver"].reasons = ["no disk"]
-        stats = self.world.service.system.stats()
+        self.fixture.engines["silver"].reasons = ["no disk"]
+        stats = self.fixture.service.system.stats()
         self.assertEqual("degraded", stats["health"])
         self.assertEqual(
             [("up", 1 << 40), ("down", 0)],
@@ -449,17 +455,17 @@ class TestPools(case.ServiceCase):
 
     def test_pool_that_is_configured_no_more(self):
         id_ = self.make_share(pool="silver")
-        del self.world.engines["silver"]
-        self.world.restart()
+        del self.fixture.engines["silver"]
+        self.fixture.restart()
         body = self.share(id_)
         self.assertEqual([], body["export_locations"])
         self.assertIsNone(body["used_bytes"])
         for request in (
-            lambda: self.world.delete_share(id_),
-            lambda: self.world.put_snapshot(id_),
-            lambda: self.world.put_access(id_),
-            lambda: self.world.clone("share", id_),
-            lambda: self.world.patch_share(id_, size_bytes=1 << 30),
+            lambda: self.fixture.delete_share(id_),
+            lambda: self.fixture.put_snapshot(id_),
+            lambda: self.fixture.put_access(id_),
+            lambda: self.fixture.clone("share", id_),
+            lambda: self.fixture.patch_share(id_, size_bytes=1 << 30),
         ):
             self.check_problem("engine.unavailable", request)
         self.assertEqual("available", self.share(id_)["state"])

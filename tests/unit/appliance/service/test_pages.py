@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from acme_appliance.db import models
 from acme_appliance.service import pages
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 SHARES = 120
 HOLDERS = 256
@@ -36,7 +36,7 @@ class LargePagesTest(case.ServiceCase):
         """Shares with all the access rules that they can have."""
         ids = sorted(self.make_share() for _ in range(SHARES))
         clients = [f"2001:db8::{number:x}" for number in range(CLIENTS)]
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             for id_ in ids:
                 session.execute(
                     sa.insert(models.AccessRule),
@@ -56,8 +56,8 @@ class LargePagesTest(case.ServiceCase):
     def read_pages(self):
         marker = None
         while True:
-            page = self.world.service.shares.page(
-                worlds.CALLER, {}, 1000, marker
+            page = self.fixture.service.shares.page(
+                fixtures.CALLER, {}, 1000, marker
             )
             yield page.items
             marker = page.next_marker
@@ -84,15 +84,15 @@ class LargePagesTest(case.ServiceCase):
     def test_events_with_much_detail(self):
         count = 300
         detail = {"snapshots": [str(uuid.uuid4()) for _ in range(1000)]}
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             session.execute(
                 sa.insert(models.Event),
                 [
                     {
-                        "time": self.world.clock(),
+                        "time": self.fixture.clock(),
                         "type": "share.deleted",
                         "namespace": "a",
-                        "share_id": worlds.new_id(),
+                        "share_id": fixtures.new_id(),
                         "actor": "a",
                         "request_id": "r",
                         "detail": detail,
@@ -102,8 +102,8 @@ class LargePagesTest(case.ServiceCase):
             )
         found, after = [], 0
         while True:
-            part = self.world.service.events.read(
-                worlds.CALLER, after, 0, 1000
+            part = self.fixture.service.events.read(
+                fixtures.CALLER, after, 0, 1000
             )
             if not part["events"]:
                 break

@@ -16,7 +16,7 @@ import ddt
 
 from acme_appliance.engines import base as engines
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 ID = "33333333-3333-4333-8333-333333333333"
 
@@ -25,14 +25,14 @@ ID = "33333333-3333-4333-8333-333333333333"
 class TestSnapshots(case.ServiceCase):
     def setUp(self):
         super().setUp()
-        self.share_id = self.make_share(size_bytes=2 * worlds.MIB)
+        self.share_id = self.make_share(size_bytes=2 * fixtures.MIB)
 
     def put(self, **body):
-        return self.world.put_snapshot(self.share_id, ID, **body)
+        return self.fixture.put_snapshot(self.share_id, ID, **body)
 
     def patch(self, patch, if_match=None):
-        return self.world.service.snapshots.patch(
-            worlds.CALLER, ID, patch, wait_seconds=9, if_match=if_match
+        return self.fixture.service.snapshots.patch(
+            fixtures.CALLER, ID, patch, wait_seconds=9, if_match=if_match
         ).body
 
     def test_all_that_is_to_be_known_is_in_the_reply(self):
@@ -49,7 +49,7 @@ class TestSnapshots(case.ServiceCase):
                 "share_id": self.share_id,
                 "state": "available",
                 "generation": done.body["generation"],
-                "size_bytes": 2 * worlds.MIB,
+                "size_bytes": 2 * fixtures.MIB,
                 "used_bytes": None,
                 "exclusive_bytes": None,
                 "file": before["file"],
@@ -63,7 +63,7 @@ class TestSnapshots(case.ServiceCase):
             done.body,
         )
         self.assertEqual(
-            done.body, self.world.service.snapshots.get(worlds.CALLER, ID)
+            done.body, self.fixture.service.snapshots.get(fixtures.CALLER, ID)
         )
         self.assertEqual(before, self.share(self.share_id))
 
@@ -73,7 +73,7 @@ class TestSnapshots(case.ServiceCase):
         self.assertEqual((first.body, False), (again.body, again.created))
         self.patch({"name": "new"})
         self.assertEqual("new", self.put().body["name"])
-        self.assertEqual(1, self.world.events().count("snapshot.created"))
+        self.assertEqual(1, self.fixture.events().count("snapshot.created"))
 
     def test_other_body(self):
         self.put()
@@ -81,7 +81,7 @@ class TestSnapshots(case.ServiceCase):
         for request in (
             lambda: self.put(name="other"),
             lambda: self.put(labels={"a": "b"}),
-            lambda: self.world.put_snapshot(other, ID),
+            lambda: self.fixture.put_snapshot(other, ID),
         ):
             self.check_as_before(
                 lambda r=request: self.check_problem(
@@ -92,19 +92,19 @@ class TestSnapshots(case.ServiceCase):
     def test_share_that_is_not_there(self):
         self.check_problem(
             "share.not_found",
-            lambda: self.world.put_snapshot(worlds.new_id(), ID),
+            lambda: self.fixture.put_snapshot(fixtures.new_id(), ID),
             "/share_id",
         )
 
     def test_size_is_that_of_the_moment(self):
         self.put()
-        self.world.patch_share(
+        self.fixture.patch_share(
             self.share_id,
-            size_bytes=5 * worlds.MIB,
+            size_bytes=5 * fixtures.MIB,
             file={"name": "renamed"},
         )
-        clone = self.world.clone("snapshot", ID).body
-        self.assertEqual(2 * worlds.MIB, clone["size_bytes"])
+        clone = self.fixture.clone("snapshot", ID).body
+        self.assertEqual(2 * fixtures.MIB, clone["size_bytes"])
         self.assertEqual("volume", clone["file"]["name"])
 
     @ddt.data(
@@ -114,7 +114,7 @@ class TestSnapshots(case.ServiceCase):
     @ddt.unpack
     def test_patch(self, patch, expected):
         before = self.put(labels={"a": "b"}).body
-        self.world.clock.advance(seconds=1)
+        self.fixture.clock.advance(seconds=1)
         body = self.patch(patch)
         self.assertEqual(
             {
@@ -127,7 +127,7 @@ class TestSnapshots(case.ServiceCase):
         )
         self.assertGreater(body["generation"], before["generation"])
         self.assertEqual(body, self.patch(patch))
-        self.assertEqual(1, self.world.events().count("snapshot.updated"))
+        self.assertEqual(1, self.fixture.events().count("snapshot.updated"))
 
     def test_labels_do_not_add_up_without_end(self):
         self.put(labels={"a": "b"})
@@ -151,23 +151,23 @@ class TestSnapshots(case.ServiceCase):
         self.check_problem(
             "precondition.failed", lambda: self.patch({"name": "3"}, made)
         )
-        delete = self.world.service.snapshots.delete
+        delete = self.fixture.service.snapshots.delete
         self.check_problem(
             "precondition.failed",
-            lambda: delete(worlds.CALLER, ID, wait_seconds=9, if_match=made),
+            lambda: delete(fixtures.CALLER, ID, wait_seconds=9, if_match=made),
         )
-        delete(worlds.CALLER, ID, wait_seconds=9, if_match=patched)
+        delete(fixtures.CALLER, ID, wait_seconds=9, if_match=patched)
 
     def test_delete_twice_whatever_was_cloned(self):
         self.put()
-        clone = self.world.clone("snapshot", ID).body["id"]
+        clone = self.fixture.clone("snapshot", ID).body["id"]
         for _ in range(2):
-            self.assertIsNone(self.world.delete_snapshot(ID).body)
+            self.assertIsNone(self.fixture.delete_snapshot(ID).body)
         self.check_problem(
             "snapshot.not_found",
-            lambda: self.world.service.snapshots.get(worlds.CALLER, ID),
+            lambda: self.fixture.service.snapshots.get(fixtures.CALLER, ID),
         )
-        self.assertEqual(set(), self.world.engine.ids(engines.Kind.SNAPSHOT))
+        self.assertEqual(set(), self.fixture.engine.ids(engines.Kind.SNAPSHOT))
         self.assertEqual("available", self.share(clone)["state"])
 
     def test_list(self):
@@ -182,8 +182,8 @@ class TestSnapshots(case.ServiceCase):
         )
 
         def count(**filters):
-            page = self.world.service.snapshots.page(
-                worlds.CALLER, filters, 10, None
+            page = self.fixture.service.snapshots.page(
+                fixtures.CALLER, filters, 10, None
             )
             return len(page.items)
 
@@ -192,9 +192,11 @@ class TestSnapshots(case.ServiceCase):
         self.assertEqual(2, count(name="n"))
         self.assertEqual(1, count(name="n", share_id=other))
         self.assertEqual(0, count(state="error"))
-        page = self.world.service.snapshots.page(worlds.CALLER, {}, 2, None)
-        rest = self.world.service.snapshots.page(
-            worlds.CALLER, {}, 2, page.next_marker
+        page = self.fixture.service.snapshots.page(
+            fixtures.CALLER, {}, 2, None
+        )
+        rest = self.fixture.service.snapshots.page(
+            fixtures.CALLER, {}, 2, page.next_marker
         )
         found = [body["id"] for body in page.items + rest.items]
         self.assertEqual((ids, None), (found, rest.next_marker))

@@ -22,7 +22,7 @@ from acme_appliance.engines.memory import engine as memory
 from acme_appliance.service.reconcile import comparison
 from acme_appliance.storage import watch
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 #: How long a request waits for a pool here.
 LIMIT_SECONDS = 1
@@ -65,10 +65,10 @@ class TestHangingPool(case.ServiceCase):
 
     def setUp(self):
         super().setUp()
-        self.service = self.world.service
+        self.service = self.fixture.service
         self.gold = self.make_share(pool=GOLD)
         self.silver = self.make_share(pool=SILVER)
-        self.disk = self.world.engines[SILVER].answering
+        self.disk = self.fixture.engines[SILVER].answering
         # Also where a test fails: or its threads would stay.
         self.addCleanup(self.disk.set)
 
@@ -81,12 +81,12 @@ class TestHangingPool(case.ServiceCase):
 
     def hang(self):
         """From now on; the figures are known from before."""
-        self.world.engines[SILVER].entries(worlds.share(self.silver))[
+        self.fixture.engines[SILVER].entries(fixtures.share(self.silver))[
             "volume"
         ].write(0, bytes(memory.BLOCK_BYTES))
         before = self.pool(SILVER)
-        self.seen_at = self.world.clock.now
-        self.world.clock.advance(hours=1)
+        self.seen_at = self.fixture.clock.now
+        self.fixture.clock.advance(hours=1)
         self.disk.clear()
         return before
 
@@ -147,7 +147,7 @@ class TestHangingPool(case.ServiceCase):
 
     def test_list_over_both_pools(self):
         self.hang()
-        page = self.service.shares.page(worlds.ADMIN, {}, 1000, None)
+        page = self.service.shares.page(fixtures.ADMIN, {}, 1000, None)
         used = {body["id"]: body["used_bytes"] for body in page.items}
         self.assertEqual({self.gold: 0, self.silver: None}, used)
         self.assertIsNone(self.share(self.silver)["used_bytes"])
@@ -155,28 +155,28 @@ class TestHangingPool(case.ServiceCase):
 
     def test_changes_fail_at_once_and_only_there(self):
         snapshot = self.make_snapshot(self.silver)
-        self.world.put_access(self.silver)
+        self.fixture.put_access(self.silver)
         self.hang()
-        before = self.world.listed()
+        before = self.fixture.listed()
         for change in (
-            lambda: self.world.put_share(pool=SILVER),
-            lambda: self.world.clone("share", self.silver),
-            lambda: self.world.patch_share(self.silver, size_bytes=1 << 30),
-            lambda: self.world.put_snapshot(self.silver),
-            lambda: self.world.delete_snapshot(snapshot),
-            lambda: self.world.put_access(self.silver, "cmp-2"),
+            lambda: self.fixture.put_share(pool=SILVER),
+            lambda: self.fixture.clone("share", self.silver),
+            lambda: self.fixture.patch_share(self.silver, size_bytes=1 << 30),
+            lambda: self.fixture.put_snapshot(self.silver),
+            lambda: self.fixture.delete_snapshot(snapshot),
+            lambda: self.fixture.put_access(self.silver, "cmp-2"),
         ):
             self.check_problem("engine.unavailable", change)
-        self.assertEqual(before, self.world.listed())
+        self.assertEqual(before, self.fixture.listed())
         self.make_snapshot(self.make_share(pool=GOLD))
-        self.world.put_access(self.gold)
+        self.fixture.put_access(self.gold)
 
     def test_rules_can_be_taken_away_there(self):
         """No disk is needed, and hosts must not keep what they lost."""
-        self.world.put_access(self.silver)
+        self.fixture.put_access(self.silver)
         self.hang()
-        self.world.delete_access(self.silver)
-        self.assertEqual({}, self.world.exporter.exported())
+        self.fixture.delete_access(self.silver)
+        self.assertEqual({}, self.fixture.exporter.exported())
 
     def test_names_and_labels_can_be_changed_there(self):
         """They are the database's; the metadata beside them is old until
@@ -189,26 +189,26 @@ class TestHangingPool(case.ServiceCase):
                 for number in range(2):
                     labels = {"a": str(number)}
                     pool.submit(
-                        self.world.patch_share, self.silver, labels=labels
+                        self.fixture.patch_share, self.silver, labels=labels
                     ).result(BOUND_SECONDS)
                     pool.submit(
                         self.service.snapshots.patch,
-                        worlds.CALLER,
+                        fixtures.CALLER,
                         snapshot,
                         {"labels": labels},
-                        wait_seconds=worlds.WAIT,
+                        wait_seconds=fixtures.WAIT,
                     ).result(BOUND_SECONDS)
             finally:
                 self.disk.set()
         self.wait_until_up()
         self.assertEqual({"a": "1"}, self.share(self.silver)["labels"])
-        report = self.world.restart()
+        report = self.fixture.restart()
         self.assertEqual(2, len(report.old_metadata))
 
     def test_all_is_well_when_it_answers_again(self):
         self.hang()
         self.check_problem(
-            "engine.unavailable", lambda: self.world.put_share(pool=SILVER)
+            "engine.unavailable", lambda: self.fixture.put_share(pool=SILVER)
         )
         self.disk.set()
         self.wait_until_up()
@@ -217,7 +217,7 @@ class TestHangingPool(case.ServiceCase):
         self.assertEqual(
             memory.BLOCK_BYTES, self.share(self.silver)["used_bytes"]
         )
-        self.world.put_snapshot(self.make_share(pool=SILVER))
+        self.fixture.put_snapshot(self.make_share(pool=SILVER))
 
     def wait_until_up(self):
         end = time.monotonic() + BOUND_SECONDS
@@ -227,10 +227,10 @@ class TestHangingPool(case.ServiceCase):
 
     def test_start_while_it_hangs(self):
         self.disk.clear()
-        self.world.service.stop()
-        report = self.world.restart()
+        self.fixture.service.stop()
+        report = self.fixture.restart()
         self.assertEqual([SILVER], list(report.unusable_pools))
-        self.service = self.world.service
+        self.service = self.fixture.service
         pool = self.pool(SILVER)
         self.assertEqual("unavailable", pool["state"])
         self.assertIsNone(pool["observed_at"])
@@ -240,7 +240,7 @@ class TestHangingPool(case.ServiceCase):
     def test_nfs_server_that_hangs(self):
         go = threading.Event()
         self.addCleanup(go.set)
-        self.world.exporter.check = lambda: [str(go.wait())]
+        self.fixture.exporter.check = lambda: [str(go.wait())]
         for _ in range(3):
             self.assertEqual(
                 ["the NFS server does not answer"],
@@ -259,7 +259,7 @@ class TestHangingStart(case.ServiceCase):
         super().setUp()
         self.gold = self.make_share(pool=GOLD)
         self.silver = self.make_share(pool=SILVER)
-        self.world.put_access(self.silver)
+        self.fixture.put_access(self.silver)
         self.disk = threading.Event()
         # Also where a test fails: or its threads would stay.
         self.addCleanup(self.disk.set)
@@ -277,8 +277,8 @@ class TestHangingStart(case.ServiceCase):
         self.enterContext(mock.patch.object(owner, method, call))
 
     def start(self):
-        self.world.restart(start=False)
-        self.service = self.world.service
+        self.fixture.restart(start=False)
+        self.service = self.fixture.service
         return self.service.start()
 
     def wait_for(self, condition):
@@ -288,8 +288,8 @@ class TestHangingStart(case.ServiceCase):
             time.sleep(0.01)
 
     def test_in_the_middle_of_the_comparison(self):
-        silver = self.world.engines[SILVER]
-        silver.entries(worlds.share(self.silver)).clear()
+        silver = self.fixture.engines[SILVER]
+        silver.entries(fixtures.share(self.silver)).clear()
         self.hang_at(silver, "file_size")
         self.start()
         self.make_share(pool=GOLD)
@@ -299,25 +299,26 @@ class TestHangingStart(case.ServiceCase):
 
     def test_where_it_says_who_it_is(self):
         """Its exports are added when it is back."""
-        self.world.exporter.withdraw(references.share(self.silver))
-        silver = self.world.engines[SILVER]
+        self.fixture.exporter.withdraw(references.share(self.silver))
+        silver = self.fixture.engines[SILVER]
         self.hang_at(silver.metadata, "read_identity")
         report = self.start()
         self.assertEqual([SILVER], list(report.unusable_pools))
         self.make_share(pool=GOLD)
-        self.assertEqual({}, self.world.exporter.exported())
+        self.assertEqual({}, self.fixture.exporter.exported())
         self.check_problem(
-            "engine.unavailable", lambda: self.world.put_share(pool=SILVER)
+            "engine.unavailable", lambda: self.fixture.put_share(pool=SILVER)
         )
         self.disk.set()
         self.wait_for(
             lambda: (
-                references.share(self.silver) in self.world.exporter.exported()
+                references.share(self.silver)
+                in self.fixture.exporter.exported()
             )
         )
 
     def test_comparison_of_an_operator(self):
-        silver = self.world.engines[SILVER]
+        silver = self.fixture.engines[SILVER]
         real = silver.file_size
 
         def file_size(*arguments):
@@ -327,7 +328,7 @@ class TestHangingStart(case.ServiceCase):
 
         self.addCleanup(silver.answering.set)
         silver.file_size = file_size
-        report = self.world.service.reconciliation.run(False)
+        report = self.fixture.service.reconciliation.run(False)
         self.assertEqual([SILVER], list(report["unusable_pools"]))
 
 
@@ -336,7 +337,7 @@ class TestBesideChanges(case.ServiceCase):
 
     def compare_while(self, change):
         """Look at a share that is changed at that moment."""
-        engine = self.world.engine
+        engine = self.fixture.engine
         real, calls = engine.file_size, []
 
         def file_size(*arguments):
@@ -346,19 +347,19 @@ class TestBesideChanges(case.ServiceCase):
             return real(*arguments)
 
         engine.file_size = file_size
-        report = self.world.restart()
+        report = self.fixture.restart()
         self.assertTrue(calls)
         return report.lines()
 
     def test_deleted(self):
         id_ = self.make_share()
-        found = self.compare_while(lambda: self.world.delete_share(id_))
+        found = self.compare_while(lambda: self.fixture.delete_share(id_))
         self.assertEqual([], found)
 
     def test_renamed(self):
         id_ = self.make_share()
         found = self.compare_while(
-            lambda: self.world.patch_share(id_, name="other")
+            lambda: self.fixture.patch_share(id_, name="other")
         )
         self.assertEqual([], found)
         self.assertEqual("other", self.share(id_)["name"])

@@ -26,10 +26,10 @@ from acme_appliance import problems
 from acme_appliance import references
 from acme_appliance import types
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 GOLD, SILVER = "gold", "silver"
-MIB = worlds.MIB
+MIB = fixtures.MIB
 #: How long a request is willing to wait, and how long the hang lasts where
 #: nothing ends it: then a test fails.
 PATIENCE = 0.2
@@ -43,7 +43,7 @@ class HangCase(case.ServiceCase):
         super().setUp()
         self.go, self.reached = threading.Event(), threading.Event()
         self.addCleanup(self.go.set)
-        self.service = self.world.service
+        self.service = self.fixture.service
         self.share_id = self.make_share()
         self.other_id = self.make_share()
         self.silver_id = self.make_share(pool=SILVER)
@@ -63,12 +63,12 @@ class HangCase(case.ServiceCase):
 
     def patch(self, wait_seconds=PATIENCE, **patch):
         return self.service.shares.patch(
-            worlds.CALLER, self.share_id, patch, wait_seconds=wait_seconds
+            fixtures.CALLER, self.share_id, patch, wait_seconds=wait_seconds
         )
 
     def grant(self, wait_seconds=PATIENCE):
         return self.service.access.put(
-            worlds.CALLER,
+            fixtures.CALLER,
             self.share_id,
             "cmp-1",
             {"clients": ["192.0.2.51"], "level": "rw"},
@@ -83,9 +83,9 @@ class HangCase(case.ServiceCase):
 
     def check_others_go_on(self):
         for id_ in (self.other_id, self.silver_id):
-            self.world.put_access(id_)
-            self.world.put_access(id_)
-            self.world.patch_share(id_, name="y", size_bytes=2 * MIB)
+            self.fixture.put_access(id_)
+            self.fixture.put_access(id_)
+            self.fixture.patch_share(id_, name="y", size_bytes=2 * MIB)
         self.make_share(pool=SILVER)
 
 
@@ -93,53 +93,53 @@ class HangCase(case.ServiceCase):
 class TestHangs(HangCase):
     @ddt.data("exporter", "engine")
     def test_grant_that_is_repeated(self, which):
-        self.world.put_access(self.share_id)
+        self.fixture.put_access(self.share_id)
         before = self.share(self.share_id)["generation"]
         if which == "exporter":
-            self.world.exporter.withdraw(references.share(self.share_id))
-            self.hang(self.world.exporter, "apply")
+            self.fixture.exporter.withdraw(references.share(self.share_id))
+            self.hang(self.fixture.exporter, "apply")
         else:
-            self.hang(self.world.engine, "grow_file")
+            self.hang(self.fixture.engine, "grow_file")
         problem = self.check_problem("share.busy", self.grant)
         self.assertTrue(problem.row.retryable)
         self.check_held()
         self.check_others_go_on()
         self.go.set()
-        done = self.grant(worlds.WAIT)
+        done = self.grant(fixtures.WAIT)
         self.assertFalse(done.created)
         self.assertEqual(before, self.share(self.share_id)["generation"])
         self.assertIn(
-            references.share(self.share_id), self.world.exporter.exported()
+            references.share(self.share_id), self.fixture.exporter.exported()
         )
 
     def test_grant_that_is_repeated_and_fails(self):
-        self.world.put_access(self.share_id)
-        self.world.exporter.apply = self.fail_for_once
+        self.fixture.put_access(self.share_id)
+        self.fixture.exporter.apply = self.fail_for_once
         self.check_problem("engine.unavailable", self.grant)
-        self.grant(worlds.WAIT)
+        self.grant(fixtures.WAIT)
 
     def fail_for_once(self, *arguments):
-        del self.world.exporter.apply
+        del self.fixture.exporter.apply
         raise OSError(5, "EIO")
 
     def test_labels(self):
-        self.hang(self.world.engine.metadata, "write")
+        self.hang(self.fixture.engine.metadata, "write")
         self.check_problem("share.busy", lambda: self.patch(labels={"a": "1"}))
         self.check_held()
         self.check_others_go_on()
         self.go.set()
-        self.patch(worlds.WAIT, labels={"a": "1"})
+        self.patch(fixtures.WAIT, labels={"a": "1"})
         self.assertEqual({"a": "1"}, self.share(self.share_id)["labels"])
-        self.assertEqual([], self.world.restart().old_metadata)
+        self.assertEqual([], self.fixture.restart().old_metadata)
 
     def test_labels_of_a_snapshot(self):
         id_ = self.make_snapshot(self.share_id)
         self.share_id, kept = id_, self.share_id
-        self.hang(self.world.engine.metadata, "write")
+        self.hang(self.fixture.engine.metadata, "write")
 
         def request(wait_seconds=PATIENCE):
             return self.service.snapshots.patch(
-                worlds.CALLER,
+                fixtures.CALLER,
                 id_,
                 {"labels": {"a": "1"}},
                 wait_seconds=wait_seconds,
@@ -150,19 +150,19 @@ class TestHangs(HangCase):
         self.check_held()
         self.check_others_go_on()
         self.go.set()
-        self.assertEqual({"a": "1"}, request(worlds.WAIT).body["labels"])
-        self.assertEqual([], self.world.restart().old_metadata)
+        self.assertEqual({"a": "1"}, request(fixtures.WAIT).body["labels"])
+        self.assertEqual([], self.fixture.restart().old_metadata)
 
     @ddt.data("create", "clone")
     def test_look_before_a_create(self, how):
         more = {}
         if how == "clone":
             more = {"source": {"type": "share", "id": self.share_id}}
-        self.share_id = worlds.new_id()
-        self.hang(self.world.engine, "exists")
+        self.share_id = fixtures.new_id()
+        self.hang(self.fixture.engine, "exists")
 
         def request():
-            return self.world.put_share(self.share_id, **more)
+            return self.fixture.put_share(self.share_id, **more)
 
         self.check_problem("engine.unavailable", request)
         self.make_share(pool=SILVER)
@@ -174,25 +174,25 @@ class TestHangs(HangCase):
         self.assertTrue(request().created)
 
     def test_jobs_behind_it_are_queued(self):
-        self.world.service.stop()
-        self.world.settings = dataclasses.replace(
-            self.world.settings, workers=1
+        self.fixture.service.stop()
+        self.fixture.settings = dataclasses.replace(
+            self.fixture.settings, workers=1
         )
-        self.world.restart()
-        self.service = self.world.service
-        self.world.put_access(self.share_id)
-        self.hang(self.world.exporter, "apply")
+        self.fixture.restart()
+        self.service = self.fixture.service
+        self.fixture.put_access(self.share_id)
+        self.hang(self.fixture.exporter, "apply")
         self.check_problem("share.busy", self.grant)
         accepted = self.service.shares.put(
-            worlds.CALLER,
-            worlds.new_id(),
+            fixtures.CALLER,
+            fixtures.new_id(),
             {"name": "x", "size_bytes": MIB},
             wait_seconds=0,
         )
         self.assertEqual("queued", accepted.job["state"])
         self.go.set()
         job = self.service.jobs.get(
-            worlds.CALLER, accepted.job["id"], worlds.WAIT
+            fixtures.CALLER, accepted.job["id"], fixtures.WAIT
         )
         self.assertEqual("succeeded", job["state"])
 
@@ -201,14 +201,14 @@ class TestSharesWithoutFiles(HangCase):
     settings = {**HangCase.settings, "volume_file": False}
 
     def test_grow_that_hangs(self):
-        self.hang(self.world.engine, "set_limit")
+        self.hang(self.fixture.engine, "set_limit")
         accepted = self.patch(size_bytes=2 * MIB)
         self.assertIsInstance(accepted, types.Accepted)
         self.check_held()
         self.check_others_go_on()
         self.go.set()
         job = self.service.jobs.get(
-            worlds.CALLER, accepted.job["id"], worlds.WAIT
+            fixtures.CALLER, accepted.job["id"], fixtures.WAIT
         )
         self.assertEqual("succeeded", job["state"])
         body = self.share(self.share_id)
@@ -216,10 +216,10 @@ class TestSharesWithoutFiles(HangCase):
             (2 * MIB, "available", None),
             (body["size_bytes"], body["state"], body["file"]),
         )
-        self.assertEqual([], self.world.restart().old_metadata)
+        self.assertEqual([], self.fixture.restart().old_metadata)
 
     def test_grow_that_fails_is_undone(self):
-        engine, before = self.world.engine, self.world.state()
+        engine, before = self.fixture.engine, self.fixture.state()
 
         def fail(share_id, size_bytes):
             del engine.set_limit
@@ -227,6 +227,6 @@ class TestSharesWithoutFiles(HangCase):
 
         engine.set_limit = fail
         with self.assertRaises(problems.Problem):
-            self.patch(worlds.WAIT, size_bytes=2 * MIB)
-        self.assertEqual(before, self.world.state())
-        self.patch(worlds.WAIT, size_bytes=2 * MIB)
+            self.patch(fixtures.WAIT, size_bytes=2 * MIB)
+        self.assertEqual(before, self.fixture.state())
+        self.patch(fixtures.WAIT, size_bytes=2 * MIB)

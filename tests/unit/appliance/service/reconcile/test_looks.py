@@ -19,34 +19,36 @@ from acme_appliance import references
 from acme_appliance.db import session as db
 from acme_appliance.service import Service
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 
 class TestLooks(case.ServiceCase):
     def setUp(self):
         super().setUp()
         self.share_id = self.make_share()
-        self.world.put_access(self.share_id)
+        self.fixture.put_access(self.share_id)
         self.make_snapshot(self.share_id)
-        self.world.steps.hooks["grow file:before"] = self.die
-        with self.assertRaises(worlds.Crash):
-            self.world.patch_share(self.share_id, size_bytes=2 * worlds.MIB)
-        self.world.service.stop()
-        file = self.world.database.url.database
+        self.fixture.steps.hooks["grow file:before"] = self.die
+        with self.assertRaises(fixtures.Crash):
+            self.fixture.patch_share(
+                self.share_id, size_bytes=2 * fixtures.MIB
+            )
+        self.fixture.service.stop()
+        file = self.fixture.database.url.database
         self.file = pathlib.Path(file)
         database = db.Database(f"sqlite:///file:{file}?mode=ro&uri=true")
         self.addCleanup(database.close)
         self.looker = Service(
             database,
-            self.world.engines,
-            self.world.exporter,
-            self.world.settings,
-            clock=self.world.clock,
+            self.fixture.engines,
+            self.fixture.exporter,
+            self.fixture.settings,
+            clock=self.fixture.clock,
         )
         self.addCleanup(self.looker.stop)
 
     def die(self):
-        raise worlds.Crash
+        raise fixtures.Crash
 
     def content(self):
         wal = self.file.with_name(f"{self.file.name}-wal")
@@ -63,7 +65,7 @@ class TestLooks(case.ServiceCase):
         self.assertEqual(before, self.content())
 
     def test_reconcile_finds_differences(self):
-        self.world.exporter.withdraw(references.share(self.share_id))
+        self.fixture.exporter.withdraw(references.share(self.share_id))
         report = self.looker.reconciliation.run(False)
         self.assertEqual(1, len(report["export_differences"]))
 

@@ -22,7 +22,7 @@ from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.storage import identity
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 from tests.unit.appliance.storage import test_identity
 
 WHAT_IS_THE_SAME = ("shares", "snapshots", "open_jobs", "storage", "metadata")
@@ -31,13 +31,13 @@ WHAT_IS_THE_SAME = ("shares", "snapshots", "open_jobs", "storage", "metadata")
 class RestorationCase(test_identity.IdentityCase):
     def restored(self, *, apply=True, adopt_into=None):
         """In a new process, as the command does it; then started again."""
-        self.world.service.stop()
-        self.world.restart(start=False)
-        report = self.world.service.reconciliation.restore(
+        self.fixture.service.stop()
+        self.fixture.restart(start=False)
+        report = self.fixture.service.reconciliation.restore(
             apply=apply, adopt_into=adopt_into
         )
         if apply:
-            self.world.restart()
+            self.fixture.restart()
         return report
 
     def found(self, report):
@@ -49,7 +49,7 @@ class RestorationCase(test_identity.IdentityCase):
 
     def check_ours(self):
         self.assertEqual(identity.Relation.OURS, self.relation())
-        report = self.world.service.reconciliation.run(False)
+        report = self.fixture.service.reconciliation.run(False)
         self.assertEqual({}, {k: v for k, v in report.items() if v})
         self.assertEqual({"applied": True}, self.found(self.restored()))
 
@@ -59,31 +59,31 @@ class TestLostDatabase(RestorationCase):
     def setUp(self):
         super().setUp()
         self.share_id = self.make_share(
-            labels={"a": "b", "c": "é"}, size_bytes=3 * worlds.MIB
+            labels={"a": "b", "c": "é"}, size_bytes=3 * fixtures.MIB
         )
         self.kept = self.make_snapshot(self.share_id, labels={"s": "t"})
-        self.clone = self.world.clone("snapshot", self.kept).body["id"]
-        self.world.patch_share(self.share_id, name="renamed")
-        self.world.patch_share(self.share_id, size_bytes=4 * worlds.MIB)
-        self.world.put_access(self.share_id)
-        self.world.put_access(
+        self.clone = self.fixture.clone("snapshot", self.kept).body["id"]
+        self.fixture.patch_share(self.share_id, name="renamed")
+        self.fixture.patch_share(self.share_id, size_bytes=4 * fixtures.MIB)
+        self.fixture.put_access(self.share_id)
+        self.fixture.put_access(
             self.share_id, "cmp-2", ("192.0.2.52", "2001:db8::/64"), "ro"
         )
-        self.world.put_snapshot_access(self.kept)
-        self.other = self.make_share(caller=worlds.OTHER)
+        self.fixture.put_snapshot_access(self.kept)
+        self.other = self.make_share(caller=fixtures.OTHER)
 
     def check_all_is_back(self, expected):
-        self.assertEqual(expected, self.world.state())
+        self.assertEqual(expected, self.fixture.state())
         self.check_ours()
-        body = {"size_bytes": 3 * worlds.MIB, "name": "volume"}
-        again = self.world.put_share(
+        body = {"size_bytes": 3 * fixtures.MIB, "name": "volume"}
+        again = self.fixture.put_share(
             self.share_id, labels={"a": "b", "c": "é"}, **body
         )
         self.assertFalse(again.created)
-        self.assertEqual(0, self.world.put_access(self.share_id).created)
+        self.assertEqual(0, self.fixture.put_access(self.share_id).created)
 
     def test_everything_comes_back(self):
-        expected = self.world.state()
+        expected = self.fixture.state()
         self.lose_database()
         report = self.restored()
         self.assertEqual({"gold": "lost"}, report["pools"])
@@ -105,7 +105,7 @@ class TestLostDatabase(RestorationCase):
             report["changed_rules"],
         )
         self.assertEqual(["a", "b"], report["namespaces"])
-        self.assertEqual(worlds.SYSTEM_ID, report["system_id"])
+        self.assertEqual(fixtures.SYSTEM_ID, report["system_id"])
         self.check_all_is_back(expected)
 
     def test_appliance_keeps_its_id_however_often_all_is_lost(self):
@@ -113,30 +113,30 @@ class TestLostDatabase(RestorationCase):
         for _ in range(2):
             self.lose_database()
             # The file with the id is lost too: each process makes a new one.
-            self.world.settings = dataclasses.replace(
-                self.world.settings, system_id=worlds.new_id()
+            self.fixture.settings = dataclasses.replace(
+                self.fixture.settings, system_id=fixtures.new_id()
             )
-            self.assertEqual(worlds.SYSTEM_ID, self.restored()["system_id"])
+            self.assertEqual(fixtures.SYSTEM_ID, self.restored()["system_id"])
         # Killed before the file was written: the database is complete.
         self.assertEqual(identity.Relation.OURS, self.relation())
-        self.assertEqual(worlds.SYSTEM_ID, self.restored()["system_id"])
+        self.assertEqual(fixtures.SYSTEM_ID, self.restored()["system_id"])
 
     @ddt.data({}, {"id": 7}, {"id": "x"}, {"id": "x", "sequence": "y"})
     def test_identity_that_is_of_no_use(self, broken):
-        expected = self.world.state()
+        expected = self.fixture.state()
         self.lose_database()
-        self.world.engine.metadata.write_identity(broken)
+        self.fixture.engine.metadata.write_identity(broken)
         self.assertEqual({"gold": "lost"}, self.restored()["pools"])
-        self.assertEqual(expected, self.world.state())
+        self.assertEqual(expected, self.fixture.state())
 
     def test_generations_and_events_go_on(self):
         before = self.share(self.share_id)
-        seen = self.world.service.events.read(worlds.ADMIN, 0, 0, 1000)
+        seen = self.fixture.service.events.read(fixtures.ADMIN, 0, 0, 1000)
         self.lose_database()
         self.restored()
         self.make_share()
-        events = self.world.service.events.read(
-            worlds.ADMIN, seen["next_after"], 0, 1000
+        events = self.fixture.service.events.read(
+            fixtures.ADMIN, seen["next_after"], 0, 1000
         )["events"]
         self.assertEqual("database.recovered", events[0]["type"])
         self.assertEqual("share.created", events[-1]["type"])
@@ -150,7 +150,7 @@ class TestLostDatabase(RestorationCase):
         report = self.restored(apply=False)
         self.assertEqual(3, len(report["added_shares"]))
         self.assertFalse(report["applied"])
-        with self.world.database.read() as session:
+        with self.fixture.database.read() as session:
             for table in (models.Share, models.Pool, models.Event):
                 self.assertEqual(0, session.query(table).count())
         self.assertEqual(before, self.untouched())
@@ -158,36 +158,40 @@ class TestLostDatabase(RestorationCase):
 
     def test_no_client_notices(self):
         self.lose_database()
-        changes = self.world.exporter.change_count
+        changes = self.fixture.exporter.change_count
         self.restored()
-        self.assertEqual(changes, self.world.exporter.change_count)
+        self.assertEqual(changes, self.fixture.exporter.change_count)
 
     def test_cut_off_between_database_and_pool(self):
-        expected = self.world.state()
+        expected = self.fixture.state()
         self.lose_database()
-        self.world.restart(start=False)
+        self.fixture.restart(start=False)
 
         def crash(pool, **given):
-            raise worlds.Crash
+            raise fixtures.Crash
 
-        self.world.service.context.pools.identities.adopt = crash
-        with self.assertRaises(worlds.Crash):
-            self.world.service.reconciliation.restore(
+        self.fixture.service.context.pools.identities.adopt = crash
+        with self.assertRaises(fixtures.Crash):
+            self.fixture.service.reconciliation.restore(
                 apply=True, adopt_into=None
             )
-        self.world.restart()
+        self.fixture.restart()
         self.check_all_is_back(expected)
 
     def test_data_without_metadata_is_listed_or_adopted(self):
         file = engines.VolumeFile(
-            "volume-x", worlds.MIB, "sparse", engines.Owner(1000, 1001), 0o640
+            "volume-x",
+            fixtures.MIB,
+            "sparse",
+            engines.Owner(1000, 1001),
+            0o640,
         )
-        good, empty, kept = (worlds.new_id() for _ in range(3))
+        good, empty, kept = (fixtures.new_id() for _ in range(3))
         for id_ in (good, empty):
-            self.world.engine.create_share(id_, file.owner)
-        self.world.engine.ensure_file(good, file)
-        self.world.engine.create_snapshot(good, kept)
-        self.world.engine.sync()
+            self.fixture.engine.create_share(id_, file.owner)
+        self.fixture.engine.ensure_file(good, file)
+        self.fixture.engine.create_snapshot(good, kept)
+        self.fixture.engine.sync()
         self.lose_database()
         report = self.restored(apply=False)
         self.assertEqual(
@@ -200,9 +204,9 @@ class TestLostDatabase(RestorationCase):
         self.assertEqual(
             {f"gold/{empty}", f"gold/{kept}"}, set(report["undescribed"])
         )
-        body = self.share(good, worlds.CALLER)
+        body = self.share(good, fixtures.CALLER)
         self.assertEqual(
-            ("volume-x", worlds.MIB, "0640", 1000, 1001),
+            ("volume-x", fixtures.MIB, "0640", 1000, 1001),
             (
                 body["name"],
                 body["size_bytes"],
@@ -211,18 +215,21 @@ class TestLostDatabase(RestorationCase):
                 body["file"]["gid"],
             ),
         )
-        self.world.put_access(good)
-        self.world.patch_share(good, size_bytes=2 * worlds.MIB)
-        self.assertEqual([], self.world.restart().old_metadata)
+        self.fixture.put_access(good)
+        self.fixture.patch_share(good, size_bytes=2 * fixtures.MIB)
+        self.assertEqual([], self.fixture.restart().old_metadata)
 
     def test_metadata_without_data_or_of_no_use(self):
-        store = self.world.engine.metadata
-        lost, broken = worlds.share(worlds.new_id()), worlds.share(self.other)
+        store = self.fixture.engine.metadata
+        lost, broken = (
+            fixtures.share(fixtures.new_id()),
+            fixtures.share(self.other),
+        )
         store.write(lost, {"id": lost.id})
         store.write(broken, {"id": self.other})
-        orphan = store.read(worlds.snapshot(self.kept))
+        orphan = store.read(fixtures.snapshot(self.kept))
         store.write(
-            worlds.snapshot(self.kept), {**orphan, "share_id": lost.id}
+            fixtures.snapshot(self.kept), {**orphan, "share_id": lost.id}
         )
         self.lose_database()
         report = self.restored()
@@ -233,8 +240,8 @@ class TestLostDatabase(RestorationCase):
         self.assertIsNotNone(store.read(lost))
 
     def test_exports_of_unknown_shares_stay(self):
-        unknown = worlds.new_id()
-        self.world.exporter.apply(
+        unknown = fixtures.new_id()
+        self.fixture.exporter.apply(
             exporters.ExportedDirectory(
                 references.share(unknown), "/memory/x", 0, 0
             ),
@@ -243,12 +250,12 @@ class TestLostDatabase(RestorationCase):
         self.lose_database()
         self.restored()
         self.assertIn(
-            references.share(unknown), self.world.exporter.exported()
+            references.share(unknown), self.fixture.exporter.exported()
         )
 
     def test_rules_without_holders(self):
         """As the export files of the first release have them."""
-        self.world.exporter._rules.clear()
+        self.fixture.exporter._rules.clear()
         self.lose_database()
         self.restored()
         access = self.share(self.share_id)["access"]
@@ -260,10 +267,10 @@ class TestLostDatabase(RestorationCase):
             },
             set(access),
         )
-        self.world.delete_access(self.share_id, "recovered:192.0.2.51")
+        self.fixture.delete_access(self.share_id, "recovered:192.0.2.51")
         self.assertNotIn(
             "192.0.2.51",
-            self.world.exporter.exported()[references.share(self.share_id)],
+            self.fixture.exporter.exported()[references.share(self.share_id)],
         )
 
 
@@ -272,39 +279,39 @@ class TestOlderCopy(RestorationCase):
 
     def setUp(self):
         super().setUp()
-        world = self.world
+        fixture = self.fixture
         self.deleted, self.renamed, self.grown, self.same, self.granted = (
             self.make_share() for _ in range(5)
         )
         self.gone = self.make_snapshot(self.same)
         self.gone_too = self.make_snapshot(self.deleted)
-        world.put_access(self.same, "revoked", ("192.0.2.60",))
-        world.put_access(self.same, "kept", ("192.0.2.61",))
-        world.put_access(self.granted, "changed", ("192.0.2.62",), "rw")
-        world.put_access(self.deleted, "away", ("192.0.2.63",))
+        fixture.put_access(self.same, "revoked", ("192.0.2.60",))
+        fixture.put_access(self.same, "kept", ("192.0.2.61",))
+        fixture.put_access(self.granted, "changed", ("192.0.2.62",), "rw")
+        fixture.put_access(self.deleted, "away", ("192.0.2.63",))
         for _ in range(20):
-            world.put_access(self.renamed, "x", ("192.0.2.64",))
-            world.delete_access(self.renamed, "x")
+            fixture.put_access(self.renamed, "x", ("192.0.2.64",))
+            fixture.delete_access(self.renamed, "x")
 
     def day(self):
-        world = self.world
-        world.delete_access(self.deleted, "away")
-        world.delete_share(self.deleted, "cascade")
-        world.delete_snapshot(self.gone)
-        world.patch_share(self.renamed, name="new", labels={"a": "b"})
-        world.patch_share(self.grown, size_bytes=5 * worlds.MIB)
-        world.delete_access(self.same, "revoked")
-        world.put_access(self.granted, "granted", ("192.0.2.70",))
-        world.put_access(self.granted, "changed", ("192.0.2.62",), "ro")
+        fixture = self.fixture
+        fixture.delete_access(self.deleted, "away")
+        fixture.delete_share(self.deleted, "cascade")
+        fixture.delete_snapshot(self.gone)
+        fixture.patch_share(self.renamed, name="new", labels={"a": "b"})
+        fixture.patch_share(self.grown, size_bytes=5 * fixtures.MIB)
+        fixture.delete_access(self.same, "revoked")
+        fixture.put_access(self.granted, "granted", ("192.0.2.70",))
+        fixture.put_access(self.granted, "changed", ("192.0.2.62",), "ro")
         self.created = self.make_share()
         self.new_snapshot = self.make_snapshot(self.created)
         self.short_lived = self.make_share()
-        world.delete_share(self.short_lived)
+        fixture.delete_share(self.short_lived)
 
     def test_a_day_later(self):
         older = self.backup()
         self.day()
-        expected = self.world.state()
+        expected = self.fixture.state()
         self.restore(older)
         self.check_refused("older copy")
         dry = self.restored(apply=False)
@@ -321,28 +328,28 @@ class TestOlderCopy(RestorationCase):
             self.assertEqual(
                 [f"gold/{id_}" for id_ in ids], sorted(report[name]), name
             )
-        self.assertEqual(expected, self.world.state())
+        self.assertEqual(expected, self.fixture.state())
         self.check_ours()
 
     def test_changes_that_the_copy_shows_at_work(self):
         """They came to their end; nothing of them is done again."""
-        world, copies = self.world, []
+        fixture, copies = self.fixture, []
 
         def copy(name):
-            world.steps.hooks[name] = lambda: copies.append(self.backup())
+            fixture.steps.hooks[name] = lambda: copies.append(self.backup())
 
         for step, change in (
             ("create share:before", lambda: self.make_share()),
             (
                 "grow file:before",
-                lambda: world.patch_share(
-                    self.grown, size_bytes=9 * worlds.MIB
+                lambda: fixture.patch_share(
+                    self.grown, size_bytes=9 * fixtures.MIB
                 ),
             ),
             ("delete share:before", lambda: self.make_and_delete()),
             (
                 "export:before",
-                lambda: world.put_access(self.grown, "y", ("192.0.2.80",)),
+                lambda: fixture.put_access(self.grown, "y", ("192.0.2.80",)),
             ),
             ("create snapshot:before", lambda: self.make_snapshot(self.same)),
         ):
@@ -350,40 +357,40 @@ class TestOlderCopy(RestorationCase):
                 copies.clear()
                 copy(step)
                 change()
-                world.steps.hooks.clear()
-                world.service.stop()
-                expected = world.state()
+                fixture.steps.hooks.clear()
+                fixture.service.stop()
+                expected = fixture.state()
                 self.restore(copies[0])
                 report = self.restored()
                 self.assertEqual(1, len(report["closed_jobs"]))
-                self.assertEqual(expected, world.state())
+                self.assertEqual(expected, fixture.state())
                 self.check_ours()
 
     def make_and_delete(self):
-        self.world.delete_share(self.make_share())
+        self.fixture.delete_share(self.make_share())
 
     def test_exports_files_that_are_lost_too(self):
         """Nobody gets access by what a copy says."""
         older = self.backup()
         self.day()
-        for id_ in list(self.world.exporter.exported()):
-            self.world.exporter.withdraw(id_)
+        for id_ in list(self.fixture.exporter.exported()):
+            self.fixture.exporter.withdraw(id_)
         self.restore(older)
         self.restored()
-        self.assertEqual({}, self.world.exporter.exported())
+        self.assertEqual({}, self.fixture.exporter.exported())
 
     def test_the_database_of_another_pool_is_left_alone(self):
-        self.world.service.stop()
-        self.world.engine.metadata.write_identity(
-            {"id": worlds.new_id(), "sequence": 0}
+        self.fixture.service.stop()
+        self.fixture.engine.metadata.write_identity(
+            {"id": fixtures.new_id(), "sequence": 0}
         )
-        before = self.world.state()
-        self.world.restart(start=False)
-        report = self.world.service.reconciliation.restore(
+        before = self.fixture.state()
+        self.fixture.restart(start=False)
+        report = self.fixture.service.reconciliation.restore(
             apply=True, adopt_into=None
         )
         self.assertIn("another pool", report["skipped_pools"]["gold"])
-        self.assertEqual(before["shares"], self.world.state()["shares"])
+        self.assertEqual(before["shares"], self.fixture.state()["shares"])
         self.check_refused("knows another pool")
 
 
@@ -398,20 +405,20 @@ class TestOlderCopyOfTwoPools(RestorationCase):
         self.back = self.make_share(pool="silver")
         for id_ in (self.there, self.back):
             self.make_snapshot(id_)
-            self.world.put_access(id_, "before", ("192.0.2.60",))
+            self.fixture.put_access(id_, "before", ("192.0.2.60",))
 
     def swap(self):
         """Delete both, and make them again, each in the other pool."""
         for id_, pool in ((self.there, "silver"), (self.back, "gold")):
-            self.world.delete_access(id_, "before")
-            self.world.delete_share(id_, "cascade")
-            self.world.put_share(id_, pool=pool)
-            self.world.put_access(id_, "after", ("192.0.2.61",))
+            self.fixture.delete_access(id_, "before")
+            self.fixture.delete_share(id_, "cascade")
+            self.fixture.put_share(id_, pool=pool)
+            self.fixture.put_access(id_, "after", ("192.0.2.61",))
 
     def test_shares_that_are_in_the_other_pool_now(self):
         older = self.backup()
         self.swap()
-        expected = self.world.state()
+        expected = self.fixture.state()
         self.restore(older)
         dry = self.restored(apply=False)
         report = self.restored()
@@ -424,16 +431,16 @@ class TestOlderCopyOfTwoPools(RestorationCase):
             [f"gold/{self.there}", f"silver/{self.back}"],
             sorted(report["removed_shares"]),
         )
-        self.assertEqual(expected, self.world.state())
+        self.assertEqual(expected, self.fixture.state())
 
     def test_a_pool_that_cannot_be_read(self):
         """What happened in it since would not be known any more."""
         older = self.backup()
         self.swap()
-        expected = self.world.state()
+        expected = self.fixture.state()
         self.restore(older)
         with mock.patch.object(
-            self.world.engines["gold"],
+            self.fixture.engines["gold"],
             "check",
             autospec=True,
             return_value=["is not mounted"],
@@ -448,34 +455,36 @@ class TestOlderCopyOfTwoPools(RestorationCase):
             report["duplicates"],
         )
         self.restored()
-        self.assertEqual(expected, self.world.state())
+        self.assertEqual(expected, self.fixture.state())
 
     def test_only_jobs_of_older_pools_are_closed(self):
         """Gold was away since the copy was made: its job is still open."""
 
         def die():
-            raise worlds.Crash
+            raise fixtures.Crash
 
         def crash_in_both_pools():
             for id_ in (self.there, self.back):
-                with self.assertRaises(worlds.Crash):
-                    self.world.patch_share(id_, size_bytes=9 * worlds.MIB)
+                with self.assertRaises(fixtures.Crash):
+                    self.fixture.patch_share(id_, size_bytes=9 * fixtures.MIB)
 
-        self.world.steps.hooks["grow file:before"] = die
+        self.fixture.steps.hooks["grow file:before"] = die
         crash_in_both_pools()
         older = self.backup()
-        gold = self.world.engines["gold"].metadata
+        gold = self.fixture.engines["gold"].metadata
         identity_then = gold.read_identity()
         jobs = {
             row["object_id"]: row["job_id"]
             for row in older[models.Base.metadata.tables["job_claims"]]
         }
-        self.world.steps.hooks.clear()
+        self.fixture.steps.hooks.clear()
         self.make_share(pool="silver")
         self.restore(older)
         gold.write_identity(identity_then)
         report = self.restored()
         self.assertEqual({"gold": "ours", "silver": "older"}, report["pools"])
         self.assertEqual([jobs[self.back]], report["closed_jobs"])
-        self.assertEqual(9 * worlds.MIB, self.share(self.there)["size_bytes"])
+        self.assertEqual(
+            9 * fixtures.MIB, self.share(self.there)["size_bytes"]
+        )
         self.check_ours()

@@ -19,7 +19,7 @@ from acme_appliance import references
 from acme_appliance.db import models
 from acme_appliance.exporters import base as exporters
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 ONE, TWO = "192.0.2.51", "192.0.2.52"
 STRANGER = "192.0.2.99"
@@ -29,27 +29,27 @@ class TestUnexplainedExports(case.ServiceCase):
     def setUp(self):
         super().setUp()
         self.share_id = self.make_share()
-        self.world.put_access(self.share_id)
+        self.fixture.put_access(self.share_id)
 
     def let_in(self, share_id, client=STRANGER):
         """Export a share behind the service's back."""
         share = exporters.ExportedDirectory(
             references.share(share_id), "/memory/x", 0, 0
         )
-        clients = self.world.exporter.exported().get(share.reference, {})
-        self.world.exporter.apply(share, {**clients, client: "rw"})
+        clients = self.fixture.exporter.exported().get(share.reference, {})
+        self.fixture.exporter.apply(share, {**clients, client: "rw"})
 
     def clients(self, share_id=None):
-        exported = self.world.exporter.exported()
+        exported = self.fixture.exporter.exported()
         reference = references.share(share_id or self.share_id)
         return set(exported.get(reference, {}))
 
     def test_a_start_keeps_and_reports_them(self):
-        unknown = worlds.new_id()
+        unknown = fixtures.new_id()
         self.let_in(unknown)
         self.let_in(self.share_id)
         for _ in range(2):
-            report = self.world.restart()
+            report = self.fixture.restart()
             self.assertEqual(
                 {unknown, self.share_id},
                 {each["share_id"] for each in report.unexplained_exports},
@@ -58,89 +58,89 @@ class TestUnexplainedExports(case.ServiceCase):
             self.assertEqual({STRANGER}, self.clients(unknown))
             self.assertEqual({ONE, STRANGER}, self.clients())
         self.assertRegex(" ".join(report.lines()), "2 unexplained exports")
-        self.assertEqual([], self.world.service.system.readiness())
+        self.assertEqual([], self.fixture.service.system.readiness())
         self.assertRegex(
-            self.world.service.system.export_warnings()[0], "concerned: 2"
+            self.fixture.service.system.export_warnings()[0], "concerned: 2"
         )
 
     def test_an_operator_withdraws_them(self):
-        unknown = worlds.new_id()
+        unknown = fixtures.new_id()
         self.let_in(unknown)
         self.let_in(self.share_id)
-        self.world.restart()
-        report = self.world.service.reconciliation.run(False)
+        self.fixture.restart()
+        report = self.fixture.service.reconciliation.run(False)
         self.assertEqual(2, len(report["unexplained_exports"]))
         self.assertEqual({ONE, STRANGER}, self.clients())
-        report = self.world.service.reconciliation.run(True)
+        report = self.fixture.service.reconciliation.run(True)
         self.assertEqual(2, len(report["unexplained_exports"]))
         self.assertEqual(
             {references.share(self.share_id): {ONE: "rw"}}, self.exported()
         )
-        self.assertEqual([], self.world.service.system.export_warnings())
+        self.assertEqual([], self.fixture.service.system.export_warnings())
 
     def exported(self):
-        return self.world.exporter.exported()
+        return self.fixture.exporter.exported()
 
     def test_an_empty_database_withdraws_nothing(self):
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             for table in (models.AccessRule, models.ShareLabel, models.Share):
                 session.query(table).delete()
-        self.world.restart()
+        self.fixture.restart()
         self.assertEqual({ONE}, self.clients())
 
     def test_changes_of_rules_leave_them_alone(self):
         self.let_in(self.share_id)
-        self.world.restart()
-        self.world.put_access(self.share_id, "cmp-2", (TWO,))
+        self.fixture.restart()
+        self.fixture.put_access(self.share_id, "cmp-2", (TWO,))
         self.assertEqual({ONE, TWO, STRANGER}, self.clients())
-        self.world.delete_access(self.share_id)
-        self.world.delete_access(self.share_id, "cmp-2")
+        self.fixture.delete_access(self.share_id)
+        self.fixture.delete_access(self.share_id, "cmp-2")
         self.assertEqual({STRANGER}, self.clients())
-        self.world.restart()
+        self.fixture.restart()
         self.assertEqual({STRANGER}, self.clients())
 
     def test_a_rule_explains_them(self):
         self.let_in(self.share_id)
-        self.world.restart()
-        self.world.put_access(self.share_id, "cmp-9", (STRANGER,))
-        self.assertEqual([], self.world.service.system.export_warnings())
-        self.world.delete_access(self.share_id, "cmp-9")
+        self.fixture.restart()
+        self.fixture.put_access(self.share_id, "cmp-9", (STRANGER,))
+        self.assertEqual([], self.fixture.service.system.export_warnings())
+        self.fixture.delete_access(self.share_id, "cmp-9")
         self.assertEqual({ONE}, self.clients())
 
     def test_a_deleted_share_has_none(self):
-        self.world.delete_access(self.share_id)
+        self.fixture.delete_access(self.share_id)
         self.let_in(self.share_id)
-        self.world.restart()
-        self.world.delete_share(self.share_id)
+        self.fixture.restart()
+        self.fixture.delete_share(self.share_id)
         self.assertEqual({}, self.exported())
-        self.assertEqual([], self.world.service.system.export_warnings())
+        self.assertEqual([], self.fixture.service.system.export_warnings())
 
     def test_what_somebody_withdrew_by_hand_is_no_problem_any_more(self):
-        unknown = worlds.new_id()
+        unknown = fixtures.new_id()
         self.let_in(unknown)
-        self.world.restart()
-        self.world.exporter.withdraw(references.share(unknown))
-        self.assertEqual([], self.world.service.system.export_warnings())
+        self.fixture.restart()
+        self.fixture.exporter.withdraw(references.share(unknown))
+        self.assertEqual([], self.fixture.service.system.export_warnings())
 
     def crash(self, request, step):
         def die():
-            self.world.steps.crashed = True
-            raise worlds.Crash(step)
+            self.fixture.steps.crashed = True
+            raise fixtures.Crash(step)
 
-        self.world.steps.hooks[step] = die
-        with self.assertRaises(worlds.Crash):
+        self.fixture.steps.hooks[step] = die
+        with self.assertRaises(fixtures.Crash):
             request()
 
     def test_a_grant_that_was_cut_off_is_explained(self):
         """And keeps no stranger out when it is finished."""
         self.let_in(self.share_id)
-        self.world.restart()
+        self.fixture.restart()
         self.crash(
-            lambda: self.world.put_access(self.share_id, "cmp-2", (TWO,)),
+            lambda: self.fixture.put_access(self.share_id, "cmp-2", (TWO,)),
             "export:after",
         )
         self.assertEqual({ONE, TWO, STRANGER}, self.clients())
-        report = self.world.restart()
+        report = self.fixture.restart()
         self.assertEqual({ONE, TWO, STRANGER}, self.clients())
         self.assertEqual(
             [{"share_id": self.share_id, "clients": {STRANGER: "rw"}}],
@@ -149,24 +149,24 @@ class TestUnexplainedExports(case.ServiceCase):
 
     def test_a_revoke_that_was_cut_off_is_finished(self):
         self.let_in(self.share_id)
-        self.world.restart()
+        self.fixture.restart()
         self.crash(
-            lambda: self.world.delete_access(self.share_id), "export:before"
+            lambda: self.fixture.delete_access(self.share_id), "export:before"
         )
         self.assertEqual({ONE, STRANGER}, self.clients())
-        self.world.restart()
+        self.fixture.restart()
         self.assertEqual({STRANGER}, self.clients())
 
     def test_a_revoke_that_outlasts_a_start(self):
         """Comparing the exports meanwhile lets nobody in again."""
         self.crash(
-            lambda: self.world.delete_access(self.share_id), "export:before"
+            lambda: self.fixture.delete_access(self.share_id), "export:before"
         )
-        exporter, go_on = self.world.exporter, threading.Event()
+        exporter, go_on = self.fixture.exporter, threading.Event()
         apply, reconcile = exporter.apply, exporter.reconcile
 
         def slow_apply(*given):
-            self.assertTrue(go_on.wait(worlds.WAIT))
+            self.assertTrue(go_on.wait(fixtures.WAIT))
             apply(*given)
 
         def late_reconcile(wanted, **options):
@@ -174,21 +174,21 @@ class TestUnexplainedExports(case.ServiceCase):
             wanted = list(wanted)
             if options["apply"]:
                 go_on.set()
-                self.world.service.recovery.runner.journal.stop()
+                self.fixture.service.recovery.runner.journal.stop()
             return reconcile(wanted, **options)
 
-        self.world.restart(start=False)
-        resume_all = self.world.service.recovery.open_jobs.resume_all
+        self.fixture.restart(start=False)
+        resume_all = self.fixture.service.recovery.open_jobs.resume_all
         with (
             mock.patch.object(exporter, "apply", slow_apply),
             mock.patch.object(exporter, "reconcile", late_reconcile),
             mock.patch.object(
-                self.world.service.recovery.open_jobs,
+                self.fixture.service.recovery.open_jobs,
                 "resume_all",
                 lambda: resume_all(0),
             ),
         ):
-            report = self.world.service.start()
+            report = self.fixture.service.start()
         self.assertEqual({}, self.share(self.share_id)["access"])
         self.assertEqual(set(), self.clients())
         self.assertEqual([], report.export_differences)
@@ -196,9 +196,9 @@ class TestUnexplainedExports(case.ServiceCase):
     def test_nobody_learns_of_them_before_the_start(self):
         """``status`` runs beside the server, and looks for itself."""
         self.let_in(self.share_id)
-        self.world.restart(start=False)
-        self.world.service.reconciliation.compare_exports()
+        self.fixture.restart(start=False)
+        self.fixture.service.reconciliation.compare_exports()
         self.assertRegex(
-            self.world.service.system.export_warnings()[0], "concerned: 1"
+            self.fixture.service.system.export_warnings()[0], "concerned: 1"
         )
         self.assertEqual({ONE, STRANGER}, self.clients())

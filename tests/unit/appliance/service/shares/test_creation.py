@@ -16,9 +16,9 @@ import ddt
 
 from acme_appliance.service import Limits
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
-MIB = worlds.MIB
+MIB = fixtures.MIB
 ID = "11111111-1111-4111-8111-111111111111"
 
 FILE = {
@@ -36,7 +36,7 @@ class TestCreate(case.ServiceCase):
     settings = {"pools": ("gold", "silver")}
 
     def test_all_that_is_to_be_known_is_in_the_reply(self):
-        done = self.world.put_share(
+        done = self.fixture.put_share(
             ID, name="volume-1", size_bytes=2 * MIB, labels={"a": "b"}
         )
         self.assertTrue(done.created)
@@ -78,10 +78,10 @@ class TestCreate(case.ServiceCase):
             done.body,
         )
         self.assertEqual(done.body, self.share(ID))
-        self.assertEqual({}, self.world.exporter.exported())
-        entry = self.world.engine.entries(worlds.share(ID))["volume"]
+        self.assertEqual({}, self.fixture.exporter.exported())
+        entry = self.fixture.engine.entries(fixtures.share(ID))["volume"]
         self.assertEqual(2 * MIB, entry.size_bytes)
-        self.assertEqual(["share.created"], self.world.events())
+        self.assertEqual(["share.created"], self.fixture.events())
 
     @ddt.data(
         {"size_bytes": MIB},
@@ -90,17 +90,17 @@ class TestCreate(case.ServiceCase):
         {"size_bytes": MIB, "file": None, "labels": None},
     )
     def test_same_again(self, body):
-        first = self.world.put_share(ID, **body)
+        first = self.fixture.put_share(ID, **body)
         self.assertTrue(first.created)
-        second = self.world.put_share(ID, **body)
+        second = self.fixture.put_share(ID, **body)
         self.assertFalse(second.created)
         self.assertEqual(first.body, second.body)
-        self.world.patch_share(ID, name="patched", size_bytes=3 * MIB)
-        self.world.put_access(ID)
-        third = self.world.put_share(ID, **body)
+        self.fixture.patch_share(ID, name="patched", size_bytes=3 * MIB)
+        self.fixture.put_access(ID)
+        third = self.fixture.put_share(ID, **body)
         self.assertEqual(self.share(ID), third.body)
         self.assertEqual("patched", third.body["name"])
-        self.assertEqual(1, self.world.events().count("share.created"))
+        self.assertEqual(1, self.fixture.events().count("share.created"))
 
     @ddt.data(
         {"size_bytes": 2 * MIB},
@@ -118,17 +118,17 @@ class TestCreate(case.ServiceCase):
             "pool": "gold",
             "file": {"mode": "0640"},
         }
-        self.world.put_share(ID, **body)
+        self.fixture.put_share(ID, **body)
         self.check_as_before(
             lambda: self.check_problem(
                 "share.exists_mismatch",
-                lambda: self.world.put_share(ID, **{**body, **change}),
+                lambda: self.fixture.put_share(ID, **{**body, **change}),
             )
         )
 
     def test_null_is_as_good_as_nothing(self):
-        self.world.put_share(ID, labels=None, file={"mode": None})
-        self.assertFalse(self.world.put_share(ID).created)
+        self.fixture.put_share(ID, labels=None, file={"mode": None})
+        self.assertFalse(self.fixture.put_share(ID).created)
 
     def test_full_allocation_takes_the_space(self):
         id_ = self.make_share(size_bytes=MIB, file={"allocation": "full"})
@@ -145,38 +145,40 @@ class TestCreate(case.ServiceCase):
     def test_bad_requests(self, change, code, pointer):
         self.check_as_before(
             lambda: self.check_problem(
-                code, lambda: self.world.put_share(**change), pointer
+                code, lambda: self.fixture.put_share(**change), pointer
             )
         )
 
     def test_pool_without_room(self):
-        self.world.engine.total_bytes = 4 * MIB
+        self.fixture.engine.total_bytes = 4 * MIB
         body = {"size_bytes": 5 * MIB, "file": {"allocation": "full"}}
         self.check_as_before(
             lambda: self.check_problem(
-                "pool.no_space", lambda: self.world.put_share(ID, **body)
+                "pool.no_space", lambda: self.fixture.put_share(ID, **body)
             )
         )
-        self.assertEqual(["share.create_failed"], self.world.events())
-        self.world.engine.total_bytes = 8 * MIB
-        self.assertTrue(self.world.put_share(ID, **body).created)
+        self.assertEqual(["share.create_failed"], self.fixture.events())
+        self.fixture.engine.total_bytes = 8 * MIB
+        self.assertTrue(self.fixture.put_share(ID, **body).created)
 
     def test_broken_pool(self):
-        self.world.engine.reasons = ["no disk"]
-        self.check_problem("engine.unavailable", self.world.put_share)
-        self.world.put_share(pool="silver")
-        self.world.engine.reasons = []
-        self.assertEqual(1, len(self.world.state()["shares"]))
+        self.fixture.engine.reasons = ["no disk"]
+        self.check_problem("engine.unavailable", self.fixture.put_share)
+        self.fixture.put_share(pool="silver")
+        self.fixture.engine.reasons = []
+        self.assertEqual(1, len(self.fixture.state()["shares"]))
 
     def test_if_match_wants_it_to_exist(self):
         body = {"name": "x", "size_bytes": MIB}
-        put = self.world.service.shares.put
+        put = self.fixture.service.shares.put
         self.check_problem(
             "precondition.failed",
-            lambda: put(worlds.CALLER, ID, body, wait_seconds=9, if_match=1),
+            lambda: put(fixtures.CALLER, ID, body, wait_seconds=9, if_match=1),
         )
-        made = put(worlds.CALLER, ID, body, wait_seconds=9).body["generation"]
-        put(worlds.CALLER, ID, body, wait_seconds=9, if_match=made)
+        made = put(fixtures.CALLER, ID, body, wait_seconds=9).body[
+            "generation"
+        ]
+        put(fixtures.CALLER, ID, body, wait_seconds=9, if_match=made)
 
 
 class TestLimits(case.ServiceCase):
@@ -188,9 +190,9 @@ class TestLimits(case.ServiceCase):
         first = self.make_share()
         self.make_share()
         self.check_as_before(
-            lambda: self.check_problem("limit.shares", self.world.put_share)
+            lambda: self.check_problem("limit.shares", self.fixture.put_share)
         )
-        self.world.delete_share(first)
+        self.fixture.delete_share(first)
         self.make_share()
 
     def test_snapshots(self):
@@ -214,20 +216,20 @@ class TestCreateFromSource(case.ServiceCase):
         self.source = self.make_share(
             size_bytes=2 * MIB, file={"name": "source", "mode": "0600"}
         )
-        self.entry = self.world.engine.entries(worlds.share(self.source))
+        self.entry = self.fixture.engine.entries(fixtures.share(self.source))
         self.entry["source"].write(0, b"s" * 4096)
-        self.world.put_access(self.source)
+        self.fixture.put_access(self.source)
         self.kept = self.make_snapshot(self.source)
         self.sources = {"share": self.source, "snapshot": self.kept}
 
     def read(self, id_, name):
-        entries = self.world.engine.entries(worlds.share(id_))
+        entries = self.fixture.engine.entries(fixtures.share(id_))
         self.assertEqual([name], list(entries))
         return entries[name].read(0, 4096), entries[name].size_bytes
 
     @ddt.data("share", "snapshot")
     def test_everything_but_access_comes_from_the_source(self, type_):
-        body = self.world.clone(type_, self.sources[type_]).body
+        body = self.fixture.clone(type_, self.sources[type_]).body
         self.assertEqual(2 * MIB, body["size_bytes"])
         self.assertEqual(
             {**FILE, "name": "source", "mode": "0600"}, body["file"]
@@ -242,7 +244,7 @@ class TestCreateFromSource(case.ServiceCase):
 
     @ddt.data("share", "snapshot")
     def test_renamed_and_grown_in_one_call(self, type_):
-        body = self.world.clone(
+        body = self.fixture.clone(
             type_,
             self.sources[type_],
             size_bytes=5 * MIB,
@@ -256,15 +258,15 @@ class TestCreateFromSource(case.ServiceCase):
     @ddt.data("share", "snapshot")
     def test_same_again(self, type_):
         body = {"size_bytes": 5 * MIB, "file": {"name": "clone"}}
-        first = self.world.clone(type_, self.sources[type_], ID, **body)
-        self.world.delete_access(self.source)
-        self.world.delete_share(self.source, "cascade")
-        second = self.world.clone(type_, self.sources[type_], ID, **body)
+        first = self.fixture.clone(type_, self.sources[type_], ID, **body)
+        self.fixture.delete_access(self.source)
+        self.fixture.delete_share(self.source, "cascade")
+        second = self.fixture.clone(type_, self.sources[type_], ID, **body)
         self.assertFalse(second.created)
         self.assertEqual(first.body, second.body)
         self.check_problem(
             "share.exists_mismatch",
-            lambda: self.world.put_share(ID, size_bytes=5 * MIB),
+            lambda: self.fixture.put_share(ID, size_bytes=5 * MIB),
         )
 
     @ddt.data(
@@ -280,7 +282,7 @@ class TestCreateFromSource(case.ServiceCase):
         for type_, id_ in self.sources.items():
             self.check_as_before(
                 lambda t=type_, i=id_: self.check_problem(
-                    code, lambda: self.world.clone(t, i, **change), pointer
+                    code, lambda: self.fixture.clone(t, i, **change), pointer
                 )
             )
 
@@ -289,17 +291,17 @@ class TestCreateFromSource(case.ServiceCase):
             ("share", "share.not_found"),
             ("snapshot", "snapshot.not_found"),
         ):
-            for id_ in (worlds.new_id(), ID):
+            for id_ in (fixtures.new_id(), ID):
                 self.check_problem(
                     code,
-                    lambda t=type_, i=id_: self.world.clone(t, i, ID),
+                    lambda t=type_, i=id_: self.fixture.clone(t, i, ID),
                     "/source/id",
                 )
 
     def test_clone_of_itself(self):
         self.check_problem(
             "share.exists_mismatch",
-            lambda: self.world.clone("share", self.source, self.source),
+            lambda: self.fixture.clone("share", self.source, self.source),
         )
 
     def test_source_whose_file_a_client_took_away(self):
@@ -307,8 +309,8 @@ class TestCreateFromSource(case.ServiceCase):
         self.check_as_before(
             lambda: self.check_problem(
                 "share.degraded",
-                lambda: self.world.clone("share", self.source),
+                lambda: self.fixture.clone("share", self.source),
             )
         )
         # The snapshot still has it.
-        self.world.clone("snapshot", self.kept)
+        self.fixture.clone("snapshot", self.kept)

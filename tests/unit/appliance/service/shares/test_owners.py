@@ -18,7 +18,7 @@ from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.db import models
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
 ID = "11111111-1111-4111-8111-111111111111"
 
@@ -27,7 +27,9 @@ class Case(case.ServiceCase):
     def owner(self, share_id):
         """What the database and the storage have; they agree."""
         file = self.share(share_id)["file"]
-        (entry,) = self.world.engine.entries(worlds.share(share_id)).values()
+        (entry,) = self.fixture.engine.entries(
+            fixtures.share(share_id)
+        ).values()
         self.assertEqual(
             (file["uid"], file["gid"], int(file["mode"], 8)),
             (entry.owner.uid, entry.owner.gid, entry.mode),
@@ -37,7 +39,7 @@ class Case(case.ServiceCase):
     def make_old(self, **file):
         """A share as an earlier release made it."""
         id_ = self.make_share()
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             row = session.get_one(models.Share, id_)
             row.file = {**row.file, **file}
         return id_
@@ -51,18 +53,18 @@ class TestDefault(Case):
             for source in ({}, {"type": "share", "id": self.make_share()}):
                 problem = self.check_problem(
                     "request.invalid",
-                    lambda f=field, s=source: self.world.put_share(
+                    lambda f=field, s=source: self.fixture.put_share(
                         ID, source=s or None, file={f: value}
                     ),
                     f"/file/{field}",
                 )
                 self.assertIn(f"{field} {value} ", problem.detail)
                 self.assertIn(f"[nfs] allowed_{field}s", problem.detail)
-        self.assertNotIn(ID, self.world.engine.ids(worlds.share(ID).kind))
+        self.assertNotIn(ID, self.fixture.engine.ids(fixtures.share(ID).kind))
 
     def test_both_are_named_at_once(self):
         with self.assertRaises(problems.Problem) as caught:
-            self.world.put_share(file={"uid": 0, "gid": 0})
+            self.fixture.put_share(file={"uid": 0, "gid": 0})
         self.assertEqual(
             ["/file/uid", "/file/gid"],
             [error["pointer"] for error in caught.exception.errors],
@@ -73,18 +75,18 @@ class TestDefault(Case):
         for source in ({}, {"type": "share", "id": self.make_share()}):
             self.check_problem(
                 "request.invalid",
-                lambda s=source: self.world.put_share(
+                lambda s=source: self.fixture.put_share(
                     ID, source=s or None, file={"mode": mode}
                 ),
                 "/file/mode",
             )
-        self.assertNotIn(ID, self.world.engine.ids(worlds.share(ID).kind))
+        self.assertNotIn(ID, self.fixture.engine.ids(fixtures.share(ID).kind))
 
     @ddt.data(1000, 42407, 64061, 65533)
     def test_users_and_the_default_owner_are_allowed(self, value):
         id_ = self.make_share(file={"uid": value, "gid": value})
         self.assertEqual((value, value), self.owner(id_))
-        self.assertEqual([], self.world.service.system.warnings())
+        self.assertEqual([], self.fixture.service.system.warnings())
 
 
 class TestConfigured(Case):
@@ -114,16 +116,16 @@ class TestSharesOfEarlierReleases(Case):
     def test_they_go_on_working_and_are_reported(self):
         id_ = self.make_old(uid=0, gid=165)
         with self.assertLogs("acme_appliance", "WARNING") as logs:
-            self.world.restart()
+            self.fixture.restart()
         self.assertIn("uid 0, gid 165", "\n".join(logs.output))
-        self.world.patch_share(id_, size_bytes=2 * worlds.MIB)
-        self.world.put_access(id_)
+        self.fixture.patch_share(id_, size_bytes=2 * fixtures.MIB)
+        self.fixture.put_access(id_)
         self.assertEqual((0, 165), self.file_owner(id_))
-        (warning,) = self.world.service.system.warnings()
+        (warning,) = self.fixture.service.system.warnings()
         self.assertIn("1 shares belong to uid 0, gid 165", warning)
-        self.world.delete_access(id_)
-        self.world.delete_share(id_)
-        self.assertEqual([], self.world.service.system.warnings())
+        self.fixture.delete_access(id_)
+        self.fixture.delete_share(id_)
+        self.assertEqual([], self.fixture.service.system.warnings())
 
     def file_owner(self, id_):
         file = self.share(id_)["file"]
@@ -131,42 +133,42 @@ class TestSharesOfEarlierReleases(Case):
 
     def test_same_create_again_is_no_new_request(self):
         id_ = self.make_old(uid=0)
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             row = session.get_one(models.Share, id_)
             row.create_request = {**row.create_request, "file": {"uid": 0}}
-        done = self.world.put_share(id_, file={"uid": 0})
+        done = self.fixture.put_share(id_, file={"uid": 0})
         self.assertFalse(done.created)
 
     def test_same_create_again_with_the_mode_of_an_earlier_release(self):
         """Its driver sent 0777."""
         id_ = self.make_old(mode="0777")
-        with self.world.database.write() as session:
+        with self.fixture.database.write() as session:
             row = session.get_one(models.Share, id_)
             row.create_request = {
                 **row.create_request,
                 "file": {"mode": "0777"},
             }
-        done = self.world.put_share(id_, file={"mode": "0777"})
+        done = self.fixture.put_share(id_, file={"mode": "0777"})
         self.assertFalse(done.created)
         self.assertEqual("0777", done.body["file"]["mode"])
         self.check_problem(
             "share.exists_mismatch",
-            lambda: self.world.put_share(id_, file={"mode": "0770"}),
+            lambda: self.fixture.put_share(id_, file={"mode": "0770"}),
         )
 
     def test_clones_have_the_default_owner_and_no_special_bits(self):
         id_ = self.make_old(uid=0, gid=1000, mode="0757")
-        clone = self.world.clone("share", id_).body["id"]
+        clone = self.fixture.clone("share", id_).body["id"]
         self.assertEqual((64061, 1000), self.owner(clone))
         self.assertEqual("0646", self.share(clone)["file"]["mode"])
         kept = self.make_snapshot(id_)
-        clone = self.world.clone("snapshot", kept).body["id"]
+        clone = self.fixture.clone("snapshot", kept).body["id"]
         self.assertEqual((64061, 1000), self.owner(clone))
 
     def test_a_clone_may_not_ask_for_what_its_source_has(self):
         id_ = self.make_old(uid=0)
         self.check_problem(
             "request.invalid",
-            lambda: self.world.clone("share", id_, file={"uid": 0}),
+            lambda: self.fixture.clone("share", id_, file={"uid": 0}),
             "/file/uid",
         )

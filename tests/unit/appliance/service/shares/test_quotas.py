@@ -20,9 +20,9 @@ from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.engines import base as engines
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
-MIB = worlds.MIB
+MIB = fixtures.MIB
 
 
 class Case(case.ServiceCase):
@@ -36,8 +36,8 @@ class Case(case.ServiceCase):
         """Nothing has changed, and nobody else is concerned."""
         self.check_as_before(lambda: self.check_problem(code, request))
 
-    def usage(self, caller=worlds.CALLER):
-        return self.world.service.system.describe(caller)["namespace"]
+    def usage(self, caller=fixtures.CALLER):
+        return self.fixture.service.system.describe(caller)["namespace"]
 
     def at_once(self, *requests):
         """Codes of those that failed, of requests sent side by side."""
@@ -66,25 +66,25 @@ class TestQuota(Case):
         kept = self.make_snapshot(id_)
         for refused in (
             lambda: self.make_share(size_bytes=5 * MIB),
-            lambda: self.world.clone("share", id_),
-            lambda: self.world.clone("snapshot", kept),
-            lambda: self.world.patch_share(id_, size_bytes=11 * MIB),
+            lambda: self.fixture.clone("share", id_),
+            lambda: self.fixture.clone("snapshot", kept),
+            lambda: self.fixture.patch_share(id_, size_bytes=11 * MIB),
         ):
             self.check_refused("limit.bytes", refused)
-        self.world.patch_share(id_, size_bytes=9 * MIB)
+        self.fixture.patch_share(id_, size_bytes=9 * MIB)
         self.make_share(size_bytes=MIB)
         # What adds nothing is not refused.
-        self.world.patch_share(id_, name="other")
-        self.world.delete_share(id_, "cascade")
+        self.fixture.patch_share(id_, name="other")
+        self.fixture.delete_share(id_, "cascade")
         self.make_share(size_bytes=9 * MIB)
 
     def test_shares(self):
         ids = [self.make_share() for _ in range(3)]
         self.check_refused("limit.shares", self.make_share)
         self.check_refused(
-            "limit.shares", lambda: self.world.clone("share", ids[0])
+            "limit.shares", lambda: self.fixture.clone("share", ids[0])
         )
-        self.world.delete_share(ids[0])
+        self.fixture.delete_share(ids[0])
         self.make_share()
 
     def test_snapshots_of_all_shares_together(self):
@@ -93,12 +93,12 @@ class TestQuota(Case):
         self.check_refused(
             "limit.snapshots", lambda: self.make_snapshot(ids[2])
         )
-        self.world.delete_snapshot(kept[0])
+        self.fixture.delete_snapshot(kept[0])
         self.make_snapshot(ids[2])
 
     def test_other_namespaces_have_their_own(self):
         for _ in range(5):
-            self.make_share(size_bytes=9 * MIB, caller=worlds.OTHER)
+            self.make_share(size_bytes=9 * MIB, caller=fixtures.OTHER)
         self.make_share(size_bytes=9 * MIB)
         self.assertEqual(9 * MIB, self.usage()["provisioned_bytes"])
 
@@ -106,19 +106,19 @@ class TestQuota(Case):
         id_ = self.make_share()
         self.check_refused(
             "limit.bytes",
-            lambda: self.world.patch_share(
-                id_, caller=worlds.ADMIN, size_bytes=11 * MIB
+            lambda: self.fixture.patch_share(
+                id_, caller=fixtures.ADMIN, size_bytes=11 * MIB
             ),
         )
 
     def test_the_same_create_again_is_none(self):
         for _ in range(3):
-            last = worlds.new_id()
-            self.world.put_share(last)
-        self.assertFalse(self.world.put_share(last).created)
+            last = fixtures.new_id()
+            self.fixture.put_share(last)
+        self.assertFalse(self.fixture.put_share(last).created)
 
     def test_what_failed_is_given_back(self):
-        self.world.engine.total_bytes = MIB
+        self.fixture.engine.total_bytes = MIB
         for _ in range(5):
             self.check_problem(
                 "pool.no_space",
@@ -143,7 +143,7 @@ class TestQuota(Case):
             },
             self.usage(),
         )
-        other = self.usage(worlds.OTHER)
+        other = self.usage(fixtures.OTHER)
         self.assertEqual(
             ("b", None, None, 0),
             (
@@ -153,7 +153,7 @@ class TestQuota(Case):
                 other["share_count"],
             ),
         )
-        self.assertIsNone(self.usage(worlds.ADMIN))
+        self.assertIsNone(self.usage(fixtures.ADMIN))
 
     def test_creates_at_once_do_not_share_what_is_left(self):
         codes = self.at_once(
@@ -167,15 +167,15 @@ class TestQuota(Case):
         """Also while one that was let through has not grown yet."""
         ids = [self.make_share(size_bytes=MIB) for _ in range(3)]
         barrier = threading.Barrier(2)
-        grow = self.world.engine.grow_file
+        grow = self.fixture.engine.grow_file
 
         def slow(*arguments):
             barrier.wait(120)
             grow(*arguments)
 
-        self.world.engine.grow_file = slow
+        self.fixture.engine.grow_file = slow
         first = threading.Thread(
-            target=self.world.patch_share,
+            target=self.fixture.patch_share,
             args=(ids[0],),
             kwargs={"size_bytes": 7 * MIB},
         )
@@ -184,14 +184,14 @@ class TestQuota(Case):
             first.join(0.01)
         self.check_problem(
             "limit.bytes",
-            lambda: self.world.patch_share(ids[1], size_bytes=3 * MIB),
+            lambda: self.fixture.patch_share(ids[1], size_bytes=3 * MIB),
         )
         barrier.wait(120)
         first.join(120)
-        self.world.engine.grow_file = grow
-        self.world.patch_share(ids[1], size_bytes=2 * MIB)
+        self.fixture.engine.grow_file = grow
+        self.fixture.patch_share(ids[1], size_bytes=2 * MIB)
         self.assertEqual(10 * MIB, self.usage()["provisioned_bytes"])
-        self.assertEqual(set(ids), self.world.engine.ids(engines.Kind.SHARE))
+        self.assertEqual(set(ids), self.fixture.engine.ids(engines.Kind.SHARE))
 
 
 class TestWithoutVolumeFiles(Case):
@@ -201,9 +201,9 @@ class TestWithoutVolumeFiles(Case):
         id_ = self.make_share(size_bytes=6 * MIB)
         self.check_refused(
             "limit.bytes",
-            lambda: self.world.patch_share(id_, size_bytes=11 * MIB),
+            lambda: self.fixture.patch_share(id_, size_bytes=11 * MIB),
         )
-        self.world.patch_share(id_, size_bytes=10 * MIB)
+        self.fixture.patch_share(id_, size_bytes=10 * MIB)
 
 
 class TestLowered(Case):

@@ -20,7 +20,7 @@ from acme_appliance import types
 from acme_appliance.db import models
 from acme_appliance.engines import base as engines
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 from tests.unit.appliance.service.reconcile import test_restoration
 from tests.unit.appliance.storage import test_identity
 
@@ -32,40 +32,40 @@ class RevertCase(case.ServiceCase):
     def setUp(self):
         super().setUp()
         self.share_id = self.make_share(size_bytes=SIZE)
-        self.world.write(self.share_id, OLD)
+        self.fixture.write(self.share_id, OLD)
         self.snapshot_id = self.make_snapshot(self.share_id)
-        self.world.write(self.share_id, NEW)
-        self.world.engine.sync()
+        self.fixture.write(self.share_id, NEW)
+        self.fixture.engine.sync()
 
     def revert(self, revert_id=None, snapshot_id=None, **caller):
-        return self.world.put_revert(
+        return self.fixture.put_revert(
             self.share_id,
-            revert_id or worlds.new_id(),
+            revert_id or fixtures.new_id(),
             snapshot_id or self.snapshot_id,
             **caller,
         )
 
     def content(self):
-        return self.world.read(self.share_id)
+        return self.fixture.read(self.share_id)
 
     def check_nothing_is_left(self):
-        report = self.world.service.reconciliation.run(False)
+        report = self.fixture.service.reconciliation.run(False)
         self.assertEqual({}, {k: v for k, v in report.items() if v})
         self.assertEqual(
-            {self.snapshot_id}, self.world.engine.ids(engines.Kind.SNAPSHOT)
+            {self.snapshot_id}, self.fixture.engine.ids(engines.Kind.SNAPSHOT)
         )
 
     def break_halfway(self, error, times=1):
         """The engine gets through half of the work, then this happens."""
-        engine, left = self.world.engine, [error] * times
+        engine, left = self.fixture.engine, [error] * times
         whole = engine.revert_file
 
         def revert_file(share_id, file, snapshot_id, snapshot_file):
             if not left:
                 return whole(share_id, file, snapshot_id, snapshot_file)
-            kept = engine.entries(worlds.snapshot(snapshot_id))
+            kept = engine.entries(fixtures.snapshot(snapshot_id))
             half = kept[snapshot_file].read(0, SIZE // 2)
-            self.world.write(share_id, half, file.name)
+            self.fixture.write(share_id, half, file.name)
             engine.sync()
             raise left.pop()
 
@@ -76,7 +76,7 @@ class RevertCase(case.ServiceCase):
 class TestRevert(RevertCase):
     def test_content_comes_back_and_the_size_stays(self):
         later = self.make_snapshot(self.share_id)
-        self.world.patch_share(self.share_id, size_bytes=2 * SIZE)
+        self.fixture.patch_share(self.share_id, size_bytes=2 * SIZE)
         before = self.share(self.share_id)
         done = self.revert()
         self.assertTrue(done.created)
@@ -85,23 +85,23 @@ class TestRevert(RevertCase):
         self.assertEqual(SIZE, done.body["used_bytes"])
         self.assertGreater(done.body["generation"], before["generation"])
         self.assertEqual(OLD + bytes(SIZE), self.content())
-        self.assertEqual("share.reverted", self.world.events()[-1])
+        self.assertEqual("share.reverted", self.fixture.events()[-1])
         self.revert(snapshot_id=later)
         self.assertEqual(NEW + bytes(SIZE), self.content())
 
     def test_the_same_again_reverts_nothing(self):
         """Not over newer writes, and also while it is attached."""
-        id_ = worlds.new_id()
+        id_ = fixtures.new_id()
         first = self.revert(id_)
-        self.world.write(self.share_id, NEW)
-        self.world.restart()
+        self.fixture.write(self.share_id, NEW)
+        self.fixture.restart()
         again = self.revert(id_)
         self.assertFalse(again.created)
         self.assertEqual(first.body, again.body)
-        self.world.put_access(self.share_id)
+        self.fixture.put_access(self.share_id)
         self.assertFalse(self.revert(id_).created)
         self.assertEqual(NEW, self.content())
-        later = self.world.put_snapshot(self.share_id).body["id"]
+        later = self.fixture.put_snapshot(self.share_id).body["id"]
         self.check_problem(
             "revert.exists_mismatch",
             lambda: self.revert(id_, later),
@@ -109,7 +109,7 @@ class TestRevert(RevertCase):
         )
 
     def test_so_many_are_remembered(self):
-        first, second = worlds.new_id(), worlds.new_id()
+        first, second = fixtures.new_id(), fixtures.new_id()
         for id_ in (first, second):
             self.revert(id_)
         for _ in range(31):
@@ -120,16 +120,16 @@ class TestRevert(RevertCase):
     @ddt.data("rw", "ro")
     def test_nobody_may_have_access(self, level):
         """Readers would see a part of each content."""
-        self.world.put_access(self.share_id, level=level)
+        self.fixture.put_access(self.share_id, level=level)
         self.check_as_before(
             lambda: self.check_problem("share.in_use", self.revert)
         )
-        self.world.delete_access(self.share_id)
+        self.fixture.delete_access(self.share_id)
         self.revert()
 
     def test_clients_that_no_rule_explains_have_access(self):
-        self.world.service.context.exports.unexplained = {
-            worlds.share(self.share_id): {"192.0.2.99": "rw"}
+        self.fixture.service.context.exports.unexplained = {
+            fixtures.share(self.share_id): {"192.0.2.99": "rw"}
         }
         problem = self.check_problem("share.in_use", self.revert)
         self.assertIn("192.0.2.99", problem.detail)
@@ -137,11 +137,13 @@ class TestRevert(RevertCase):
 
     def test_snapshots_of_others(self):
         other = self.make_snapshot(self.make_share())
-        strange = self.make_share(caller=worlds.OTHER)
+        strange = self.make_share(caller=fixtures.OTHER)
         for snapshot_id in (
             other,
-            self.world.put_snapshot(strange, caller=worlds.OTHER).body["id"],
-            worlds.new_id(),
+            self.fixture.put_snapshot(strange, caller=fixtures.OTHER).body[
+                "id"
+            ],
+            fixtures.new_id(),
         ):
             self.check_problem(
                 "snapshot.not_found",
@@ -149,41 +151,45 @@ class TestRevert(RevertCase):
                 "/snapshot_id",
             )
         self.check_problem(
-            "share.not_found", lambda: self.revert(caller=worlds.OTHER)
+            "share.not_found", lambda: self.revert(caller=fixtures.OTHER)
         )
         self.assertEqual(NEW, self.content())
 
     def test_what_is_damaged(self):
-        file = self.world.engine.entries(worlds.share(self.share_id)).pop(
+        file = self.fixture.engine.entries(fixtures.share(self.share_id)).pop(
             "volume"
         )
         self.check_problem("share.degraded", self.revert)
-        self.world.service.reconciliation.run(True)
+        self.fixture.service.reconciliation.run(True)
         self.check_problem("share.degraded", self.revert)
-        self.world.engine.entries(worlds.share(self.share_id))["volume"] = file
-        self.world.service.reconciliation.run(True)
-        self.world.engine.delete_snapshot(self.snapshot_id)
-        self.world.service.reconciliation.run(True)
+        self.fixture.engine.entries(fixtures.share(self.share_id))[
+            "volume"
+        ] = file
+        self.fixture.service.reconciliation.run(True)
+        self.fixture.engine.delete_snapshot(self.snapshot_id)
+        self.fixture.service.reconciliation.run(True)
         self.check_problem("snapshot.wrong_state", self.revert)
         self.assertEqual(NEW, self.content())
 
     def test_pool_that_cannot(self):
-        features = self.world.service.pools.get("gold")["features"]
+        features = self.fixture.service.pools.get("gold")["features"]
         self.assertIn("share.revert", features)
         able = engines.Capabilities(revert=False)
-        self.world.engine.capabilities = able
+        self.fixture.engine.capabilities = able
         self.check_problem("pool.unsupported", self.revert)
-        features = self.world.service.pools.get("gold")["features"]
+        features = self.fixture.service.pools.get("gold")["features"]
         self.assertNotIn("share.revert", features)
 
     def test_full_allocation_and_limit(self):
-        self.world.engine.capabilities = engines.Capabilities(hard_limit=True)
+        self.fixture.engine.capabilities = engines.Capabilities(
+            hard_limit=True
+        )
         self.share_id = self.make_share(
             size_bytes=SIZE, file={"allocation": "full"}
         )
         self.snapshot_id = self.make_snapshot(self.share_id)
-        self.world.patch_share(self.share_id, size_bytes=3 * SIZE)
-        root = self.world.engine.root_of(worlds.share(self.share_id))
+        self.fixture.patch_share(self.share_id, size_bytes=3 * SIZE)
+        root = self.fixture.engine.root_of(fixtures.share(self.share_id))
         root.limit_bytes = 0
         self.assertEqual(3 * SIZE, self.revert().body["used_bytes"])
         self.assertEqual(
@@ -199,7 +205,7 @@ class TestWithoutFiles(case.ServiceCase):
         kept = self.make_snapshot(id_)
         self.check_problem(
             "pool.unsupported",
-            lambda: self.world.put_revert(id_, worlds.new_id(), kept),
+            lambda: self.fixture.put_revert(id_, fixtures.new_id(), kept),
         )
 
 
@@ -208,12 +214,12 @@ class TestHalfway(RevertCase):
     """One step of the engine is many of the file system."""
 
     def test_killed(self):
-        self.break_halfway(worlds.Crash("killed"))
-        id_ = worlds.new_id()
-        self.assertRaises(worlds.Crash, self.revert, id_)
+        self.break_halfway(fixtures.Crash("killed"))
+        id_ = fixtures.new_id()
+        self.assertRaises(fixtures.Crash, self.revert, id_)
         self.assertEqual(OLD[: SIZE // 2] + NEW[SIZE // 2 :], self.content())
-        self.world.engine.lose_unsynced()
-        self.world.restart()
+        self.fixture.engine.lose_unsynced()
+        self.fixture.restart()
         self.assertEqual(OLD, self.content())
         self.assertFalse(self.revert(id_).created)
         self.check_nothing_is_left()
@@ -233,16 +239,16 @@ class TestHalfway(RevertCase):
         self.break_halfway(engines.NoSpace("full"), times=3)
         self.check_problem("engine.unavailable", self.revert)
         self.assertEqual("reverting", self.share(self.share_id)["state"])
-        report = self.world.service.reconciliation.run(False)
+        report = self.fixture.service.reconciliation.run(False)
         self.assertEqual([], report["unknown_snapshots"])
         self.check_problem(
             "engine.unavailable",
-            lambda: self.world.put_access(self.share_id),
+            lambda: self.fixture.put_access(self.share_id),
         )
-        self.assertEqual({}, self.world.exporter.exported())
+        self.assertEqual({}, self.fixture.exporter.exported())
         if is_restarted:
-            self.world.restart()
-        self.world.put_access(self.share_id)
+            self.fixture.restart()
+        self.fixture.put_access(self.share_id)
         self.assertEqual(NEW, self.content())
         self.check_nothing_is_left()
 
@@ -253,12 +259,12 @@ class TestHalfway(RevertCase):
         def fail():
             raise engines.Unavailable("the disk hangs")
 
-        id_ = worlds.new_id()
-        self.world.steps.hooks[step] = fail
+        id_ = fixtures.new_id()
+        self.fixture.steps.hooks[step] = fail
         self.check_problem("engine.unavailable", lambda: self.revert(id_))
         self.assertEqual("reverting", self.share(self.share_id)["state"])
         self.assertEqual(OLD, self.content())
-        self.world.steps.hooks.clear()
+        self.fixture.steps.hooks.clear()
         self.assertFalse(self.revert(id_).created)
         self.assertEqual(OLD, self.content())
         self.check_nothing_is_left()
@@ -267,24 +273,24 @@ class TestHalfway(RevertCase):
         """What may be a part of each is never called available again."""
         self.break_halfway(engines.NoSpace("full"), times=2)
         self.check_problem("engine.unavailable", self.revert)
-        (job,) = self.world.service.system.status()["open_jobs"]
-        self.world.service.recovery.open_jobs.close(job["id"])
+        (job,) = self.fixture.service.system.status()["open_jobs"]
+        self.fixture.service.recovery.open_jobs.close(job["id"])
         for _ in range(2):
-            self.world.restart()
+            self.fixture.restart()
             self.assertEqual("error", self.share(self.share_id)["state"])
-        report = self.world.service.reconciliation.run(False)
+        report = self.fixture.service.reconciliation.run(False)
         self.assertEqual([f"gold/{job['id']}"], report["unknown_snapshots"])
-        clone = self.world.clone("snapshot", self.snapshot_id).body["id"]
-        self.assertEqual(OLD, self.world.read(clone))
-        self.world.delete_share(self.share_id, "cascade")
+        clone = self.fixture.clone("snapshot", self.snapshot_id).body["id"]
+        self.assertEqual(OLD, self.fixture.read(clone))
+        self.fixture.delete_share(self.share_id, "cascade")
 
 
 class TestLostDatabase(RevertCase, test_restoration.RestorationCase):
     def cut_off(self):
-        self.break_halfway(worlds.Crash("killed"))
-        with contextlib.suppress(worlds.Crash):
+        self.break_halfway(fixtures.Crash("killed"))
+        with contextlib.suppress(fixtures.Crash):
             self.revert()
-        self.world.engine.lose_unsynced()
+        self.fixture.engine.lose_unsynced()
 
     def check_ended(self, report):
         self.assertEqual(1, len(report["reopened_jobs"]))
@@ -308,11 +314,11 @@ class TestLostDatabase(RevertCase, test_restoration.RestorationCase):
 
     def test_it_goes_on_where_the_copy_has_it_open(self):
         copies = []
-        self.world.steps.hooks["keep old content:after"] = lambda: (
+        self.fixture.steps.hooks["keep old content:after"] = lambda: (
             copies.append(self.backup())
         )
         self.cut_off()
-        self.world.steps.hooks.clear()
+        self.fixture.steps.hooks.clear()
         self.make_later()
         self.restore(copies[0])
         report = self.restored()
@@ -321,12 +327,12 @@ class TestLostDatabase(RevertCase, test_restoration.RestorationCase):
 
     def make_later(self):
         """The pool has seen more than the copy."""
-        self.world.restart(start=False)
-        with self.world.database.write() as session:
+        self.fixture.restart(start=False)
+        with self.fixture.database.write() as session:
             session.add(
                 models.Event(
                     seq=10_000,
-                    time=self.world.clock(),
+                    time=self.fixture.clock(),
                     type="share.created",
                     namespace="a",
                     share_id=self.share_id,
@@ -337,13 +343,13 @@ class TestLostDatabase(RevertCase, test_restoration.RestorationCase):
                     detail={},
                 )
             )
-        identities = self.world.service.context.pools.identities
-        identities.adopt("gold", system_id=worlds.SYSTEM_ID)
+        identities = self.fixture.service.context.pools.identities
+        identities.adopt("gold", system_id=fixtures.SYSTEM_ID)
 
     def test_the_reverts_are_remembered(self):
-        id_ = worlds.new_id()
+        id_ = fixtures.new_id()
         self.revert(id_)
-        self.world.write(self.share_id, NEW)
+        self.fixture.write(self.share_id, NEW)
         self.lose_database()
         self.restored()
         self.assertFalse(self.revert(id_).created)

@@ -19,9 +19,9 @@ import ddt
 from acme_appliance.engines import base as engines
 from acme_appliance.engines.memory import engine as memory
 from tests.unit.appliance import case
-from tests.unit.appliance import world as worlds
+from tests.unit.appliance import fixtures
 
-MIB = worlds.MIB
+MIB = fixtures.MIB
 ID = "11111111-1111-4111-8111-111111111111"
 
 FILE = {
@@ -38,10 +38,10 @@ FILE = {
 class TestPatch(case.ServiceCase):
     def setUp(self):
         super().setUp()
-        self.world.put_share(ID, size_bytes=MIB, labels={"a": "1", "b": "2"})
+        self.fixture.put_share(ID, size_bytes=MIB, labels={"a": "1", "b": "2"})
 
     def entry(self, name="volume"):
-        return self.world.engine.entries(worlds.share(ID))[name]
+        return self.fixture.engine.entries(fixtures.share(ID))[name]
 
     @ddt.data(
         ({"name": "new"}, {"name": "new"}),
@@ -61,8 +61,8 @@ class TestPatch(case.ServiceCase):
     @ddt.unpack
     def test_change_and_change_again(self, patch, expected):
         before = self.share(ID)
-        self.world.clock.advance(seconds=5)
-        first = self.world.patch_share(ID, **patch).body
+        self.fixture.clock.advance(seconds=5)
+        first = self.fixture.patch_share(ID, **patch).body
         self.assertEqual(
             {
                 **before,
@@ -74,9 +74,9 @@ class TestPatch(case.ServiceCase):
         )
         self.assertGreater(first["generation"], before["generation"])
         self.assertEqual(first, self.share(ID))
-        second = self.world.patch_share(ID, **patch)
+        second = self.fixture.patch_share(ID, **patch)
         self.assertEqual(first, second.body)
-        self.assertEqual(1, self.world.events().count("share.updated"))
+        self.assertEqual(1, self.fixture.events().count("share.updated"))
 
     @ddt.data(
         {},
@@ -89,9 +89,9 @@ class TestPatch(case.ServiceCase):
     )
     def test_what_changes_nothing(self, patch):
         before = self.share(ID)
-        self.world.clock.advance(seconds=5)
-        self.assertEqual(before, self.world.patch_share(ID, **patch).body)
-        self.assertEqual(["share.created"], self.world.events())
+        self.fixture.clock.advance(seconds=5)
+        self.assertEqual(before, self.fixture.patch_share(ID, **patch).body)
+        self.assertEqual(["share.created"], self.fixture.events())
 
     @ddt.data(
         ({"size_bytes": MIB - 1}, "share.shrink_refused", "/size_bytes"),
@@ -103,7 +103,7 @@ class TestPatch(case.ServiceCase):
     def test_bad_requests(self, patch, code, pointer):
         self.check_as_before(
             lambda: self.check_problem(
-                code, lambda: self.world.patch_share(ID, **patch), pointer
+                code, lambda: self.fixture.patch_share(ID, **patch), pointer
             )
         )
 
@@ -111,37 +111,37 @@ class TestPatch(case.ServiceCase):
         many = {f"k{number}": "x" for number in range(31)}
         self.check_problem(
             "request.invalid",
-            lambda: self.world.patch_share(ID, labels=many),
+            lambda: self.fixture.patch_share(ID, labels=many),
             "/labels",
         )
-        self.world.patch_share(ID, labels={**many, "a": None})
+        self.fixture.patch_share(ID, labels={**many, "a": None})
         self.assertEqual(32, len(self.share(ID)["labels"]))
 
     def test_file_grows_under_a_client(self):
-        self.world.put_access(ID)
+        self.fixture.put_access(ID)
         self.entry().write(0, b"d" * 4096)
-        self.world.patch_share(ID, size_bytes=4 * MIB)
+        self.fixture.patch_share(ID, size_bytes=4 * MIB)
         self.assertEqual(4 * MIB, self.entry().size_bytes)
         self.assertEqual(b"d" * 4096, self.entry().read(0, 4096))
 
     def test_no_grow_under_a_client_where_the_engine_cannot(self):
-        self.world.engine.capabilities = engines.Capabilities(
+        self.fixture.engine.capabilities = engines.Capabilities(
             grow_online=False, revert=False, snapshot_export=False
         )
         self.assertEqual(
             ["share.volume_file"],
-            self.world.service.system.describe()["features"],
+            self.fixture.service.system.describe()["features"],
         )
-        self.world.put_access(ID)
+        self.fixture.put_access(ID)
         self.check_problem(
             "share.in_use",
-            lambda: self.world.patch_share(ID, size_bytes=4 * MIB),
+            lambda: self.fixture.patch_share(ID, size_bytes=4 * MIB),
         )
-        self.world.delete_access(ID)
-        self.world.patch_share(ID, size_bytes=4 * MIB)
+        self.fixture.delete_access(ID)
+        self.fixture.patch_share(ID, size_bytes=4 * MIB)
 
     def test_file_that_a_client_took_away(self):
-        entries = self.world.engine.entries(worlds.share(ID))
+        entries = self.fixture.engine.entries(fixtures.share(ID))
         file = entries.pop("volume")
         for patch in (
             {"size_bytes": 2 * MIB},
@@ -149,32 +149,32 @@ class TestPatch(case.ServiceCase):
         ):
             self.check_problem(
                 "share.degraded",
-                lambda patch=patch: self.world.patch_share(ID, **patch),
+                lambda patch=patch: self.fixture.patch_share(ID, **patch),
             )
             self.assertEqual("degraded", self.share(ID)["state"])
         self.assertIsNone(self.share(ID)["used_bytes"])
         # It is not lost for that: it can be granted, renamed, snapshotted.
-        self.world.put_access(ID)
-        self.world.patch_share(ID, name="n")
+        self.fixture.put_access(ID)
+        self.fixture.patch_share(ID, name="n")
         self.make_snapshot(ID)
-        self.world.engine.entries(worlds.share(ID))["volume"] = file
-        self.world.patch_share(ID, size_bytes=2 * MIB)
+        self.fixture.engine.entries(fixtures.share(ID))["volume"] = file
+        self.fixture.patch_share(ID, size_bytes=2 * MIB)
         self.assertEqual("available", self.share(ID)["state"])
 
     def test_full_file_that_cannot_grow_keeps_its_space(self):
         id_ = self.make_share(size_bytes=MIB, file={"allocation": "full"})
-        self.world.engine.total_bytes = 4 * MIB
-        grow = self.world.engine.grow_file
+        self.fixture.engine.total_bytes = 4 * MIB
+        grow = self.fixture.engine.grow_file
 
         def take_and_fail(share_id, name, size_bytes, allocation):
-            entry = self.world.engine.entries(worlds.share(share_id))[name]
+            entry = self.fixture.engine.entries(fixtures.share(share_id))[name]
             entry.reserved_bytes = 3 * MIB
             grow(share_id, name, size_bytes, allocation)
 
-        self.world.engine.grow_file = take_and_fail
+        self.fixture.engine.grow_file = take_and_fail
         self.check_problem(
             "pool.no_space",
-            lambda: self.world.patch_share(id_, size_bytes=9 * MIB),
+            lambda: self.fixture.patch_share(id_, size_bytes=9 * MIB),
         )
         body = self.share(id_)
         self.assertEqual(
@@ -184,11 +184,11 @@ class TestPatch(case.ServiceCase):
 
     def test_if_match(self):
         made = self.share(ID)["generation"]
-        self.world.patch_share(ID, name="2", if_match=made)
+        self.fixture.patch_share(ID, name="2", if_match=made)
         for stale in (1, made, made + 2):
             self.check_problem(
                 "precondition.failed",
-                lambda n=stale: self.world.patch_share(
+                lambda n=stale: self.fixture.patch_share(
                     ID, name="3", if_match=n
                 ),
             )
@@ -197,7 +197,7 @@ class TestPatch(case.ServiceCase):
     def test_absent(self):
         self.check_problem(
             "share.not_found",
-            lambda: self.world.patch_share(worlds.new_id(), name="x"),
+            lambda: self.fixture.patch_share(fixtures.new_id(), name="x"),
         )
 
 
@@ -205,58 +205,58 @@ class TestDelete(case.ServiceCase):
     def test_twice(self):
         id_ = self.make_share()
         for _ in range(2):
-            done = self.world.delete_share(id_)
+            done = self.fixture.delete_share(id_)
             self.assertIsNone(done.body)
         self.check_problem("share.not_found", lambda: self.share(id_))
-        self.assertEqual(set(), self.world.engine.ids(engines.Kind.SHARE))
-        self.assertEqual(1, self.world.events().count("share.deleted"))
+        self.assertEqual(set(), self.fixture.engine.ids(engines.Kind.SHARE))
+        self.assertEqual(1, self.fixture.events().count("share.deleted"))
 
     def test_snapshots_are_in_the_way_or_go_too(self):
         id_ = self.make_share()
         kept = [self.make_snapshot(id_) for _ in range(3)]
-        clone = self.world.clone("snapshot", kept[0]).body["id"]
+        clone = self.fixture.clone("snapshot", kept[0]).body["id"]
         self.check_as_before(
             lambda: self.check_problem(
-                "share.has_snapshots", lambda: self.world.delete_share(id_)
+                "share.has_snapshots", lambda: self.fixture.delete_share(id_)
             )
         )
-        self.world.delete_share(id_, "cascade")
-        self.assertEqual(set(), self.world.engine.ids(engines.Kind.SNAPSHOT))
-        self.assertEqual([], self.world.state()["snapshots"])
+        self.fixture.delete_share(id_, "cascade")
+        self.assertEqual(set(), self.fixture.engine.ids(engines.Kind.SNAPSHOT))
+        self.assertEqual([], self.fixture.state()["snapshots"])
         self.assertEqual("available", self.share(clone)["state"])
 
     def test_clones_are_never_in_the_way(self):
         id_ = self.make_share()
-        clone = self.world.clone("share", id_).body["id"]
-        self.world.delete_share(id_)
+        clone = self.fixture.clone("share", id_).body["id"]
+        self.fixture.delete_share(id_)
         self.assertEqual(
             {"type": "share", "id": id_}, self.share(clone)["origin"]
         )
 
     def test_share_that_is_exported(self):
         id_ = self.make_share()
-        self.world.put_access(id_, "cmp-1")
+        self.fixture.put_access(id_, "cmp-1")
         problem = None
-        before = self.world.state()
+        before = self.fixture.state()
         problem = self.check_problem(
-            "share.in_use", lambda: self.world.delete_share(id_)
+            "share.in_use", lambda: self.fixture.delete_share(id_)
         )
         self.assertIn("cmp-1", problem.detail)
-        self.assertEqual(before, self.world.state())
-        self.world.delete_access(id_, "cmp-1")
-        self.world.delete_share(id_)
+        self.assertEqual(before, self.fixture.state())
+        self.fixture.delete_access(id_, "cmp-1")
+        self.fixture.delete_share(id_)
 
     def test_if_match(self):
         id_ = self.make_share()
         made = self.share(id_)["generation"]
-        delete = self.world.service.shares.delete
+        delete = self.fixture.service.shares.delete
         self.check_problem(
             "precondition.failed",
-            lambda: delete(worlds.CALLER, id_, wait_seconds=9, if_match=1),
+            lambda: delete(fixtures.CALLER, id_, wait_seconds=9, if_match=1),
         )
-        delete(worlds.CALLER, id_, wait_seconds=9, if_match=made)
+        delete(fixtures.CALLER, id_, wait_seconds=9, if_match=made)
         # Sent again after a lost reply: gone is gone.
-        delete(worlds.CALLER, id_, wait_seconds=9, if_match=made)
+        delete(fixtures.CALLER, id_, wait_seconds=9, if_match=made)
 
 
 class TestWithoutVolumeFile(case.ServiceCase):
@@ -265,70 +265,74 @@ class TestWithoutVolumeFile(case.ServiceCase):
     settings = {"volume_file": False}
 
     def test_share_is_an_empty_directory_of_the_owner(self):
-        body = self.world.put_share(ID).body
+        body = self.fixture.put_share(ID).body
         self.assertIsNone(body["file"])
         self.assertIsNone(body["used_bytes"])
-        root = self.world.engine.root_of(worlds.share(ID))
+        root = self.fixture.engine.root_of(fixtures.share(ID))
         self.assertEqual({}, root.entries)
         self.assertEqual(
             (engines.Owner(64061, 64061), 0o770), (root.owner, root.mode)
         )
-        self.assertEqual([], self.world.service.system.describe()["features"])
+        self.assertEqual(
+            [], self.fixture.service.system.describe()["features"]
+        )
 
     def test_file_is_not_known(self):
         self.check_problem(
             "request.unknown_field",
-            lambda: self.world.put_share(file={"name": "x"}),
+            lambda: self.fixture.put_share(file={"name": "x"}),
             "/file",
         )
-        self.world.put_share(ID)
+        self.fixture.put_share(ID)
         self.check_problem(
             "request.unknown_field",
-            lambda: self.world.patch_share(ID, file={"name": "x"}),
+            lambda: self.fixture.patch_share(ID, file={"name": "x"}),
             "/file",
         )
         self.check_problem(
             "request.unknown_field",
-            lambda: self.world.clone("share", ID, file={"name": "x"}),
+            lambda: self.fixture.clone("share", ID, file={"name": "x"}),
             "/file",
         )
 
     def test_share_from_before_volume_files(self):
         """The pool makes them now, this share has none all the same."""
-        self.world.put_share(ID)
-        self.world.settings = dataclasses.replace(
-            self.world.settings, volume_file=True
+        self.fixture.put_share(ID)
+        self.fixture.settings = dataclasses.replace(
+            self.fixture.settings, volume_file=True
         )
-        self.world.restart()
+        self.fixture.restart()
         problem = self.check_problem(
             "request.unknown_field",
-            lambda: self.world.patch_share(ID, file={"name": "x"}),
+            lambda: self.fixture.patch_share(ID, file={"name": "x"}),
             "/file",
         )
         self.assertIn(f"share {ID} has no volume file", problem.detail)
 
     def test_size_is_only_noted(self):
-        self.world.put_share(ID, size_bytes=MIB)
+        self.fixture.put_share(ID, size_bytes=MIB)
         self.assertEqual(
             3 * MIB,
-            self.world.patch_share(ID, size_bytes=3 * MIB).body["size_bytes"],
+            self.fixture.patch_share(ID, size_bytes=3 * MIB).body[
+                "size_bytes"
+            ],
         )
-        self.assertEqual([], self.world.service.system.status()["open_jobs"])
+        self.assertEqual([], self.fixture.service.system.status()["open_jobs"])
         self.check_problem(
             "share.shrink_refused",
-            lambda: self.world.patch_share(ID, size_bytes=MIB),
+            lambda: self.fixture.patch_share(ID, size_bytes=MIB),
         )
 
     def test_clone_keeps_whatever_is_inside(self):
-        self.world.put_share(ID, size_bytes=MIB)
+        self.fixture.put_share(ID, size_bytes=MIB)
         entry = memory.Entry(size_bytes=MIB)
         entry.write(0, b"v" * 4096)
-        self.world.engine.entries(worlds.share(ID))["by-client"] = entry
+        self.fixture.engine.entries(fixtures.share(ID))["by-client"] = entry
         kept = self.make_snapshot(ID)
         for type_, source in (("share", ID), ("snapshot", kept)):
-            clone = self.world.clone(type_, source, size_bytes=2 * MIB).body
+            clone = self.fixture.clone(type_, source, size_bytes=2 * MIB).body
             self.assertEqual(2 * MIB, clone["size_bytes"])
-            entries = self.world.engine.entries(worlds.share(clone["id"]))
+            entries = self.fixture.engine.entries(fixtures.share(clone["id"]))
             self.assertEqual(b"v" * 4096, entries["by-client"].read(0, 4096))
             self.assertEqual(MIB, entries["by-client"].size_bytes)
 
@@ -338,12 +342,12 @@ class TestNamespaces(case.ServiceCase):
 
     def setUp(self):
         super().setUp()
-        self.world.put_share(ID, labels={"a": "b"})
+        self.fixture.put_share(ID, labels={"a": "b"})
         self.kept = self.make_snapshot(ID)
-        self.world.put_access(ID)
+        self.fixture.put_access(ID)
 
     def test_reads(self):
-        service, other = self.world.service, worlds.OTHER
+        service, other = self.fixture.service, fixtures.OTHER
         for code, read in (
             ("share.not_found", lambda: service.shares.get(other, ID)),
             (
@@ -365,7 +369,7 @@ class TestNamespaces(case.ServiceCase):
             self.assertEqual([], page.items)
         events = service.events.read(other, 0, 0, 100)
         self.assertEqual({"events": [], "next_after": 0}, events)
-        job = service.jobs.page(worlds.CALLER, {}, 1, None).items[0]
+        job = service.jobs.page(fixtures.CALLER, {}, 1, None).items[0]
         self.check_problem(
             "job.not_found", lambda: service.jobs.get(other, job["id"])
         )
@@ -374,71 +378,71 @@ class TestNamespaces(case.ServiceCase):
         )
 
     def test_changes(self):
-        world, other = self.world, worlds.OTHER
-        before = world.state()
+        fixture, other = self.fixture, fixtures.OTHER
+        before = fixture.state()
         self.check_problem(
             "share.not_found",
-            lambda: world.patch_share(ID, caller=other, name="x"),
+            lambda: fixture.patch_share(ID, caller=other, name="x"),
         )
         self.check_problem(
-            "share.not_found", lambda: world.put_access(ID, caller=other)
+            "share.not_found", lambda: fixture.put_access(ID, caller=other)
         )
         self.check_problem(
             "share.not_found",
-            lambda: world.put_snapshot(ID, caller=other),
+            lambda: fixture.put_snapshot(ID, caller=other),
             "/share_id",
         )
         for type_, id_ in (("share", ID), ("snapshot", self.kept)):
             self.check_problem(
                 f"{type_}.not_found",
-                lambda t=type_, i=id_: world.clone(t, i, caller=other),
+                lambda t=type_, i=id_: fixture.clone(t, i, caller=other),
             )
         # Gone, as far as that caller can tell.
-        world.delete_share(ID, "cascade", caller=other)
-        world.delete_snapshot(self.kept, caller=other)
-        world.delete_access(ID, caller=other)
-        self.assertEqual(before, world.state())
+        fixture.delete_share(ID, "cascade", caller=other)
+        fixture.delete_snapshot(self.kept, caller=other)
+        fixture.delete_access(ID, caller=other)
+        self.assertEqual(before, fixture.state())
 
     def test_taken_ids_tell_nothing(self):
         problem = self.check_problem(
             "share.exists_mismatch",
-            lambda: self.world.put_share(
-                ID, caller=worlds.OTHER, labels={"a": "b"}
+            lambda: self.fixture.put_share(
+                ID, caller=fixtures.OTHER, labels={"a": "b"}
             ),
         )
         self.assertNotIn("namespace", problem.detail)
-        mine = self.world.put_share(caller=worlds.OTHER).body["id"]
+        mine = self.fixture.put_share(caller=fixtures.OTHER).body["id"]
         self.check_problem(
             "snapshot.exists_mismatch",
-            lambda: self.world.put_snapshot(
-                mine, self.kept, caller=worlds.OTHER
+            lambda: self.fixture.put_snapshot(
+                mine, self.kept, caller=fixtures.OTHER
             ),
         )
 
     def test_admin_sees_all_and_changes_all(self):
-        other = self.world.put_share(caller=worlds.OTHER).body["id"]
-        mine = self.world.put_share(caller=worlds.ADMIN).body
+        other = self.fixture.put_share(caller=fixtures.OTHER).body["id"]
+        mine = self.fixture.put_share(caller=fixtures.ADMIN).body
         self.assertEqual("default", mine["namespace"])
         self.assertEqual(
             {ID, other, mine["id"]},
             {
                 body["id"]
-                for body in self.world.service.shares.page(
-                    worlds.ADMIN, {}, 10, None
+                for body in self.fixture.service.shares.page(
+                    fixtures.ADMIN, {}, 10, None
                 ).items
             },
         )
-        kept = self.world.put_snapshot(ID, caller=worlds.ADMIN).body
+        kept = self.fixture.put_snapshot(ID, caller=fixtures.ADMIN).body
         self.assertEqual("a", kept["namespace"])
-        self.world.delete_share(other, caller=worlds.ADMIN)
+        self.fixture.delete_share(other, caller=fixtures.ADMIN)
 
 
 class TestList(case.ServiceCase):
     settings = {"pools": ("gold", "silver")}
 
     def ids(self, limit=1000, marker=None, **filters):
-        page = self.world.service.shares.page(
-            worlds.CALLER, filters, limit, marker
+        page = self.fixture.service.shares.page(
+            fixtures.CALLER, filters, limit, marker
         )
         return [body["id"] for body in page.items], page.next_marker
 
@@ -457,7 +461,7 @@ class TestList(case.ServiceCase):
     def test_deleted_last_row_of_a_page(self):
         made = sorted(self.make_share() for _ in range(4))
         ids, marker = self.ids(2)
-        self.world.delete_share(ids[-1])
+        self.fixture.delete_share(ids[-1])
         self.assertEqual(made[2:], self.ids(2, marker)[0])
 
     def test_marker_of_somebody_else(self):
@@ -472,7 +476,7 @@ class TestList(case.ServiceCase):
         one = self.make_share(name="n", labels={"a": "1", "b": "2"})
         two = self.make_share(pool="silver", labels={"a": "1"})
         kept = self.make_snapshot(one)
-        clone = self.world.clone("snapshot", kept, name="n").body["id"]
+        clone = self.fixture.clone("snapshot", kept, name="n").body["id"]
         for filters, expected in (
             ({}, [one, two, clone]),
             ({"name": "n"}, [one, clone]),
@@ -489,6 +493,6 @@ class TestList(case.ServiceCase):
         ):
             with self.subTest(filters):
                 self.assertEqual(sorted(expected), self.ids(**filters)[0])
-        self.world.patch_share(one, labels={"a": None, "b": "3"})
+        self.fixture.patch_share(one, labels={"a": None, "b": "3"})
         self.assertEqual([two], self.ids(labels={"a": "1"})[0])
         self.assertEqual([one], self.ids(labels={"b": "3"})[0])

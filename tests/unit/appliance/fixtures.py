@@ -13,7 +13,7 @@
 """A service on a real database file, on storage and exports in memory.
 
 The engine and the exporter outlive a service, as a disk and a server do:
-:meth:`World.restart` makes a new service on them.
+:meth:`ServiceFixture.restart` makes a new service on them.
 """
 
 import copy
@@ -91,7 +91,7 @@ class Clock:
         self.now += datetime.timedelta(**by)
 
 
-class Calls:
+class ServiceCalls:
     """The calls of a driver on ``service``, which succeed at once."""
 
     service: Service
@@ -207,7 +207,7 @@ class Calls:
     # -- what there is
 
     def listed(self):
-        """Shares and snapshots, for comparison with another world's."""
+        """Shares and snapshots, for comparison with another fixture's."""
         return {
             "shares": [
                 _settled(body)
@@ -226,19 +226,19 @@ class Calls:
 
 
 class Saved:
-    """What a stopped world has on its disks, for more worlds like it."""
+    """What a stopped fixture has on its disks, for more fixtures like it."""
 
-    def __init__(self, world):
-        self._content = databases.Content(world.database)
-        self._engines = world.engines
-        self._exporter = world.exporter
+    def __init__(self, fixture):
+        self._content = databases.Content(fixture.database)
+        self._engines = fixture.engines
+        self._exporter = fixture.exporter
 
-    def restore(self, world):
-        self._content.restore(world.database)
-        world.engines = {
+    def restore(self, fixture):
+        self._content.restore(fixture.database)
+        fixture.engines = {
             name: _copied(engine) for name, engine in self._engines.items()
         }
-        world.exporter = _copied(self._exporter)
+        fixture.exporter = _copied(self._exporter)
 
 
 def _copied(device):
@@ -247,7 +247,7 @@ def _copied(device):
     return copy.deepcopy(device, locks)
 
 
-class World(Calls):
+class ServiceFixture(ServiceCalls):
     """See the module. ``settings`` are members of ServiceSettings.
 
     :param saved: what it begins with; default: nothing.
@@ -292,7 +292,7 @@ class World(Calls):
         return Saved(self)
 
     def close(self):
-        """The end; may be called early, where a test makes many worlds."""
+        """The end; may be called early, where a test makes many fixtures."""
         if self.database is not None:
             self.service.stop()
             self._databases.give_back(self.database)
