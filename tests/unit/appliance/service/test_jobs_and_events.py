@@ -406,6 +406,7 @@ class TestPools(case.ServiceCase):
                     "share.volume_file",
                     "share.thick",
                     "share.grow_online",
+                    "share.revert",
                     "snapshot.export",
                 ],
             },
