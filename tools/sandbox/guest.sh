@@ -18,13 +18,18 @@ set -u
 sandbox=$1
 here=${0%/*}
 cd /
-mount -t hostfs none "$sandbox" -o "$sandbox" || poweroff -d -f
+
+# Kernels from 6.10 on take a folder for hostfs by the old mount(2) only.
+mount_hostfs() {
+    LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs none "$1" -o "$1"
+}
+mount_hostfs "$sandbox" || poweroff -d -f
 # shellcheck source=/dev/null
 . "$sandbox/settings"
 exec >>"$sandbox/sandbox.log" 2>&1
 
 for share in "${SANDBOX_SHARES[@]}"; do
-    mkdir -p "$share" && mount -t hostfs none "$share" -o "$share"
+    mkdir -p "$share" && mount_hostfs "$share"
 done
 hostname acme-sandbox
 ip link set lo up
