@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import json
-import sqlite3
 from typing import Any
 import uuid
 
@@ -27,6 +26,7 @@ from cinder.db import api as db
 import ddt
 import sqlalchemy as sa
 
+from acme_appliance.db import models
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
@@ -187,22 +187,18 @@ class VolumesTest(ListCase):
 class ManyTest(ListCase):
     """A request for each thousand, and no more queries than a few."""
 
-    def multiply(self, table: str, known_id: str, total: int) -> None:
+    def multiply(self, model: Any, known_id: str, total: int) -> None:
         """Copies of a row of the appliance's database."""
-        path = self.appliance.state_path / "appliance.db"
-        with contextlib.closing(sqlite3.connect(path, timeout=30)) as database:
-            found = database.execute(
-                f"SELECT * FROM {table} WHERE id = ?",  # noqa: S608
-                (known_id,),
+        table = model.__table__
+        with self.appliance.database.write() as session:
+            found = session.execute(
+                sa.select(table).where(table.c.id == known_id)
             )
-            names = [column[0] for column in found.description]
-            row = dict(zip(names, found.fetchone(), strict=True))
-            database.executemany(
-                f"INSERT INTO {table} ({', '.join(names)}) "  # noqa: S608
-                f"VALUES ({', '.join(f':{name}' for name in names)})",
+            row = found.mappings().one()
+            session.execute(
+                sa.insert(table),
                 [{**row, "id": str(uuid.uuid4())} for _ in range(total - 1)],
             )
-            database.commit()
 
     @contextlib.contextmanager
     def queries(self) -> Iterator[list[str]]:
@@ -221,7 +217,7 @@ class ManyTest(ListCase):
             sa.event.remove(engine, "before_cursor_execute", note)
 
     def test_volumes(self):
-        self.multiply("shares", self.legacy().id, 3000)
+        self.multiply(models.Share, self.legacy().id, 3000)
         self.log.clear()
         with self.queries() as asked:
             found = self.listed(limit=10, offset=2990)
@@ -233,7 +229,7 @@ class ManyTest(ListCase):
     def test_snapshots(self):
         volume = self.manage_share(self.legacy())
         snapshot = self.taken(self.operator.get_share(volume.provider_id))
-        self.multiply("snapshots", snapshot.id, 3000)
+        self.multiply(models.Snapshot, snapshot.id, 3000)
         self.log.clear()
         with self.queries() as asked:
             found = self.listed("snapshots", limit=10, offset=2990)
