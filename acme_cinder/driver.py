@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Cinder's volume driver; one method for each of Cinder's calls."""
+"""Cinder's volume driver, with one method per call."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 ):
     """NFS driver with one share per volume, managed over a REST API.
 
-    May run in several services of a cluster: there is no state in the
-    process but caches, every request can be sent twice and by two services
-    at once, the appliance makes one change of a share at a time, and what
-    is of one host alone, its mounts, is guarded by locks of that host.
+    Several services of a cluster can run it: the process has no state
+    except caches, requests can be repeated, also concurrently by two
+    services, the appliance makes one change of a share at a time, and locks
+    of each host protect its mounts.
     """
 
     VERSION = "1.0.0"
@@ -89,7 +89,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     @volume_utils.trace
     def do_setup(self, context: Any) -> None:
-        """Read the configuration; asks nobody anything yet."""
+        """Read the configuration, without sending requests."""
         settings = options.read(self.configuration)
         options.warn_of_unused(self.configuration)
         self.assemble(
@@ -104,7 +104,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         api: acme_client.Client,
         mounts: mount.Mounts,
     ) -> None:
-        """Put the parts together; tests bring some of their own."""
+        """Create the parts; tests replace some of them."""
         namespace = self._driver_data_namespace() or type(self).__name__
         made = parts.assemble(
             settings,
@@ -126,7 +126,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     @volume_utils.trace
     def check_for_setup_error(self) -> None:
-        """Check this host and the appliance; Cinder tries again later."""
+        """Check this host and the appliance; Cinder retries after errors."""
         startup.check_host(self._settings)
         found = startup.check_appliance(self._api, self._settings)
         self._parts.report.learn(found)
@@ -134,7 +134,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         self._reaper.run_if_due()
 
     def secure_file_operations_enabled(self) -> bool:
-        """``auto`` is yes: nothing has to be found out at a mount."""
+        """``auto`` means yes; this does not depend on a mount."""
         return self._settings.secure_operations
 
     # -- volumes
@@ -203,7 +203,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         new_user: str,
         new_project: str,
     ) -> dict[str, Any]:
-        """Nothing but labels on the appliance tell of projects."""
+        """Only labels on the appliance depend on the project."""
         with (
             errors.operation(
                 f"Transferred to project {new_project}", volume=volume
@@ -217,7 +217,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def migrate_volume(
         self, context: Any, volume: objects.Volume, host: dict[str, Any]
     ) -> tuple[bool, dict[str, Any] | None]:
-        """Left to Cinder, which copies the data."""
+        """Not supported: Cinder copies the data."""
         return False, None
 
     @volume_utils.trace
@@ -228,7 +228,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         dest_vol: objects.Volume,
         remote: str | None = None,
     ) -> None:
-        """On the source's host, just before Cinder attaches the two.
+        """Called on the source's host, before Cinder attaches both volumes.
 
         :raises VolumeMigrationFailed: copying would destroy the file.
         """
@@ -243,7 +243,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         new_volume: objects.Volume,
         original_volume_status: str,
     ) -> dict[str, Any]:
-        """Keep the new share as it is, and say whose it is from now on."""
+        """Keep the new share, and label it as the volume's."""
         return migration.complete(self._shares, volume, new_volume)
 
     @volume_utils.trace
@@ -255,10 +255,10 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         diff: dict[str, Any],
         host: dict[str, Any],
     ) -> bool:
-        """Returns whether it is done; if not, Cinder may copy the data.
+        """Return whether it is done; if not, Cinder may copy the data.
 
-        :raises InvalidVolumeType: no volume of that type can be made in
-            the volume's pool. Cinder logs it, and may copy it elsewhere.
+        :raises InvalidVolumeType: the volume's pool does not support the
+            type. Cinder logs it, and may copy the volume to another pool.
         """
         with errors.translated(volume=volume):
             return retype.in_place(
@@ -285,23 +285,22 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         volume: objects.Volume,
         snapshot: objects.Snapshot,
     ) -> None:
-        """:raises NotImplementedError: Cinder has to copy the snapshot."""
+        """:raises NotImplementedError: Cinder must copy the snapshot."""
         with errors.operation(
             f"Reverted to {snapshot.name}", volume=volume, source=snapshot
         ):
             reverts.revert(self._shares, context, volume, snapshot)
 
     def snapshot_revert_use_temp_snapshot(self) -> bool:
-        """Not where the appliance reverts: there it ends with the old
-        content or the new. Cinder's copy may stop halfway.
-        """
+        """Not if the appliance reverts: that ends with the old or the new
+        content, while Cinder's copy can fail halfway."""
         with errors.translated():
             return not self._shares.features.has(None, features.REVERT)
 
     def backup_use_temp_snapshot(self) -> bool:
-        """Whether backups read snapshots, and not temporary clones.
+        """Whether backups read snapshots instead of temporary clones.
 
-        Wherever that is possible, whatever the option of this name says.
+        Always if possible; the option of this name is ignored.
         """
         with errors.translated():
             possible = self._parts.snapshot_exports.are_used_for_backups()
@@ -366,8 +365,8 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def ensure_export(self, context: Any, volume: objects.Volume) -> None:
         """Never raises: that would put the volume in error.
 
-        Cinder calls it for every attached volume before it takes the driver
-        for initialized (volume/manager.py, ``_init_host``).
+        Cinder calls it for every attached volume before it considers the
+        driver initialized (volume/manager.py, ``_init_host``).
         """
         if self.initialized:
             self._export_check.ensure(volume)
@@ -378,12 +377,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def create_export(
         self, context: Any, volume: objects.Volume, connector: dict[str, Any]
     ) -> None:
-        """Nothing: access is given with the connection, and os-brick
-        mounts what it needs itself."""
+        """Does nothing: the connection grants access, and os-brick mounts."""
 
     @volume_utils.trace
     def remove_export(self, context: Any, volume: objects.Volume) -> None:
-        """Leave no mount behind on this host that nobody needs."""
+        """Unmount the share on this host if it is not needed."""
         if volume.provider_location:
             with deadlines.of_cleanup():
                 self._reaper.look_at(
@@ -412,7 +410,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
         connector: dict[str, Any] | None,
         **kwargs: Any,
     ) -> bool:
-        """Returns whether the host still uses the share."""
+        """Return whether the host still uses the share."""
         host = "every host" if connector is None else connector.get("host")
         with errors.operation(f"Detached {host} from", volume=volume):
             return self._parts.attachments.disconnect(volume, connector)

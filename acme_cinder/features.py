@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the pools of an appliance can do."""
+"""The features of the appliance's pools."""
 
 from collections.abc import Callable
 import time
@@ -28,7 +28,7 @@ _FEATURES_SECONDS = 300.0
 
 
 class PoolFeatures:
-    """What each pool can do; a cache that any service may lose."""
+    """The features of each pool; only a cache."""
 
     def __init__(
         self,
@@ -45,7 +45,8 @@ class PoolFeatures:
         self._learnt_at = self._clock()
 
     def has(self, pool: str | None, feature: str) -> bool:
-        """Whether a pool has a feature; without a name: all have it."""
+        """Whether a pool has a feature; without a name: whether all have
+        it."""
         stale = self._clock() - self._learnt_at >= _FEATURES_SECONDS
         if stale or (pool is not None and pool not in self._by_pool):
             self.learn(self._api.get_stats().pools)
@@ -56,9 +57,9 @@ class PoolFeatures:
         )
 
     def is_anywhere(self, feature: str) -> bool:
-        """Whether any pool has a feature, as far as is known."""
+        """Whether any known pool has a feature."""
         return any(feature in features for features in self._by_pool.values())
 
     def distrust(self) -> None:
-        """Ask again before the next answer."""
+        """Refresh the cache before the next answer."""
         self._learnt_at = self._clock() - _FEATURES_SECONDS

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The calls of the driver that copy images."""
+"""The driver's calls to copy images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ImageCalls(driver.CloneableImageVD):
         image_meta: dict[str, Any],
         image_service: Any,
     ) -> tuple[dict[str, Any] | None, bool]:
-        """Images are not on the appliance; Cinder's image cache is."""
+        """Images are not on the appliance, except for Cinder's image cache."""
         return None, False
 
     @volume_utils.trace

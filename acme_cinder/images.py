@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Images into volumes and back, and LUKS, through the driver's own mounts.
+"""Copy images to volumes and back, with LUKS, through the driver's own mounts.
 
-Not by Cinder's base class: it attaches the volume with os-brick, which
-leaves the mount behind, checks the file as root, and whose LUKS encryptor
-replaces the volume's file by a symbolic link.
+Cinder's base class is not suitable: it attaches the volume with os-brick,
+which does not unmount it, checks the file as root, and uses a LUKS encryptor
+that replaces the volume's file by a symbolic link.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from acme_cinder import shares
 from acme_cinder import specs
 from acme_cinder import volumefile
 
-#: The data of the LUKS image whose header is taken; any size will do.
+#: Size of the data of the LUKS image whose header is used; any is possible.
 _DUMMY_BYTES = 1024 * 1024
-#: No LUKS 1 header that qemu-img makes is smaller than this.
+#: Minimum size of a LUKS 1 header by qemu-img.
 _LEAST_HEADER = 512 * 1024
 
 
@@ -50,7 +50,7 @@ class Images:
     """Copies between Glance and volume files.
 
     :param execute: the driver's, for qemu-img.
-    :param as_root: work on volume files as root.
+    :param as_root: access volume files as root.
     :param blocksize: as ``volume_dd_blocksize``.
     """
 
@@ -78,12 +78,12 @@ class Images:
         *,
         disable_sparse: bool,
     ) -> None:
-        """Write an image into a volume, as it is."""
+        """Write an unmodified image to a volume."""
         with self._shares.mounted(volume) as path:
             self._fetch(
                 context, volume, image_service, image_id, path, disable_sparse
             )
-            # qemu-img has made the file as large as the image.
+            # qemu-img has changed the file's size to the image's.
             self._finish(volume, image_id, path)
 
     def download_encrypted(
@@ -95,9 +95,9 @@ class Images:
         *,
         disable_sparse: bool,
     ) -> None:
-        """Write an image into a LUKS volume.
+        """Write an image to a LUKS volume.
 
-        :raises ImageTooBig: with the header it does not fit.
+        :raises ImageTooBig: it does not fit with the header.
         """
         encryption = volume_utils.check_encryption_provider(volume, context)
         folder = volume_utils.image_conversion_dir()
@@ -112,7 +112,7 @@ class Images:
                 raw.name,
                 disable_sparse,
             )
-            # The rest of what does not fit is refused by qemu-img.
+            # qemu-img refuses other images that do not fit.
             _check_fits(
                 volume, image_id, os.path.getsize(raw.name) + _LEAST_HEADER
             )
@@ -130,8 +130,8 @@ class Images:
         passphrase_path: str,
         disable_sparse: bool,
     ) -> None:
-        """Write into the LUKS volume that is there, so that its header,
-        its size and the space it has taken stay."""
+        """Write to the existing LUKS volume, without changing its header, its
+        size and its allocated space."""
         self._execute(
             "qemu-img",
             "convert",
@@ -154,17 +154,17 @@ class Images:
         image_service: Any,
         image_meta: dict[str, Any],
     ) -> None:
-        """Write a volume into an image.
+        """Write a volume to an image.
 
-        An attached one by a copy that is made of it at once: its file is
-        locked by the guest's QEMU, and goes on being written.
+        Uses a temporary copy of an attached volume: the guest's QEMU locks the
+        file and keeps writing.
         """
         if records.read(volume).records:
             source = self._copies.made(volume, str(image_meta["id"]))
         else:
             source = self._shares.mounted(volume)
         with source as path:
-            # Before Cinder opens it without any limit of time.
+            # Before Cinder opens it without a time limit.
             self._shares.grow_if_short(volume, path)
             volume_utils.upload_volume(
                 context,
@@ -178,9 +178,9 @@ class Images:
     def format_new(
         self, volume: objects.Volume, update: dict[str, Any]
     ) -> None:
-        """As :meth:`format_luks`; deletes the share where that fails.
+        """Like :meth:`format_luks`; deletes the share after errors.
 
-        :param update: what its creation has returned for Cinder.
+        :param update: the model update of its creation.
         """
         try:
             volume.update(update)
@@ -190,10 +190,10 @@ class Images:
             raise
 
     def format_luks(self, volume: objects.Volume) -> None:
-        """Write a LUKS header into a new volume.
+        """Write a LUKS header to a new volume.
 
-        What a guest can use is the volume's size less the header, as on
-        any block device.
+        The guest can use the volume's size less the header, as on any block
+        device.
 
         :raises VolumeDriverException: for a provider other than LUKS 1.
         """
@@ -233,8 +233,8 @@ class Images:
             f"ivgen-alg={cipher['ivgen_alg']}",
             path,
             str(_DUMMY_BYTES),
-            # On a busy machine it may find itself unable to tell how long
-            # deriving a key takes.
+            # On a busy machine it may fail to measure how long deriving a
+            # key takes.
             attempts=5,
         )
 
@@ -293,7 +293,7 @@ def _cipher(encryption: dict[str, Any]) -> dict[str, str]:
 def _passphrase_file(
     context: Any, encryption: dict[str, Any]
 ) -> Iterator[str]:
-    """The volume's passphrase in a file that only we can read."""
+    """The volume's passphrase in a file that only the service can read."""
     key: Any = key_manager.API(cfg.CONF).get(
         context, encryption["encryption_key_id"]
     )

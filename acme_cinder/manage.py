@@ -10,12 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Volumes from shares that were there before, and back.
+"""Manage existing shares as volumes, and unmanage them.
 
-What is taken over is a share with one raw file, which gets the name that
-Cinder's volumes have. Its id stays; see :mod:`.identity`. What Cinder does not
-write after that can be repeated: the share's own name stays, and a label that
-no volume stands behind is no obstacle.
+A managed share has one raw file, which is renamed as Cinder's volumes are. Its
+id does not change; see :mod:`.identity`. If Cinder fails afterwards, managing
+can be repeated: the share keeps its name, and a label without a volume is
+ignored.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def refuse_owned(reference: Any, owner: owners.Owner, label: str) -> NoReturn:
 
 
 def obstacle(share: acme_client.Share) -> str | None:
-    """Why a share cannot be managed now, and what to do; None: it can.
+    """Why a share cannot be managed, with the solution; None: it can.
 
-    As far as the share itself tells.
+    Checks only the share itself.
     """
     if copies.is_copy(share):
         return "it is a copy for an image, and is deleted with that work"
@@ -91,7 +91,7 @@ def obstacle(share: acme_client.Share) -> str | None:
 
 
 class Managed:
-    """Takes shares over as volumes, and gives them back."""
+    """Manages shares as volumes, and unmanages them."""
 
     def __init__(
         self, volume_shares: shares.Shares, settings: options.Settings
@@ -104,15 +104,15 @@ class Managed:
     # -- take over
 
     def get_size(self, volume: objects.Volume, reference: Reference) -> int:
-        """The size in GiB of what will be the volume.
+        """The size of the future volume in GiB.
 
-        Here the file is looked at, too: Cinder asks for the size first, and
-        nothing has been changed then.
+        Also checks the file: Cinder asks for the size first, before anything
+        is changed.
 
         :raises ManageExistingInvalidReference: there is no such share, or
-            none that can be a volume; nothing is changed.
+            it cannot be a volume; nothing is changed.
         :raises ManageExistingAlreadyManaged: it is a volume.
-        :raises ManageExistingVolumeTypeMismatch: it cannot be of that type.
+        :raises ManageExistingVolumeTypeMismatch: it cannot have that type.
         """
         share = self._find(volume, reference)
         with self._refused(reference):
@@ -122,9 +122,9 @@ class Managed:
     def adopt(
         self, volume: objects.Volume, reference: Reference
     ) -> dict[str, Any]:
-        """Make a share the volume's; returns the model update.
+        """Turn a share into the volume's; return the model update.
 
-        :raises: as :meth:`get_size`.
+        :raises: see :meth:`get_size`.
         """
         share = self._find(volume, reference)
         changed = self._claim(volume, reference, share)
@@ -141,7 +141,7 @@ class Managed:
         return {
             "provider_id": share.id,
             "provider_location": export.location,
-            # Without a pool in it where none was given.
+            # Without a pool if none was given.
             "host": volume.host
             if shares.pool_of(volume)
             else volume_utils.append_host(volume.host, share.pool),
@@ -156,7 +156,7 @@ class Managed:
             owners.find_volumes(share.id),
             owners.find_labelled([share]),
         )
-        # The call may have been made before, without Cinder's knowing.
+        # An earlier call may have succeeded without a reply to Cinder.
         if owner is not None and owner.id != volume.id:
             refuse_owned(reference, owner, labels.VOLUME)
         reason = obstacle(share) or self._misplacement(volume, share)
@@ -166,7 +166,8 @@ class Managed:
         return share
 
     def _get(self, reference: Reference) -> acme_client.Share:
-        """One request, and one more for each thousand of one name."""
+        """One request, and another one per thousand shares of the same
+        name."""
         known_id, name = find_by(reference)
         if known_id is not None:
             try:
@@ -220,7 +221,7 @@ class Managed:
         self._shares.provisioning.check(wanted, share.pool)
 
     def _look_at_file(self, share: acme_client.Share) -> None:
-        """:raises FileError: it is no volume file; says what to do."""
+        """:raises FileError: it is not a volume file; with the solution."""
         with self._shares.mounted_share(
             share.id, self._location(share)
         ) as folder:
@@ -280,8 +281,8 @@ class Managed:
         reference: Reference,
         share: acme_client.Share,
     ) -> acme_client.Share:
-        """Label the share, grow it to full GiB and rename its file: all or
-        nothing, and only if it is as it was looked at."""
+        """Label the share, extend it to full GiB and rename its file,
+        atomically, if it has not changed since the check."""
         try:
             return self._api.update_share(
                 share.id,
@@ -304,7 +305,7 @@ class Managed:
         share: acme_client.Share,
         location: str,
     ) -> None:
-        """Where the appliance does not know about files."""
+        """For appliances that do not manage files."""
         with self._shares.mounted_share(share.id, location) as folder:
             path = f"{folder}/{volume.name}"
             self._files.rename(
@@ -327,10 +328,9 @@ class Managed:
     # -- give back
 
     def release(self, volume: objects.Volume) -> None:
-        """Let a volume's share be, without our labels and access rules.
+        """Remove the driver's labels and access rules from a volume's share.
 
-        Of a record that a migration has left nothing is touched: its share
-        is another volume's.
+        The record of a migration has no share: it belongs to another volume.
         """
         owner = owners.other_than(volume, self._api)
         share_id = identity.share_id(volume)
@@ -354,8 +354,8 @@ class Managed:
                 self._api.revoke_access(share_id, holder)
 
     def forget(self, volume: objects.Volume) -> None:
-        """A volume that could not be managed is deleted in Cinder: its
-        share was there before, and stays."""
+        """Keep the share of a volume that could not be managed, and that is
+        deleted in Cinder."""
         for share in self._api.list_shares(labels={labels.VOLUME: volume.id}):
             self._api.update_share(share.id, labels=labels.REMOVED)
 
@@ -365,7 +365,7 @@ def _provisioning(file: acme_client.VolumeFile) -> str:
 
 
 def find_by(reference: Reference) -> tuple[str | None, str | None]:
-    """The id or else the name that a reference has.
+    """The id or the name in a reference.
 
     :raises ManageExistingInvalidReference: it has neither.
     """
@@ -381,7 +381,7 @@ def find_by(reference: Reference) -> tuple[str | None, str | None]:
 
 
 def the_only_one(reference: Reference, found: list[Any]) -> Any:
-    """:raises ManageExistingInvalidReference: none is there, or several."""
+    """:raises ManageExistingInvalidReference: there is none, or several."""
     if not found:
         refuse(reference, "the appliance has none of this name here")
     if len(found) > 1:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The calls of the driver that manage and unmanage volumes and snapshots."""
+"""The driver's calls to manage and unmanage volumes and snapshots."""
 
 from __future__ import annotations
 

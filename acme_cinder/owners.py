@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Who has a share or a snapshot already, in this Cinder or another one.
+"""The owner of a share or snapshot, in this Cinder or another one.
 
-Cinder's database says it, by :mod:`.identity`, for all that is here. The label
-says it for the rest. A label alone is not believed: a service may have died
-after it was set, and before Cinder knew of it.
+Cinder's database, through :mod:`.identity`, has the owners in this Cinder, the
+label has others. A label alone is not sufficient: a service may have died
+after it was set, before Cinder recorded it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from acme_cinder import identity
 from acme_cinder import labels
 import acme_client
 
-#: So many ids are in one query.
+#: Maximum number of ids per query.
 _CHUNK = 500
-#: What Cinder is still making has no ``provider_id`` yet.
+#: Objects in these states may have no ``provider_id`` yet.
 _BEING_MADE = frozenset({"creating", "managing"})
 
 
@@ -43,15 +43,14 @@ _BEING_MADE = frozenset({"creating", "managing"})
 class Owner:
     """:ivar id: of the volume or the snapshot in Cinder.
     :ivar is_here: whether it is in this Cinder.
-    :ivar is_being_made: Cinder has not finished with it.
-    """
+    :ivar is_being_made: whether Cinder is still creating it."""
 
     id: str
     is_here: bool = True
     is_being_made: bool = False
 
     def reason(self, label: str) -> str:
-        """Why what it has cannot be managed, and what to do.
+        """Why its share or snapshot cannot be managed, with the solution.
 
         :param label: the label's key.
         """
@@ -81,7 +80,7 @@ def find_volumes(share_id: str) -> dict[str, str]:
 
 
 def by_share(volumes: Iterable[Any]) -> dict[str, str]:
-    """Share id to volume id; of objects, or of rows of the database."""
+    """Share id to volume id, from objects or database rows."""
     return {identity.share_id(each): each.id for each in volumes}
 
 
@@ -90,7 +89,7 @@ def by_snapshot(
 ) -> dict[str, str]:
     """The appliance's snapshot id to Cinder's.
 
-    :param besides: the id of one in Cinder that is left out.
+    :param besides: the id of one in Cinder that is ignored.
     """
     return {
         identity.snapshot_id(each): each.id
@@ -102,8 +101,8 @@ def by_snapshot(
 def find_labelled(
     shares: Iterable[acme_client.Share],
 ) -> dict[str, Any]:
-    """The volumes that labels name, also deleted ones, by their ids: rows of
-    the database, since of objects Cinder asks for each one's attachments."""
+    """The volumes in labels, including deleted ones, by id: database rows,
+    because Cinder queries the attachments of each object."""
     context = _everything()
     named = {each.labels.get(labels.VOLUME) for each in shares}
     found: dict[str, objects.Volume] = {}
@@ -120,10 +119,10 @@ def of_share(
     known: Mapping[str, str],
     labelled: Mapping[str, Any],
 ) -> Owner | None:
-    """Whose a share is; None: nobody's.
+    """The owner of a share; None: no owner.
 
     :param known: share id to volume id, for all or some volumes.
-    :param labelled: of :func:`find_labelled`.
+    :param labelled: from :func:`find_labelled`.
     """
     if share.id in known:
         return Owner(known[share.id])
@@ -139,7 +138,7 @@ def of_share(
 def of_snapshot(
     snapshot: acme_client.Snapshot, known: Mapping[str, str]
 ) -> Owner | None:
-    """Whose a snapshot of the appliance is; None: nobody's.
+    """The owner of a snapshot of the appliance; None: no owner.
 
     :param known: the appliance's id to Cinder's, for those of its volume.
     """
@@ -156,8 +155,8 @@ def of_snapshot(
 
 
 def other_than(volume: objects.Volume, api: acme_client.Client) -> str | None:
-    """The id of another volume that has the same share, where Cinder's
-    database is in doubt of whose it is."""
+    """The id of another volume with the same share, if Cinder's database is
+    ambiguous."""
     if identity.is_computed(volume) and not identity.is_doubtful(volume):
         return None
     share_id = identity.share_id(volume)
@@ -173,7 +172,7 @@ def other_than(volume: objects.Volume, api: acme_client.Client) -> str | None:
 
 
 def _owner(labelled: Any, has_it: bool) -> Owner | None:
-    """Of a label that names something of this Cinder."""
+    """The owner of a label for an object of this Cinder."""
     being_made = labelled.status in _BEING_MADE
     if labelled.deleted or not (has_it or being_made):
         return None
@@ -181,5 +180,5 @@ def _owner(labelled: Any, has_it: bool) -> Owner | None:
 
 
 def _everything() -> Any:
-    """The database with what is deleted."""
+    """The database, including deleted rows."""
     return cinder_context.get_admin_context(read_deleted="yes")

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What volumes of a type need of a pool, and whether it has it."""
+"""The requirements of volume types on a pool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from acme_cinder import features
 from acme_cinder import specs
 import acme_client
 
-#: For volumes whose type asks for something else than all others get.
+#: For volumes whose type differs from the default.
 _NEEDED: Final = {
     specs.THIN: features.VOLUME_FILE,
     specs.THICK: features.THICK,
@@ -33,7 +33,7 @@ _NEEDED: Final = {
 class Provisioning:
     """Thin or thick, and limits.
 
-    :param sparse: what volumes are of types that leave it open.
+    :param sparse: the default for types without this extra spec.
     """
 
     def __init__(self, pools: features.PoolFeatures, *, sparse: bool) -> None:
@@ -41,18 +41,18 @@ class Provisioning:
         self._sparse = sparse
 
     def of(self, wanted: str | None) -> str:
-        """``thin`` or ``thick``, where a type leaves it open, or was wrong
-        in a release that did not look."""
+        """``thin`` or ``thick``; the default if the type has none, or an
+        invalid value from a release that did not check it."""
         if wanted in (specs.THIN, specs.THICK):
             return wanted
         return specs.THIN if self._sparse else specs.THICK
 
     def is_full(self, wanted: specs.Specs) -> bool:
-        """Whether a volume's file takes all of its space from the start."""
+        """Whether a volume's file is fully allocated."""
         return self.of(wanted.provisioning) == specs.THICK
 
     def choice(self) -> dict[str, Any]:
-        """What types may ask for, and what it is if they do not."""
+        """The valid values of types, and the default."""
         usual = self.of(None)
         other = specs.THICK if usual == specs.THIN else specs.THIN
         possible = self._pools.is_anywhere(_NEEDED[other])
@@ -62,9 +62,9 @@ class Provisioning:
         }
 
     def check(self, wanted: specs.Specs, pool: str | None) -> None:
-        """Refuse what a pool cannot do.
+        """Refuse what a pool does not support.
 
-        :raises InvalidVolumeType: saying what it can.
+        :raises InvalidVolumeType: lists what it supports.
         """
         usual = self.of(None)
         asked = self.of(wanted.provisioning)

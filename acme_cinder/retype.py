@@ -10,14 +10,13 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What of a volume's type can be changed where the volume is.
+"""Change a volume's type in place, as far as possible.
 
-Cinder's manager asks only where something differs, never where one of the
-types is encrypted, and only about the same back end (volume/manager.py,
-``retype``). What most types differ in, means nothing to the storage: it was
-the scheduler that looked at it, or it is for the hypervisor. Cinder itself
-changes what it records, such as ``multiattach``, and the types of the
-snapshots.
+Cinder's manager asks the driver only if the types differ, if neither is
+encrypted, and only for the same back end (volume/manager.py, ``retype``). Most
+differences between types do not concern the storage, but the scheduler or the
+hypervisor. Cinder changes its own records, such as ``multiattach``, and the
+types of snapshots.
 """
 
 from __future__ import annotations
@@ -44,11 +43,11 @@ def in_place(
     diff: dict[str, Any],
     host: str,
 ) -> bool:
-    """Change the type without moving data; False: that cannot be done.
+    """Change the type without moving data; False: impossible.
 
-    :param diff: of both types, as Cinder's ``volume_types_diff`` makes it.
-    :param host: where the scheduler wants the volume.
-    :raises InvalidVolumeType: the new type asks for what is not possible.
+    :param diff: of both types, from Cinder's ``volume_types_diff``.
+    :param host: the destination that the scheduler chose.
+    :raises InvalidVolumeType: the new type is not supported.
     """
     reason = _hindrance(volume_shares, volume, new_type, diff, host)
     if reason is not None:
@@ -76,7 +75,7 @@ def _hindrance(
     diff: dict[str, Any],
     host: str,
 ) -> str | None:
-    """Why data has to be moved; None: it has not."""
+    """Why data must be moved; None: it need not."""
     if _differs(diff.get("encryption")):
         return "the encryption differs"
     pool = shares.pool_of(volume)
@@ -99,7 +98,7 @@ def _limit(
     volume: objects.Volume,
     new_type: objects.VolumeType,
 ) -> None:
-    """The old limits are there again, should the new ones not be."""
+    """Restore the old limits if the new ones fail."""
     old = _present_limits(volume)
     new = specs.of_type(new_type.id).qos or acme_client.Qos()
     if old == new:
@@ -116,7 +115,7 @@ def _present_limits(volume: objects.Volume) -> acme_client.Qos:
     try:
         return specs.of_volume(volume).qos or acme_client.Qos()
     except exception.InvalidVolumeType:
-        # Of a release that did not look: nothing came of it.
+        # From a release that did not check it: without effect.
         return acme_client.Qos()
 
 

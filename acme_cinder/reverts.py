@@ -10,18 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Volumes get the content of a snapshot again.
+"""Revert volumes to a snapshot.
 
-A revert that is sent again must not be made again: the volume may have been
-attached and written to since. The appliance makes one for each id, so the
-id has to be the same whenever Cinder means the same revert, and another one
-whenever a user asks anew.
+A repeated request must not revert again: the volume may have been attached and
+written since. The appliance reverts once per id. So the id must be the same if
+Cinder repeats a revert, and another one if a user requests a new one.
 
-That is what the id of the API request is. Cinder makes one for each request
-of a user, and hands it on to the volume service. A reply that is lost, a
-message that is delivered twice, or a service that is killed and gets the
-message again, all have the same one. A user who reverts once more, to the
-same snapshot, has another.
+The id of the API request has this property. Cinder creates one per request of
+a user, and passes it to the volume service. It is the same after a lost reply,
+if a message is delivered twice, or if a service is killed and gets the message
+again. If a user reverts again, to the same snapshot, it is another one.
 """
 
 from __future__ import annotations
@@ -45,10 +43,10 @@ def revert(
     volume: objects.Volume,
     snapshot: objects.Snapshot,
 ) -> None:
-    """Give a volume the content of its snapshot again.
+    """Revert a volume to a snapshot.
 
-    :raises NotImplementedError: its pool reverts no shares. Nothing was
-        done, and Cinder copies the snapshot into the volume.
+    :raises NotImplementedError: its pool cannot revert shares. Nothing was
+        done, and Cinder copies the snapshot to the volume.
     """
     pools, api = volume_shares.features, volume_shares.api
     if not pools.has(shares.pool_of(volume), features.REVERT):
@@ -62,7 +60,7 @@ def revert(
             lambda: api.revert_share(share_id, revert_id, snapshot_id),
         )
     except acme_client.Unsupported as error:
-        # The appliance was set up anew since we asked.
+        # The appliance was reconfigured since the last check.
         pools.distrust()
         raise NotImplementedError(str(error)) from error
 
@@ -70,7 +68,7 @@ def revert(
 def _id_of(
     context: Any, volume: objects.Volume, snapshot: objects.Snapshot
 ) -> str:
-    """The revert's id; without an API request one that is used once."""
+    """The revert's id; a new one without an API request."""
     request_id = getattr(context, "request_id", None)
     if not request_id:
         return str(uuid.uuid4())

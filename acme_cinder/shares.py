@@ -12,9 +12,9 @@
 
 """Shares and their volume files: one volume, one share, one raw file.
 
-Where the pool has the feature ``share.volume_file``, the appliance makes and
-grows the file and each operation is one request. Where it has not, the
-share is mounted for the moment, and the file made here.
+If the pool has the feature ``share.volume_file``, the appliance creates and
+grows the file, and each operation is one request. Otherwise the driver mounts
+the share and creates the file.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _Reply = TypeVar("_Reply")
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a new share is made from; ``file_name`` is its file's now."""
+    """The source of a new share; ``file_name`` is its current file."""
 
     source: acme_client.Source
     file_name: str
@@ -74,9 +74,9 @@ class Origin:
 
 
 class Shares:
-    """The operations that the driver consists of.
+    """The operations on shares.
 
-    All raise what :data:`acme_cinder.errors.BELOW` lists.
+    All raise the errors in :data:`acme_cinder.errors.BELOW`.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class Shares:
         origin: Origin | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Make a volume's share with its file; returns the model update.
+        """Create a volume's share with its file; return the model update.
 
-        On an error nothing is left behind, as far as can be known.
+        Removes everything after an error, as far as possible.
         """
         _forget_copied_ids(volume)
         given = volume_labels.of_volume(volume) if labels is None else labels
@@ -120,7 +120,7 @@ class Shares:
         except acme_client.BadRequest as error:
             if not _about_files(error):
                 raise
-            # The appliance was set up anew since we asked.
+            # The appliance was reconfigured since the last check.
             self.features.distrust()
             share = self._create(volume, origin, given, wanted)
         with self._discarded_on_error(volume):
@@ -176,14 +176,14 @@ class Shares:
             allocation="full"
             if self.provisioning.is_full(wanted)
             else "sparse",
-            # Root owns no volume file: then it is the appliance's default.
+            # Root cannot own volume files: use the appliance's default.
             uid=self._settings.file_uid or None,
             gid=self._settings.file_gid or None,
             mode=self._settings.file_mode,
         )
 
     def limit(self, volume: objects.Volume, qos: acme_client.Qos) -> None:
-        """Set all limits of a volume; those that are None are lifted."""
+        """Set all limits of a volume; None removes a limit."""
         self.api.update_share(identity.share_id(volume), qos=qos)
 
     @contextlib.contextmanager
@@ -195,16 +195,15 @@ class Shares:
             raise
 
     def discard(self, volume: objects.Volume) -> None:
-        """Delete a share on the way out; what fails is only logged.
+        """Delete a share after an error; failures are only logged.
 
-        Cinder still has the volume then, in error, and deletes it by its
-        id.
+        Cinder still has the volume, in error, and deletes it by its id.
         """
         with _left_on_error(volume.name, identity.share_id(volume)):
             self._delete(volume)
 
     def create_snapshot(self, snapshot: objects.Snapshot) -> None:
-        """Take a snapshot of a volume, attached or not."""
+        """Create a snapshot of a volume, attached or not."""
         with _undone_if_unsure(lambda: self._discard_snapshot(snapshot)):
             self.api.create_snapshot(
                 identity.snapshot_id(snapshot),
@@ -219,14 +218,14 @@ class Shares:
             self.api.delete_snapshot(snapshot_id)
 
     def grow(self, volume: objects.Volume, new_size: int) -> None:
-        """Grow a volume, attached or not.
+        """Extend a volume, attached or not.
 
         :param new_size: in GiB; a smaller one is refused.
-        :raises VolumeBackendAPIException: there is no share. Cinder grows a
-            volume on its way out of a create that failed, too
+        :raises VolumeBackendAPIException: there is no share. Cinder also
+            extends a volume after a failed create
             (flows/manager/create_volume.py,
-            ``_create_from_image_cache_or_download``). A VolumeNotFound would
-            hide the real error there, and keep it from being tried elsewhere.
+            ``_create_from_image_cache_or_download``). VolumeNotFound would
+            hide the real error, and prevent the retry on another back end.
         """
         size_bytes = bytes_of(new_size)
         try:
@@ -242,13 +241,12 @@ class Shares:
                 self.files.ensure_size(path, size_bytes)
 
     def ensure_size_before_attach(self, volume: objects.Volume) -> None:
-        """Have a file as large as its volume, before anybody attaches it.
+        """Restore the size of a truncated file before it is attached.
 
-        Clients cut files off: cinder-backup's restore opens the file with
-        ``wb`` and writes only what is not zero (Cinder,
-        backup/chunkeddriver.py), a copy by dd fails in the middle. An
-        appliance that knows about volume files sees to it whenever it
-        gives access; here this is done for the others.
+        Clients truncate files: cinder-backup's restore opens the file with
+        ``wb`` and writes only non-zero data (Cinder, backup/chunkeddriver.py),
+        and a copy by dd may fail halfway. An appliance that manages volume
+        files restores the size when it grants access; for others, this does.
         """
         if self.features.has(pool_of(volume), features.VOLUME_FILE):
             return
@@ -258,7 +256,7 @@ class Shares:
     def grow_if_short(self, volume: objects.Volume, path: str) -> None:
         """Give a mounted volume file the size of its volume.
 
-        :raises FileError: it is not there.
+        :raises FileError: it is missing.
         """
         size_bytes = bytes_of(volume.size)
         if self.files.get_size(path) >= size_bytes:
@@ -275,20 +273,19 @@ class Shares:
         )
 
     def label(self, share_id: str, volume_id: str) -> None:
-        """Say on a share whose it is; a migration changes that."""
+        """Label a share as the volume's, which a migration changes."""
         self.api.update_share(
             share_id, labels={volume_labels.VOLUME: volume_id}
         )
 
     def delete(self, volume: objects.Volume) -> None:
-        """Delete a volume's share, never its snapshots; gone is fine.
+        """Delete a volume's share, but no snapshots; success if it is gone.
 
-        Rules of ours that are left over, with nothing attached any more,
-        are taken away; others keep the share.
+        Removes the driver's leftover rules if nothing is attached; other rules
+        keep the share.
 
-        :raises VolumeIsBusy: as :mod:`.recognition` says, the share may be
-            there: then Cinder keeps the volume, and it is available again.
-            Or it is another volume's.
+        :raises VolumeIsBusy: the share may exist (:mod:`.recognition`), or
+            belongs to another volume. Cinder keeps the volume, available.
         """
         owner = owners.other_than(volume, self.api)
         if owner is not None and not identity.is_doubtful(volume):
@@ -305,7 +302,7 @@ class Shares:
         if doubt is None:
             return
         if not volume.provider_location:
-            # It was not made to the end: never to become available.
+            # Its creation failed: it must not become available.
             raise exception.VolumeBackendAPIException(data=doubt)
         raise exception.VolumeIsBusy(
             message=f"{volume.name} is not deleted: {doubt}",
@@ -313,7 +310,7 @@ class Shares:
         )
 
     def _delete(self, volume: objects.Volume) -> bool:
-        """:returns: whether there was a share."""
+        """:returns: whether the share existed."""
         share_id = identity.share_id(volume)
         return self.when_unused(
             volume, lambda: self.api.delete_share(share_id)
@@ -322,8 +319,8 @@ class Shares:
     def when_unused(
         self, volume: objects.Volume, request: Callable[[], _Reply]
     ) -> _Reply:
-        """Send a request that the appliance refuses for a share in use;
-        once more, if only rules of ours that are left over were in its way.
+        """Send a request that the appliance refuses for a share in use; repeat
+        it if only the driver's leftover rules prevented it.
 
         :raises VolumeIsBusy: the share is in use.
         """
@@ -358,9 +355,9 @@ class Shares:
             )
 
     def check_gone(self, volume: objects.Volume) -> None:
-        """There is no share to take access away from.
+        """Check that a missing share does not exist any more.
 
-        :raises VolumeBackendAPIException: it may be there.
+        :raises VolumeBackendAPIException: it may exist.
         """
         doubt = self._known.doubt(volume)
         if doubt is not None:
@@ -416,9 +413,9 @@ class Shares:
     def mounted(
         self, volume: objects.Volume, location: str | None = None
     ) -> Iterator[str]:
-        """Have the share mounted here; gives the path of the file.
+        """Mount the share here during the block; yield the path of the file.
 
-        :param location: the export, where the volume does not have it yet.
+        :param location: the export, if the volume does not have it yet.
         """
         location = location or volume.provider_location
         share_id = identity.share_id(volume)
@@ -429,7 +426,7 @@ class Shares:
     def mounted_share(
         self, share_id: str, location: str | None
     ) -> Iterator[str]:
-        """Have a share mounted here; gives the mount point."""
+        """Mount a share here during the block; yield the mount point."""
         access = self._own_access(share_id, location)
         with self._mounts.mounted(share_id, access) as folder:
             yield folder
@@ -461,12 +458,13 @@ class Shares:
         return mount.Access(grant, lambda: self.revoke_own(share_id))
 
     def revoke_own(self, share_id: str) -> None:
-        """Take away what the driver's mounts here have needed."""
+        """Remove the rule of the driver's mounts here."""
         holder = holders.of_mounts(holders.this_host())
         self.api.revoke_access(share_id, holder)
 
     def _portal_of(self, present: str | None) -> str:
-        """The address to find our own one for, before the rule is made."""
+        """The address to find this host's own one for, before the rule
+        exists."""
         if self._settings.portal:
             return self._settings.portal
         if present:
@@ -492,11 +490,11 @@ def _forget_copied_ids(volume: objects.Volume) -> None:
 
 @contextlib.contextmanager
 def _undone_if_unsure(undo: Callable[[], None]) -> Iterator[None]:
-    """Undo a creation that failed, but may have been made all the same."""
+    """Undo a failed creation that may have succeeded."""
     try:
         yield
     except acme_client.AlreadyExists:
-        # It is not what this call would have made: hands off.
+        # It is not what this call would have created: keep it.
         raise
     except acme_client.ApiError as error:
         if error.may_have_been_applied:
@@ -506,7 +504,7 @@ def _undone_if_unsure(undo: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _left_on_error(name: str, id_: str) -> Iterator[None]:
-    """For cleaning up while another error is on its way to the caller."""
+    """For cleanup while another error is raised to the caller."""
     try:
         yield
     except (*errors.BELOW, exception.CinderException):
@@ -522,7 +520,7 @@ def bytes_of(size: int | str) -> int:
 
 
 def pool_of(volume: objects.Volume) -> str | None:
-    """The pool the scheduler chose; None: there was no choice."""
+    """The pool that the scheduler chose; None: there was no choice."""
     pool = volume_utils.extract_host(volume.host or "", level="pool")
     return str(pool) if pool else None
 

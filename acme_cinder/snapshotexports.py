@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Snapshots that hosts read as they are: for backups, without a clone.
+"""Access to snapshots, to back them up without a clone.
 
-Only Cinder's own services connect snapshots, and no attachment is recorded.
-So a rule on a snapshot has the holder of a service, and is needed while Cinder
-says that the snapshot, or its volume, is being backed up.
+Only Cinder's own services connect snapshots, and Cinder does not record these
+attachments. So a rule of a snapshot has the holder of a service, and is needed
+while the snapshot, or its volume, is in the state of a backup.
 """
 
 from __future__ import annotations
@@ -59,11 +59,10 @@ class SnapshotExports:
         self._mounts = mounts
 
     def are_used_for_backups(self) -> bool:
-        """Whether a backup can read a snapshot of any volume here.
+        """Whether a backup can read snapshots of all volumes.
 
-        Not where Cinder's services take a file over by chown before they
-        read it (backup/manager.py, ``continue_backup``): a snapshot cannot
-        be changed.
+        Not if Cinder's services chown a file before they read it
+        (backup/manager.py, ``continue_backup``): a snapshot is read-only.
         """
         return self._settings.secure_operations and all(
             self._shares.features.has(pool, features.SNAPSHOT_EXPORT)
@@ -73,9 +72,8 @@ class SnapshotExports:
     def connect(
         self, snapshot: objects.Snapshot, connector: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Let a host read a snapshot; returns what os-brick needs.
-
-        May be called any number of times.
+        """Grant a host access to a snapshot; return the connection for
+        os-brick. Idempotent.
         """
         self._attachments.validate(connector)
         with deadlines.of_call():
@@ -133,9 +131,9 @@ class SnapshotExports:
     def disconnect(
         self, snapshot: objects.Snapshot, connector: Mapping[str, Any] | None
     ) -> None:
-        """Take a host's access away.
+        """Revoke a host's access.
 
-        :param connector: None: that of all hosts.
+        :param connector: None: the access of all hosts.
         """
         with deadlines.of_call():
             if connector is not None:
@@ -157,7 +155,7 @@ class SnapshotExports:
             self._shares.check_gone(snapshot.volume)
 
     def _release(self, snapshot: objects.Snapshot, host: str) -> None:
-        """Unmount, as long as the server still answers."""
+        """Unmount while the server still answers."""
         if host == holders.this_host() and snapshot.provider_location:
             with acme_client.limited_to_share(attachments.SHARE_OF_UNMOUNT):
                 self._mounts.detach(

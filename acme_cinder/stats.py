@@ -10,10 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What the scheduler is told.
+"""Statistics for Cinder's scheduler.
 
-The scheduler reads capability flags only inside of pools, so each pool has
-them all; and nothing is claimed that the appliance does not announce.
+The scheduler reads capability flags only in pools, so each pool has all of
+them. Only the appliance's announced features are reported.
 """
 
 from collections.abc import Iterable
@@ -31,9 +31,9 @@ import acme_client
 
 _UP = "up"
 _DOWN = "down"
-#: Of what is down. Cinder's CapacityFilter looks neither at backend_state
-#: nor, where volumes are thin, at the free space: only what has no size at
-#: all gets no new volumes (scheduler/filters/capacity_filter.py).
+#: The capacity of pools that are down. Cinder's CapacityFilter ignores
+#: backend_state and, for thin volumes, the free space: only pools without
+#: capacity get no new volumes (scheduler/filters/capacity_filter.py).
 _NO_ROOM = {"total_capacity_gb": 0, "free_capacity_gb": 0}
 
 
@@ -43,7 +43,7 @@ def backend(
     *,
     sparse: bool,
 ) -> dict[str, Any]:
-    """The whole report.
+    """The complete report.
 
     :param common: ``volume_backend_name``, ``vendor_name`` and so on.
     """
@@ -54,9 +54,9 @@ def backend(
         "storage_protocol": constants.NFS,
         "backend_state": _UP if up else _DOWN,
         "replication_enabled": False,
-        # These two Cinder itself reads here, and not in the pools: when it
-        # copies into a volume (volume/manager.py, _copy_volume_data) and
-        # clones an image's (flows/manager/create_volume.py).
+        # Cinder itself reads these two here, not in the pools: when it copies
+        # to a volume (volume/manager.py, _copy_volume_data) and clones an
+        # image's volume (flows/manager/create_volume.py).
         "sparse_copy_volume": sparse,
         "clone_across_pools": False,
         "pools": reported,
@@ -68,7 +68,7 @@ def pool(
 ) -> dict[str, Any]:
     """The report of one pool.
 
-    :param common: what the configuration says for all pools.
+    :param common: values from the configuration for all pools.
     """
     up = found.state == "up"
     return _with_functions(
@@ -83,7 +83,7 @@ def pool(
             "thin_provisioning_support": sparse,
             "thick_provisioning_support": not sparse
             or features.THICK in found.features,
-            # Without the volume file feature we grow it through a mount.
+            # Without that feature the driver grows the file through a mount.
             "online_extend_support": features.GROW_ONLINE in found.features
             or features.VOLUME_FILE not in found.features,
             "multiattach": True,
@@ -107,7 +107,7 @@ def _room(found: acme_client.Pool) -> dict[str, float]:
 def _with_functions(
     report: dict[str, Any], common: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The functions of the configuration, or else those for its figures."""
+    """The configured functions, or the default ones."""
     report["filter_function"] = common[
         "filter_function"
     ] or scheduling.filter_function(report)
@@ -127,7 +127,7 @@ def down(
 ) -> dict[str, Any]:
     """The report while the appliance does not answer.
 
-    The pools as they were last, but with no room, so that new volumes go
+    The last known pools without free space, so that new volumes go
     elsewhere.
     """
     pools = copy.deepcopy(last.get("pools") or [])

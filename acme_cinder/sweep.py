@@ -10,18 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Looks at all access rules again, every few minutes.
+"""Check all access rules every few minutes.
 
 Not everything that ends an attachment calls the driver: ``os-reset_status``
-deletes the records alone, cinder-api can give up on a call that goes on, a
-service can die, and of two that detach at once each sees the other one's
-record. And what is decided by a record may be written after the call, as
-the mode of an attachment is. So what a share has is compared with what
-Cinder's database says, for all shares in one go: a request for each thousand
-shares and one query. Only where they differ is more asked.
+only deletes the records, cinder-api can time out while a call continues, a
+service can die, and two concurrent detaches see each other's record. Also,
+Cinder may write a record after the call, such as the mode of an attachment. So
+the rules of all shares are compared with Cinder's database: one request per
+thousand shares and one query. Only differences need more requests.
 
-Snapshots have rules only while they are backed up. A backup that was cut off
-leaves one; it goes when nothing has called for it in two passes.
+Snapshots have rules only while they are backed up. An interrupted backup
+leaves one, which is removed if it was not needed in two passes.
 """
 
 from __future__ import annotations
@@ -50,16 +49,16 @@ import acme_client
 
 LOG = logging.getLogger(__name__)
 
-#: One pass never keeps its caller for longer than this, its query and one
-#: share; the next pass goes on where it stopped.
+#: Maximum time of a pass, plus its query and one share; the next pass
+#: continues.
 _PASS_SECONDS = 10.0
 _CALL_SECONDS = 15.0
 
 
 class Sweep:
-    """Does a pass when one is due; any thread may ask for it.
+    """Runs a pass when one is due; any thread can call it.
 
-    :param interval_seconds: between two beginnings.
+    :param interval_seconds: between the starts of two passes.
     """
 
     def __init__(
@@ -78,12 +77,12 @@ class Sweep:
         self._copies = image_copies
         self._interval_seconds = interval_seconds
         self._clock = clock
-        # At the start, all attached volumes are checked anyway.
+        # The start of the service checks all attached volumes.
         self._due_at = clock() + interval_seconds
         self._rest: Iterator[acme_client.Share | acme_client.Snapshot]
         self._rest = iter(())
         self._unfinished = False
-        #: Rules that nothing explained in the pass before.
+        #: Rules without an attachment in the previous pass.
         self._suspects: set[tuple[str, str]] = set()
         self._found: set[tuple[str, str]] = set()
 
@@ -92,15 +91,15 @@ class Sweep:
             self.run()
 
     def run(self) -> None:
-        """One pass. Never raises: what cannot be done now is logged."""
+        """Run one pass. Never raises: failures are logged."""
         try:
             self._pass()
         except errors.BELOW as error:
             self._unfinished = False
             LOG.warning("Access rules were not all checked: %s", error)
         except Exception:
-            # Of Cinder's database, say. The report of the back end's
-            # figures, which this runs beside, must not fail with it.
+            # For example of Cinder's database. It must not fail the report of
+            # the statistics, which calls this.
             self._unfinished = False
             LOG.exception("Access rules were not all checked")
 
@@ -109,7 +108,7 @@ class Sweep:
             self._begin()
         attached = records.read_all(cinder_context.get_admin_context())
         clients_of = self._access.remembered_clients()
-        # Where that query alone takes so long, not one share a pass.
+        # After the query, which may take as long.
         deadline = self._clock() + _PASS_SECONDS
         for each in self._rest:
             volume_id, found = attached.get(each.id, ("", []))
@@ -119,7 +118,7 @@ class Sweep:
                 else:
                     self._consider(each, volume_id, found, clients_of)
             except Exception:
-                # One odd record must not keep all others from being checked.
+                # A broken record must not prevent the check of others.
                 LOG.exception("Could not check the access to %s", each.id)
             if self._clock() >= deadline:
                 return
@@ -161,13 +160,13 @@ class Sweep:
         self._leftovers(share, volume)
 
     def _label(self, share: acme_client.Share, volume: objects.Volume) -> None:
-        """A migration has given the share to another volume."""
+        """A migration has moved the share to another volume."""
         self._shares.label(share.id, volume.id)
 
     def _leftovers(
         self, share: acme_client.Share, volume: objects.Volume
     ) -> None:
-        """What only time tells: nothing needs it in two passes."""
+        """Remove rules that were not needed in two passes."""
         situation = records.read(volume)
         for holder in self._access.unexplained(situation, share.access):
             if (share.id, holder) in self._suspects:
@@ -204,7 +203,7 @@ class Sweep:
 
 
 def _volume(share: acme_client.Share, volume_id: str) -> objects.Volume | None:
-    """The volume whose share it is; None: Cinder has none."""
+    """The volume of the share; None: Cinder has none."""
     context: Any = cinder_context.get_admin_context()
     named = (volume_id, share.labels.get(labels.VOLUME), share.id)
     for candidate in dict.fromkeys(name for name in named if name):

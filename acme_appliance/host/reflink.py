@@ -34,15 +34,15 @@ _HAS_NONE = (
 
 
 def clone(source_fd: int, target_fd: int) -> None:
-    """Give an open file all that another has at one moment.
+    """Give an open file the content that another one has at one moment.
 
-    What it has beyond the size of the other stays. After a crash only a part
-    may be there: each extent is entered for itself.
+    Data beyond the size of the other one stays. After a crash only a part may
+    be copied, because each extent is a separate transaction.
 
     "Clones are atomic with regards to concurrent writes, so no locks need to
-    be taken to obtain a consistent cloned copy" (ioctl_ficlone(2)). What is
-    written and still in memory goes to the disk first. Takes time for each
-    extent, none for their size.
+    be taken to obtain a consistent cloned copy" (ioctl_ficlone(2)). Cached
+    writes go to the disk first. The time depends on the number of extents, not
+    on their size.
 
     :raises OSError: ENOSPC, EDQUOT, ...; EXDEV: another file system.
     """

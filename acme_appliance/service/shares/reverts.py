@@ -10,17 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reverting a share to one of its snapshots.
+"""Revert a share to one of its snapshots.
 
-The volume file gets the snapshot's content in place, since clients that were
-granted access before may still have it open. That is no single step for a
-file system. So the old content is kept in a snapshot of its own, named by
-the job, until the new content is on disk: until then the change can be
-undone, from then on it only goes forward. Nobody has access meanwhile.
+The volume file gets the snapshot's content in place, because clients that had
+access before may still have it open. This is not atomic. So a temporary
+snapshot, named by the job, keeps the old content until the new content is on
+disk. Until then the change can be undone, after that it is only retried
+forward. No client has access during the change.
 
-What stands beside the share says that it is being reverted. So a database
-that is lost in the middle, and rebuilt, has the job again; see
-:func:`reopen`.
+The share's metadata has a marker while it is being reverted. If the database
+is lost meanwhile, rebuilding it restores the job; see :func:`reopen`.
 """
 
 from typing import ClassVar
@@ -46,15 +45,15 @@ from acme_appliance.service import lookup
 from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import operations
 
-#: A share remembers so many of its reverts; the contract says so, too.
+#: Number of reverts that a share remembers; ``openapi.yaml`` documents it.
 _REMEMBERED: Final = 32
 _FIELDS: Final = frozenset({"snapshot_id"})
 
 
 class RevertShare(operations.ShareOperation):
     """Arguments: pool, state (the one before), revert_id, snapshot_file
-    (its name), file, size_bytes, and ``reverted`` from when there is no way
-    back any more."""
+    (its name), file, size_bytes, and ``reverted`` when it cannot be undone any
+    more."""
 
     kind: ClassVar[str] = "share.revert"
 
@@ -64,7 +63,7 @@ class RevertShare(operations.ShareOperation):
 
     @property
     def kept(self) -> engines.Reference:
-        """The old content, until the new one is on disk."""
+        """The temporary snapshot with the old content."""
         return engines.Reference(engines.Kind.SNAPSHOT, self.intent.id)
 
     @property
@@ -124,7 +123,7 @@ class RevertShare(operations.ShareOperation):
         self.engine.sync()
 
     def _pass(self) -> None:
-        """The new content is there, and to stay."""
+        """The new content is complete and on disk."""
         self.engine.sync()
         reverted = {**self.intent.arguments, "reverted": True}
         with self.context.database.write() as session:
@@ -141,7 +140,7 @@ class RevertShare(operations.ShareOperation):
     # -- back
 
     def _revert_back(self, old_file: str) -> None:
-        # Where nothing is kept, nothing was begun, or all is undone.
+        # Without a temporary snapshot nothing began, or everything is undone.
         if self.engine.exists(self.kept):
             self._describe_both()
             self._revert(self.intent.id, old_file)
@@ -150,16 +149,16 @@ class RevertShare(operations.ShareOperation):
         self.write_metadata()
         self._drop_old()
 
-    # -- what stands beside the share
+    # -- metadata
 
     def _describe_both(self) -> None:
-        """That the content may be the old one, the new one, or neither."""
+        """Write metadata for content that may be old, new, or a mixture."""
         self._write(descriptions.of_share(self.read_row()), _marker(self))
 
     def _describe_new(self) -> None:
         with self.context.database.read() as session:
             row = self.row(session)
-            # Into this session only, which is never committed.
+            # Only in this session, which is never committed.
             row.reverts = self._reverts(row)
             metadata = descriptions.of_share(row)
         self._write(metadata)
@@ -172,7 +171,7 @@ class RevertShare(operations.ShareOperation):
         self.engine.metadata.write(self.reference, metadata)
 
     def _reverts(self, row: models.Share) -> types.Body:
-        """The reverts that are remembered, with this one, oldest first."""
+        """The remembered reverts, including this one, oldest first."""
         known = [*row.reverts.items()][1 - _REMEMBERED :]
         return {
             **dict(known),
@@ -201,7 +200,7 @@ class RevertShare(operations.ShareOperation):
 
 
 class Reverts:
-    """The use case; see :mod:`acme_appliance.service`."""
+    """The use cases of reverts; see :mod:`acme_appliance.service`."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
@@ -219,10 +218,10 @@ class Reverts:
     ) -> types.Done | types.Accepted:
         """Revert a share; ``body`` is the schema RevertPut.
 
-        The same again: the share as it is now, ``created`` False, whatever
-        was written since. ``revert.exists_mismatch``, ``share.not_found``,
-        ``snapshot.not_found``, ``share.in_use``, ``share.degraded``,
-        ``share.wrong_state``, ``snapshot.wrong_state``,
+        A repeated request returns the share's current state, ``created``
+        False, whatever was written since. ``revert.exists_mismatch``,
+        ``share.not_found``, ``snapshot.not_found``, ``share.in_use``,
+        ``share.degraded``, ``share.wrong_state``, ``snapshot.wrong_state``,
         ``pool.unsupported``, ``pool.no_space``.
         """
         fields.check_fields(body, _FIELDS)
@@ -313,11 +312,11 @@ class Reverts:
         return snapshot
 
     def _check_share(self, row: models.Share) -> None:
-        """:raises problems.Problem: it cannot be reverted now, or ever."""
+        """:raises problems.Problem: it cannot be reverted."""
         features = self.context.pools.features(row.pool)
         if row.file is None or types.FEATURE_REVERT not in features:
             raise _unsupported(
-                f"The pool {row.pool} reverts no shares, or the share"
+                f"The pool {row.pool} cannot revert shares, or the share"
                 f" {row.id} has no volume file."
             )
         lookup.check_usable(row)
@@ -329,7 +328,7 @@ class Reverts:
         self._check_unused(row)
 
     def _check_unused(self, row: models.Share) -> None:
-        # Also readers: they would see a part of each content.
+        # Also readers, which would see a mixture of both contents.
         users = [rule.holder for rule in row.access_rules]
         users += self.context.exports.unexplained.get(
             references.share(row.id), {}
@@ -345,7 +344,7 @@ def _unsupported(detail: str) -> problems.Problem:
     return problems.Problem("pool.unsupported", detail)
 
 
-# -- a database that is lost meanwhile
+# -- recovery of a lost database
 
 
 def _marker(revert: RevertShare) -> types.Body:
@@ -363,11 +362,10 @@ def reopen(
     row: models.Share,
     marker: types.Body,
 ) -> None:
-    """Have the job again of a share that was being reverted when the
-    database was lost, or after an older copy was made; the next start goes
-    on with it.
+    """Restore the job of a share that was being reverted when the database was
+    lost, or after its backup; the next start resumes it.
 
-    :param marker: what stands beside the share.
+    :param marker: from the share's metadata.
     """
     job_id = marker["job_id"]
     session.merge(
