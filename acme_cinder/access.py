@@ -173,7 +173,7 @@ class Wanted:
 class Access:
     """Makes the rules of a share match its volume's attachments."""
 
-    def __init__(self, settings: options.Settings) -> None:
+    def __init__(self, settings: options.DriverSettings) -> None:
         self._settings = settings
 
     def wanted(self, situation: records.Situation) -> Wanted:

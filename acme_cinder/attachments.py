@@ -31,7 +31,6 @@ from oslo_log import log as logging
 
 from acme_cinder import access
 from acme_cinder import addresses
-from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import holders
@@ -41,6 +40,7 @@ from acme_cinder import mount
 from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import shares
+from acme_cinder import timelimits
 import acme_client
 
 LOG = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ _NO_ANSWER = (
 @contextlib.contextmanager
 def _changing(volume: objects.Volume) -> Iterator[None]:
     """Hold the volume's lock, for at most the time of a call."""
-    with deadlines.of_call():
+    with timelimits.of_call():
         wait = acme_client.at_most(math.inf) * _SHARE_OF_LOCK
         with access.locked(volume, wait):
             yield
@@ -97,7 +97,7 @@ class Attachments:
 
     def __init__(
         self,
-        settings: options.Settings,
+        settings: options.DriverSettings,
         volume_shares: shares.Shares,
         mounts: mount.Mounts,
     ) -> None:
@@ -348,7 +348,7 @@ def _is_text(host: object) -> bool:
 
 
 def connection(
-    settings: options.Settings,
+    settings: options.DriverSettings,
     export: exports.Export,
     file_name: str,
     mount_words: str,

@@ -25,7 +25,6 @@ from cinder.volume import volume_utils
 from oslo_log import log as logging
 
 from acme_cinder import access
-from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import features
 from acme_cinder import identity
@@ -43,6 +42,7 @@ from acme_cinder import settings as options
 from acme_cinder import shares
 from acme_cinder import specs
 from acme_cinder import startup
+from acme_cinder import timelimits
 from acme_cinder import transfers
 from acme_cinder import usermessages
 import acme_client
@@ -100,7 +100,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
 
     def assemble(
         self,
-        settings: options.Settings,
+        settings: options.DriverSettings,
         api: acme_client.Client,
         mounts: mount.Mounts,
     ) -> None:
@@ -208,7 +208,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
             errors.operation(
                 f"Transferred to project {new_project}", volume=volume
             ),
-            deadlines.of_call(),
+            timelimits.of_call(),
         ):
             transfers.accept(self._api, context, volume, new_project)
         return {}
@@ -327,7 +327,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     ) -> None:
         """As for a volume."""
         if snapshot.provider_location:
-            with deadlines.of_cleanup():
+            with timelimits.of_cleanup():
                 self._reaper.look_at(
                     identity.snapshot_id(snapshot), snapshot.provider_location
                 )
@@ -383,7 +383,7 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def remove_export(self, context: Any, volume: objects.Volume) -> None:
         """Unmount the share on this host if it is not needed."""
         if volume.provider_location:
-            with deadlines.of_cleanup():
+            with timelimits.of_cleanup():
                 self._reaper.look_at(
                     identity.share_id(volume), volume.provider_location
                 )

@@ -94,7 +94,7 @@ class Managed:
     """Manages shares as volumes, and unmanages them."""
 
     def __init__(
-        self, volume_shares: shares.Shares, settings: options.Settings
+        self, volume_shares: shares.Shares, settings: options.DriverSettings
     ) -> None:
         self._shares = volume_shares
         self._api = volume_shares.api

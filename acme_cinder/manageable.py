@@ -72,7 +72,7 @@ class Manageable:
     def __init__(
         self,
         api: acme_client.Client,
-        settings: options.Settings,
+        settings: options.DriverSettings,
         where: Mapping[str, str],
     ) -> None:
         self._api = api

@@ -29,10 +29,10 @@ from cinder import objects
 from cinder.volume import volume_types
 from oslo_log import log as logging
 
-from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import identity
 from acme_cinder import shares
+from acme_cinder import timelimits
 
 LOG = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def complete(
     """
     share_id = identity.share_id(new_volume)
     try:
-        with deadlines.of_call():
+        with timelimits.of_call():
             volume_shares.label(share_id, volume.id)
     except errors.BELOW as error:
         # The data is complete; the sweep labels attached volumes.

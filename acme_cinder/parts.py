@@ -40,7 +40,7 @@ import acme_client
 class Parts:
     """One of each for a driver."""
 
-    settings: options.Settings
+    settings: options.DriverSettings
     shares: shares.Shares
     images: images.Images
     attachments: attachments.Attachments
@@ -55,7 +55,7 @@ class Parts:
 
 
 def assemble(
-    settings: options.Settings,
+    settings: options.DriverSettings,
     api: acme_client.Client,
     mounts: mount.Mounts,
     known: recognition.Recognition,

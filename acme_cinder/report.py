@@ -47,7 +47,7 @@ class Report:
     def __init__(
         self,
         api: acme_client.Client,
-        settings: options.Settings,
+        settings: options.DriverSettings,
         pool_features: features.PoolFeatures,
         addresses: peers.PeerAddresses,
         export_check: exportcheck.ExportCheck,

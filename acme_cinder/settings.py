@@ -43,7 +43,7 @@ _SWITCH = {"auto": True, "true": True, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class DriverSettings:
     """The operator's settings of one back end.
 
     :ivar verify: see :class:`acme_client.Client`.
@@ -73,7 +73,9 @@ class Settings:
     file_gid: int
     file_mode: str
 
-    def with_peers(self, peer: Callable[[str], str | None]) -> "Settings":
+    def with_peers(
+        self, peer: Callable[[str], str | None]
+    ) -> "DriverSettings":
         """A copy with the addresses that other hosts have recorded.
 
         :param peer: returns a host's address, if known.
@@ -122,7 +124,7 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def read(configuration: Any) -> Settings:
+def read(configuration: Any) -> DriverSettings:
     """Read Cinder's configuration of one back end.
 
     :raises InvalidConfigurationValue: lists every option that is invalid or
@@ -184,7 +186,7 @@ class _Reader:
             self._complain(name, str(error))
         return None
 
-    def settings(self) -> Settings | None:
+    def settings(self) -> DriverSettings | None:
         credentials = self._credentials()
         client_addresses = self._client_addresses()
         values: dict[str, Any] = {
@@ -213,7 +215,7 @@ class _Reader:
         self._volume_name_template()
         if credentials is None or client_addresses is None:
             return None
-        return Settings(
+        return DriverSettings(
             credentials=credentials,
             client_addresses=client_addresses,
             **values,

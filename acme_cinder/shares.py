@@ -82,7 +82,7 @@ class Shares:
     def __init__(
         self,
         api: acme_client.Client,
-        settings: options.Settings,
+        settings: options.DriverSettings,
         mounts: mount.Mounts,
         known: recognition.Recognition,
     ) -> None:

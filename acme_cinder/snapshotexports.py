@@ -27,7 +27,6 @@ from cinder import objects
 from oslo_log import log as logging
 
 from acme_cinder import attachments
-from acme_cinder import deadlines
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import features
@@ -37,6 +36,7 @@ from acme_cinder import mount
 from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import shares
+from acme_cinder import timelimits
 import acme_client
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class SnapshotExports:
 
     def __init__(
         self,
-        settings: options.Settings,
+        settings: options.DriverSettings,
         volume_shares: shares.Shares,
         volume_attachments: attachments.Attachments,
         mounts: mount.Mounts,
@@ -76,7 +76,7 @@ class SnapshotExports:
         os-brick. Idempotent.
         """
         self._attachments.validate(connector)
-        with deadlines.of_call():
+        with timelimits.of_call():
             try:
                 with acme_client.limited_to_share(attachments.SHARE_OF_GRANT):
                     return self._connect(snapshot, connector)
@@ -135,7 +135,7 @@ class SnapshotExports:
 
         :param connector: None: the access of all hosts.
         """
-        with deadlines.of_call():
+        with timelimits.of_call():
             if connector is not None:
                 self._disconnect(snapshot, records.host_of(connector))
                 return

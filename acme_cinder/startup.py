@@ -35,7 +35,7 @@ _SUFFICIENT_SCOPES = ("driver", "operator", "admin")
 _ADMIN_PATH = "/sbin:/usr/sbin:/usr/local/sbin"
 
 
-def new_client(settings: options.Settings) -> acme_client.Client:
+def new_client(settings: options.DriverSettings) -> acme_client.Client:
     """:raises InvalidConfigurationValue: a setting is invalid."""
     try:
         return acme_client.Client(
@@ -60,7 +60,7 @@ def _request_id() -> str | None:
     return None if context is None else str(context.request_id)
 
 
-def new_mounts(settings: options.Settings, backend: str) -> mount.Mounts:
+def new_mounts(settings: options.DriverSettings, backend: str) -> mount.Mounts:
     """:param backend: the back end's section in cinder.conf."""
     return mount.Mounts(
         backend=backend,
@@ -71,7 +71,7 @@ def new_mounts(settings: options.Settings, backend: str) -> mount.Mounts:
     )
 
 
-def check_host(settings: options.Settings) -> None:
+def check_host(settings: options.DriverSettings) -> None:
     """Check the requirements on this host.
 
     :raises VolumeDriverException: lists what is missing.
@@ -97,7 +97,7 @@ def check_host(settings: options.Settings) -> None:
 
 
 def check_appliance(
-    api: acme_client.Client, settings: options.Settings
+    api: acme_client.Client, settings: options.DriverSettings
 ) -> acme_client.Stats:
     """Check that the appliance can be used; return its figures.
 
@@ -155,7 +155,7 @@ def _complain_of_credential(api: acme_client.Client) -> Iterator[str]:
 
 
 def _complain_of_pools(
-    pools: Iterable[acme_client.Pool], settings: options.Settings
+    pools: Iterable[acme_client.Pool], settings: options.DriverSettings
 ) -> Iterator[str]:
     names = [pool.name for pool in pools]
     missing = [name for name in settings.pools if name not in names]
@@ -169,7 +169,7 @@ def _complain_of_pools(
 
 
 def _complain_of_portal(
-    portals: Iterable[str], settings: options.Settings
+    portals: Iterable[str], settings: options.DriverSettings
 ) -> Iterator[str]:
     known = list(portals)
     wanted = settings.portal
@@ -185,7 +185,7 @@ def _complain_of_portal(
 
 
 def chosen(
-    pools: Iterable[acme_client.Pool], settings: options.Settings
+    pools: Iterable[acme_client.Pool], settings: options.DriverSettings
 ) -> list[acme_client.Pool]:
     """The pools that the operator has chosen."""
     return [

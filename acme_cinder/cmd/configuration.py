@@ -38,7 +38,7 @@ class Backend:
     """One section of cinder.conf. Its name is also that of its mounts."""
 
     name: str
-    settings: settings.Settings
+    settings: settings.DriverSettings
 
 
 def load(files: Sequence[str], names: Sequence[str]) -> list[Backend]:

@@ -24,8 +24,8 @@ import ddt
 from oslo_config import cfg
 
 from acme_cinder import attachments
-from acme_cinder import deadlines
 from acme_cinder import records
+from acme_cinder import timelimits
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
@@ -555,7 +555,7 @@ class DeadlineTest(base.DriverTestCase):
         super().setUp()
         self.volume = self.create()
         patch = unittest.mock.patch.object(
-            deadlines, "rpc_seconds", lambda: 2.5
+            timelimits, "rpc_seconds", lambda: 2.5
         )
         patch.start()
         self.addCleanup(patch.stop)
@@ -585,14 +585,14 @@ class DeadlineTest(base.DriverTestCase):
 class CallSecondsTest(unittest.TestCase):
     def test_less_than_cinders_own(self):
         conf = unittest.mock.Mock(rpc_response_timeout=20)
-        with unittest.mock.patch.object(deadlines.cfg, "CONF", conf):
-            self.assertEqual(20.0, deadlines.rpc_seconds())
+        with unittest.mock.patch.object(timelimits.cfg, "CONF", conf):
+            self.assertEqual(20.0, timelimits.rpc_seconds())
 
     def test_where_nothing_has_registered_it(self):
         with unittest.mock.patch.object(
-            deadlines.cfg, "CONF", cfg.ConfigOpts()
+            timelimits.cfg, "CONF", cfg.ConfigOpts()
         ):
-            self.assertEqual(60.0, deadlines.rpc_seconds())
+            self.assertEqual(60.0, timelimits.rpc_seconds())
 
 
 class RekeyTest(base.DriverTestCase):

@@ -148,7 +148,7 @@ def _unready_driver(number: int) -> Any:
 
 
 @functools.cache
-def _settings(number: int) -> options.Settings:
+def _settings(number: int) -> options.DriverSettings:
     return options.read(_unready_driver(number).configuration)
 
 

@@ -23,8 +23,8 @@ from cinder import objects
 from os_brick import exception as brick_exception
 
 from acme_cinder import access
-from acme_cinder import deadlines
 from acme_cinder import holders
+from acme_cinder import timelimits
 import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
@@ -46,7 +46,7 @@ class DeadlineTestCase(base.DriverTestCase):
         self.silent = transports.SilentAdapter(self.log)
         self.driver = self.new_driver(adapter=self.silent)
         patch = unittest.mock.patch.object(
-            deadlines, "rpc_seconds", lambda: RPC_SECONDS
+            timelimits, "rpc_seconds", lambda: RPC_SECONDS
         )
         patch.start()
         self.addCleanup(patch.stop)
