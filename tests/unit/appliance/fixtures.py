@@ -18,8 +18,10 @@ The engine and the exporter outlive a service, as a disk and a server do:
 
 import copy
 import datetime
+import functools
 import hashlib
 import threading
+import unittest
 import uuid
 
 from acme_appliance.engines import base as engines
@@ -286,11 +288,6 @@ class ServiceFixture(ServiceCalls):
         case.addCleanup(self.close)
         self.restart(start=start)
 
-    def save(self):
-        """Stop it for good; what it leaves."""
-        self.service.stop()
-        return Saved(self)
-
     def close(self):
         """The end; may be called early, where a test makes many fixtures."""
         if self.database is not None:
@@ -354,6 +351,18 @@ class ServiceFixture(ServiceCalls):
             },
             "exports": self.exporter.exported(),
         }
+
+
+@functools.cache
+def saved_after(prepare):
+    """What a fixture has after ``prepare(fixture)``; once per process."""
+    fixture = ServiceFixture(unittest.TestCase())
+    try:
+        prepare(fixture)
+        fixture.service.stop()
+        return Saved(fixture)
+    finally:
+        fixture.close()
 
 
 def _settled(body):

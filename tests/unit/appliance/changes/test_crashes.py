@@ -52,10 +52,7 @@ class TestCrashes(unittest.TestCase):
     def crashed_fixtures(self, name, count, prepare_fault=None):
         """A fixture for each step, crashed there, not restarted."""
         prepare, request = scenarios.SCENARIOS[name]
-        prepared = fixtures.ServiceFixture(self)
-        prepare(prepared)
-        saved = prepared.save()
-        prepared.close()
+        saved = fixtures.saved_after(prepare)
         for index in range(count):
             fixture = fixtures.ServiceFixture(self, saved=saved)
             if prepare_fault is not None:

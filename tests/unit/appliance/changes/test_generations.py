@@ -67,8 +67,8 @@ class TestGenerations(unittest.TestCase):
     def watched(self, name, fail_at=None):
         """The change, which may fail once, and then the same again."""
         prepare, request = scenarios.SCENARIOS[name]
-        fixture = fixtures.ServiceFixture(self)
-        prepare(fixture)
+        saved = fixtures.saved_after(prepare)
+        fixture = fixtures.ServiceFixture(self, saved=saved, start=False)
         watch = Watch(fixture, fail_at)
         fixture.restart(steps=watch)
         watch.look()

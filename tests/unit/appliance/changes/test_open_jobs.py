@@ -89,8 +89,8 @@ class TestFaultThatPasses(unittest.TestCase):
 
     def failed_fixture(self, name, index):
         prepare, request = scenarios.SCENARIOS[name]
-        fixture = fixtures.ServiceFixture(self)
-        prepare(fixture)
+        saved = fixtures.saved_after(prepare)
+        fixture = fixtures.ServiceFixture(self, saved=saved, start=False)
         fixture.restart(steps=FailingSteps(index))
         try:
             request(fixture)
