@@ -22,6 +22,7 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterator
 import contextlib
+import json
 import os
 import tempfile
 from typing import Any
@@ -29,9 +30,11 @@ from typing import Any
 from castellan import key_manager
 from cinder import exception
 from cinder import objects
+from cinder.image import accelerator
 from cinder.image import image_utils
 from cinder.volume import volume_utils
 from oslo_config import cfg
+from oslo_utils import imageutils
 
 from acme_cinder import copies
 from acme_cinder import errors
@@ -40,6 +43,15 @@ from acme_cinder import shares
 from acme_cinder import specs
 from acme_cinder import volumefile
 
+_RAW = "raw"
+#: Those that Cinder recognizes reliably, and has qemu-img read as nothing
+#: else.
+_DISK_FORMATS = ("raw", "qcow2", "vmdk", "vhdx", "vdi", "iso")
+#: The container format of an image that is compressed as a whole.
+_PACKED = "compressed"
+_MAY_BE_PACKED = "allow_compression_on_image_upload"
+#: An image file has less than this part of its disk's size as metadata.
+_METADATA_SHARE = 16
 #: Size of the data of the LUKS image whose header is used; any is possible.
 _DUMMY_BYTES = 1024 * 1024
 #: Minimum size of a LUKS 1 header by qemu-img.
@@ -166,14 +178,53 @@ class Images:
         with source as path:
             # Before Cinder opens it without a time limit.
             self._shares.grow_if_short(volume, path)
-            volume_utils.upload_volume(
-                context,
-                image_service,
-                image_meta,
+            with self._converted(path, image_meta) as (made, made_meta):
+                volume_utils.upload_volume(
+                    context,
+                    image_service,
+                    made_meta,
+                    made,
+                    volume,
+                    volume_format=image_meta["disk_format"],
+                    run_as_root=self._as_root,
+                )
+
+    @contextlib.contextmanager
+    def _converted(
+        self, path: str, image_meta: dict[str, Any]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Have a volume file as the image is to be.
+
+        Cinder's own upload has qemu-img find out what is in the file: a
+        guest can write there what makes it read other files of this host.
+
+        :returns: a path, and ``image_meta`` for what is to be done yet:
+            nothing but to send it.
+        """
+        disk_format = image_meta["disk_format"]
+        image_utils.check_image_conversion_disable(
+            disk_format, _RAW, image_meta["id"], upload=True
+        )
+        is_packed = _is_packed(image_meta)
+        if disk_format == _RAW and not is_packed:
+            yield path, image_meta
+            return
+        with image_utils.temporary_file(prefix="acme_upload_") as made:
+            image_utils.convert_image(
                 path,
-                volume,
+                made,
+                image_utils.fixup_disk_format(disk_format),
+                src_format=_RAW,
                 run_as_root=self._as_root,
+                compress=True,
+                image_id=image_meta["id"],
+                data=_raw_info(path, self._shares.files.get_size(path)),
             )
+            if is_packed:
+                accelerator.ImageAccel(made, made).compress_img(
+                    run_as_root=self._as_root
+                )
+            yield made, {**image_meta, "container_format": "bare"}
 
     def format_new(
         self, volume: objects.Volume, update: dict[str, Any]
@@ -247,16 +298,49 @@ class Images:
         path: str,
         disable_sparse: bool,
     ) -> None:
-        image_utils.fetch_to_raw(
-            context,
-            image_service,
-            image_id,
-            path,
-            self._blocksize,
-            size=volume.size,
-            run_as_root=self._as_root,
-            disable_sparse=disable_sparse,
+        """Write an image into a file, after all that can be said against it.
+
+        Cinder checks what the image is, and whether it fits.
+        """
+        image_meta = image_service.show(context, image_id)
+        check_format(image_id, image_meta)
+        with contextlib.ExitStack() as stack:
+            if _is_packed(image_meta) and cfg.CONF[_MAY_BE_PACKED]:
+                packed_path = stack.enter_context(
+                    _fetched(context, image_service, image_id)
+                )
+                self._check_unpacked_size(volume, image_id, packed_path)
+            image_utils.fetch_to_raw(
+                context,
+                image_service,
+                image_id,
+                path,
+                self._blocksize,
+                size=volume.size,
+                run_as_root=self._as_root,
+                disable_sparse=disable_sparse,
+            )
+
+    def _check_unpacked_size(
+        self, volume: objects.Volume, image_id: str, packed_path: str
+    ) -> None:
+        """Refuse a gzip file that would fill this host's disk.
+
+        It is unpacked once without being kept: what its own header says of
+        its size is whatever its author likes.
+        """
+        size_bytes = shares.bytes_of(volume.size)
+        limit = size_bytes + size_bytes // _METADATA_SHARE
+        out, _ = self._execute(
+            *("sh", "-c", 'gzip -dc "$1" | head -c "$2" | wc -c', "sh"),
+            *(packed_path, str(limit + 1)),
         )
+        if int(out) > limit:
+            raise exception.ImageUnacceptable(
+                image_id=image_id,
+                reason=f"unpacked, it is larger than the volume's "
+                f"{volume.size} GiB",
+            )
 
     def _finish(
         self, volume: objects.Volume, image_id: str, path: str
@@ -268,6 +352,48 @@ class Images:
             size_bytes,
             full=self._shares.provisioning.is_full(specs.of_volume(volume)),
         )
+
+
+def check_format(image_id: str, image_meta: dict[str, Any]) -> None:
+    """Refuse what Cinder cannot read, or has something else find out about.
+
+    Of an ``ami`` qemu-img guesses the format; that may be one that names
+    files of this host. Cinder calls a ``vhd`` by a name that qemu-img does
+    not know, and unpacks one in an ``ovf`` without any limit.
+
+    :raises ImageUnacceptable: saying what is supported.
+    """
+    disk_format = image_meta.get("disk_format")
+    if disk_format not in _DISK_FORMATS:
+        raise exception.ImageUnacceptable(
+            image_id=image_id,
+            reason=f"the disk format {disk_format} is not supported; these "
+            f"are: {', '.join(_DISK_FORMATS)}",
+        )
+
+
+def _is_packed(image_meta: dict[str, Any]) -> bool:
+    return image_meta.get("container_format") == _PACKED
+
+
+@contextlib.contextmanager
+def _fetched(context: Any, image_service: Any, image_id: str) -> Iterator[str]:
+    """Have an image's file here, as Cinder has fetched it or is told to."""
+    here = image_utils.TemporaryImages.for_image_service(image_service)
+    path = here.get(context, image_id)
+    if path:
+        yield path
+        return
+    with image_utils.TemporaryImages.fetch(
+        image_service, context, image_id
+    ) as path:
+        yield path
+
+
+def _raw_info(path: str, size_bytes: int) -> imageutils.QemuImgInfo:
+    """What ``qemu-img info`` says where it is told that a file is raw."""
+    found = {"filename": path, "format": _RAW, "virtual-size": size_bytes}
+    return imageutils.QemuImgInfo(json.dumps(found), format="json")
 
 
 def _check_fits(

@@ -26,9 +26,12 @@ from acme_cinder import usermessages
 from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderdb
+from tests.unit.driver import imageflow
 
 Action = message_field.Action
 Detail = message_field.Detail
+
+IMAGE = imageflow.Glance(b"", "raw")
 
 
 class MessagesCase(base.DriverTestCase):
@@ -55,7 +58,7 @@ class DownloadTest(MessagesCase):
             self.assertRaises(exception.CinderException),
         ):
             self.driver.copy_image_to_volume(
-                self.context, volume, None, "an-image"
+                self.context, volume, IMAGE, "an-image"
             )
 
     @ddt.data(
@@ -101,7 +104,7 @@ class DownloadTest(MessagesCase):
         volume = self.create()
         with unittest.mock.patch.object(image_utils, "fetch_to_raw"):
             self.driver.copy_image_to_volume(
-                self.context, volume, None, "an-image"
+                self.context, volume, IMAGE, "an-image"
             )
         self.assert_told(volume)
 
