@@ -13,9 +13,9 @@
 """A minimal image service for Cinder's image code.
 
 Image API v2: create, list, show, update (JSON patch), delete, upload and
-download of data, and the image schema, which glanceclient reads first. Images
-are stored in a folder and checked by their hashes. There are no users, no
-sharing and no back ends: it replaces Glance in a demonstration.
+download of data, locations, and the image schema, which glanceclient reads
+first. Images are stored in a folder and checked by their hashes. There are no
+users, no sharing and no back ends: it replaces Glance in a demonstration.
 
 Run it: ``python -m tests.harness.images PORT FOLDER``.
 """
@@ -58,6 +58,7 @@ SCHEMA = {
                 "file",
                 "self",
                 "schema",
+                "direct_url",
             )
         },
         **{
@@ -65,6 +66,7 @@ SCHEMA = {
             for name in (*_SIZES, "size", "virtual_size")
         },
         "tags": {"type": "array", "items": {"type": "string"}},
+        "locations": {"type": "array", "items": {"type": "object"}},
         "protected": {"type": "boolean"},
         "os_hidden": {"type": "boolean"},
     },
@@ -83,6 +85,14 @@ class Conflict(Exception):
 def _now() -> str:
     now = datetime.datetime.now(datetime.UTC)
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _add_location(image: dict[str, Any], location: dict[str, Any]) -> None:
+    """Data that is elsewhere already; nobody looks there."""
+    image["locations"].append(location)
+    image["direct_url"] = image["locations"][0]["url"]
+    if image["status"] == "queued":
+        image.update(status="active", size=0)
 
 
 class Store:
@@ -133,6 +143,7 @@ class Store:
             "protected": False,
             "os_hidden": False,
             "tags": [],
+            "locations": [],
             "created_at": _now(),
             "self": f"/v2/images/{image_id}",
             "file": f"/v2/images/{image_id}/file",
@@ -147,7 +158,9 @@ class Store:
             image = self.get(image_id)
             for change in changes:
                 name = change["path"].lstrip("/")
-                if change["op"] == "remove":
+                if name == "locations/-":
+                    _add_location(image, change["value"])
+                elif change["op"] == "remove":
                     image.pop(name, None)
                 else:
                     image[name] = change["value"]

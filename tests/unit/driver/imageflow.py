@@ -100,6 +100,7 @@ class Manager(manager.VolumeManager):
         self.host = "ctl-1@acme"
         self.cluster = None
         self.service_uuid = None
+        self.service_name = "volume"
         self.availability_zone = "nova"
         self.stats = {"pools": {}, "allocated_capacity_gb": 0}
         self.configuration = driver.configuration
