@@ -129,7 +129,7 @@ class TestPatch(case.ServiceCase):
             grow_online=False, revert=False, snapshot_export=False
         )
         self.assertEqual(
-            ["share.volume_file"],
+            ["share.thick", "share.volume_file"],
             self.fixture.service.system.describe()["features"],
         )
         self.fixture.put_access(ID)
