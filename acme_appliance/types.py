@@ -27,11 +27,13 @@ FEATURE_VOLUME_FILE = "share.volume_file"
 FEATURE_THICK = "share.thick"
 FEATURE_GROW_ONLINE = "share.grow_online"
 FEATURE_HARD_LIMIT = "share.hard_limit"
+FEATURE_QOS_BANDWIDTH = "share.qos_bandwidth"
+FEATURE_QOS_IOPS = "share.qos_iops"
 FEATURE_SNAPSHOT_EXPORT = "snapshot.export"
 FEATURE_REVERT = "share.revert"
 
 #: The members of a share that a merge patch can change.
-PATCHABLE = frozenset({"name", "size_bytes", "labels", "file"})
+PATCHABLE = frozenset({"name", "size_bytes", "labels", "file", "qos"})
 
 #: Maximum per share or snapshot; ``openapi.yaml`` has the same for a create.
 MAX_LABELS = 32

@@ -64,7 +64,7 @@ def share(
         "file": row.file,
         "origin": origin,
         "group_id": None,
-        "qos": None,
+        "qos": row.qos,
         "export_locations": export_locations,
         "access": access_rules,
         "replication": None,

@@ -352,8 +352,9 @@ def is_as_wanted(
         (
             patch.get("name", found.name) == found.name,
             patch.get("size_bytes", found.size_bytes) == found.size_bytes,
-            # What limits a share has is not read.
-            "qos" not in patch,
+            "qos" not in patch
+            or (getattr(found, "qos", None) or models.Qos())
+            == models.Qos(**patch["qos"]),
             "file" not in patch
             or (file is not None and file.name == patch["file"]["name"]),
             all(

@@ -223,6 +223,17 @@ class Qos:
         """All members: a merge patch removes the limits that are null."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, body: Json) -> "Qos":
+        """Members that are missing are None."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(
+            **{
+                name: _optional(body, name, int)
+                for name in known & body.keys()
+            }
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class VolumeFile:
@@ -384,12 +395,15 @@ class Share:
     export_locations: tuple[ExportLocation, ...]
     access: Mapping[str, AccessRule]
     labels: Mapping[str, str]
+    #: None: no limits.
+    qos: Qos | None
     created_at: datetime.datetime
     updated_at: datetime.datetime
     job_id: str | None
 
     @classmethod
     def from_json(cls, body: Json) -> "Share":
+        qos = _optional(body, "qos", dict)
         origin = _optional(body, "origin", dict)
         return cls(
             id=_typed(body, "id", str),
@@ -408,6 +422,7 @@ class Share:
             ),
             access=access_rules(body),
             labels=_labels(body),
+            qos=None if qos is None else Qos.from_json(qos),
             created_at=_time(body, "created_at"),
             updated_at=_time(body, "updated_at"),
             job_id=_optional(body, "job_id", str),

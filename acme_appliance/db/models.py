@@ -67,6 +67,9 @@ class Share(Base):
     origin_type: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
     origin_id: orm.Mapped[str | None] = orm.mapped_column(ID)
     labels: orm.Mapped[Json] = orm.mapped_column()
+    #: ``{max_read_bytes_per_second, max_write_bytes_per_second, max_iops}``;
+    #: NULL: no limits.
+    qos: orm.Mapped[Json | None] = orm.mapped_column()
     #: The last ones: by id, the snapshot that it was reverted to.
     reverts: orm.Mapped[Json] = orm.mapped_column(server_default="{}")
     create_request: orm.Mapped[Json] = orm.mapped_column(deferred=True)

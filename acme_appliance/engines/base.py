@@ -79,6 +79,8 @@ class Capabilities:
     :meth:`Engine.set_limit` allows.
     ``durable``: shares outlive the process.
     ``snapshot_export``: an exporter can serve snapshots, read-only.
+    ``qos_bandwidth``, ``qos_iops``: holds clients to these members of
+    :class:`Qos`.
     """
 
     volume_file: bool = True
@@ -87,6 +89,8 @@ class Capabilities:
     hard_limit: bool = False
     durable: bool = True
     snapshot_export: bool = True
+    qos_bandwidth: bool = False
+    qos_iops: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +117,15 @@ ROOT = Owner(0, 0)
 #: bytes; see :meth:`Engine.set_limit`.
 LIMIT_FACTOR = 8
 LIMIT_EXTRA_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Qos:
+    """Limits of all clients of a share together; None: unlimited."""
+
+    max_read_bytes_per_second: int | None = None
+    max_write_bytes_per_second: int | None = None
+    max_iops: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +237,16 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def has_limit(self, share_id: str) -> bool:
         """Whether the share has a limit; True if the engine has none."""
+
+    def set_qos(self, share_id: str, qos: Qos) -> None:
+        """Limit a share, or lift its limits; idempotent.
+
+        Called only for members that the capabilities have. A new share and a
+        clone have no limits.
+
+        :raises NotFound: there is no such share.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def clone_share(self, source: Reference, share_id: str) -> None:

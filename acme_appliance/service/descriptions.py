@@ -43,7 +43,10 @@ _COMMON = (
     "create_request",
 )
 _COLUMNS = {
-    engines.Kind.SHARE: (*_COMMON, "origin_type", "origin_id", "reverts"),
+    engines.Kind.SHARE: (
+        *(*_COMMON, "origin_type", "origin_id"),
+        *("qos", "reverts"),
+    ),
     engines.Kind.SNAPSHOT: (*_COMMON, "share_id"),
 }
 _TIMES = ("created_at", "updated_at")
@@ -52,7 +55,7 @@ REVERT: Final = inspection.REVERT
 #: Fields that may change alone, for example with each access rule.
 _VOLATILE = ("generation", "updated_at", REVERT)
 #: Fields that metadata has only with another value than this.
-_OPTIONAL: Final[Mapping[str, Any]] = {"reverts": {}}
+_OPTIONAL: Final[Mapping[str, Any]] = {"qos": None, "reverts": {}}
 
 
 def columns(kind: engines.Kind) -> tuple[str, ...]:

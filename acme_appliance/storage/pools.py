@@ -96,6 +96,10 @@ class Pools(Mapping[str, engines.Engine]):
                 features.append(types.FEATURE_REVERT)
         if able.hard_limit:
             features.append(types.FEATURE_HARD_LIMIT)
+        if able.qos_bandwidth:
+            features.append(types.FEATURE_QOS_BANDWIDTH)
+        if able.qos_iops:
+            features.append(types.FEATURE_QOS_IOPS)
         if self._volume_file and able.snapshot_export:
             # Without a volume file nobody could say what to read in one.
             features.append(types.FEATURE_SNAPSHOT_EXPORT)

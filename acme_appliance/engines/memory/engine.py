@@ -73,6 +73,7 @@ class Directory:
     owner: base.Owner
     mode: int
     limit_bytes: int | None = None
+    qos: base.Qos = base.Qos()
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
 
 
@@ -161,7 +162,10 @@ class MemoryEngine(base.Engine):
         durable: bool = True,
     ) -> None:
         self.capabilities = base.Capabilities(
-            hard_limit=hard_limit, durable=durable
+            hard_limit=hard_limit,
+            durable=durable,
+            qos_bandwidth=True,
+            qos_iops=True,
         )
         self.metadata = MemoryStore(self._changing)
         self.total_bytes = total_bytes
@@ -251,12 +255,17 @@ class MemoryEngine(base.Engine):
                 self.capabilities.hard_limit and directory.limit_bytes is None
             )
 
+    def set_qos(self, share_id: str, qos: base.Qos) -> None:
+        with self._changing():
+            self._share(share_id).qos = qos
+
     def clone_share(self, source: base.Reference, share_id: str) -> None:
         base.check_id(share_id)
         with self._changing():
             if share_id not in self._state[base.Kind.SHARE]:
                 content = copy.deepcopy(self._get(source))
                 content.limit_bytes = None
+                content.qos = base.Qos()
                 self._put(base.Reference(base.Kind.SHARE, share_id), content)
 
     def ensure_file(self, share_id: str, file: base.VolumeFile) -> None:

@@ -29,9 +29,10 @@ from acme_appliance.service import objects
 from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import operations
 from acme_appliance.service.shares import owners
+from acme_appliance.service.shares import qos
 
 CREATABLE = frozenset(
-    {"name", "pool", "size_bytes", "source", "file", "labels"}
+    {"name", "pool", "size_bytes", "source", "file", "labels", "qos"}
 )
 
 
@@ -112,6 +113,9 @@ class Creation:
                 arguments.update(self._from_source(session, caller, body))
         else:
             arguments.update(self._from_nothing(body))
+        pool, wanted = arguments["pool"], qos.merged(None, body.get("qos"))
+        qos.check(wanted, pool, self.context.pools.features(pool))
+        arguments["qos"] = wanted
         limit = self.context.settings.limits.max_share_bytes
         if arguments["size_bytes"] > limit:
             raise problems.Problem(

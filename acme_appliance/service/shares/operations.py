@@ -31,6 +31,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.service import descriptions
 from acme_appliance.service import rules
 from acme_appliance.service.shares import bodies
+from acme_appliance.service.shares import qos
 from acme_appliance.service.shares import quotas
 from acme_appliance.storage import watch
 
@@ -67,6 +68,9 @@ def _count(session: orm.Session) -> int:
 class ShareOperation(operation.Operation):
     """Base of operations on a share."""
 
+    #: The undo found that the share is gone from its pool.
+    _is_gone = False
+
     @property
     def engine(self) -> engines.Engine:
         return self.context.pools.engine(self.pool)
@@ -93,6 +97,32 @@ class ShareOperation(operation.Operation):
         with self.context.database.read_rows() as connection:
             return rows.get(connection, models.Share, self.intent.share_id)
 
+    def qos_steps(
+        self, new: types.Body | None, old: types.Body | None
+    ) -> list[operation.Step]:
+        """None where the limits stay as they are."""
+        if new == old:
+            return []
+        engine, share_id = self.engine, self.intent.share_id
+        return [
+            operation.Step(
+                "set qos",
+                lambda: engine.set_qos(share_id, qos.for_engine(new)),
+                lambda: self._if_there(
+                    lambda: engine.set_qos(share_id, qos.for_engine(old))
+                ),
+            )
+        ]
+
+    def _if_there(self, undo: Callable[[], None]) -> None:
+        """Undo a step, unless the share is gone."""
+        try:
+            undo()
+        except engines.NotFound:
+            if self.engine.exists(self.reference):
+                raise
+            self._is_gone = True
+
     def delete_metadata(self) -> None:
         self.engine.metadata.delete(self.reference)
 
@@ -103,7 +133,7 @@ class ShareOperation(operation.Operation):
 
 class CreateShare(ShareOperation):
     """Arguments: pool, name, size_bytes, labels, file or None, source
-    (type, id, file_name, size_bytes) or None, request."""
+    (type, id, file_name, size_bytes) or None, qos or None, request."""
 
     kind: ClassVar[str] = "share.create"
     #: The initial row; None: another process began the create.
@@ -145,6 +175,7 @@ class CreateShare(ShareOperation):
             "origin_type": source.get("type"),
             "origin_id": source.get("id"),
             "labels": given["labels"],
+            "qos": given.get("qos"),
             "reverts": {},
             "create_request": given["request"],
             "created_at": now,
@@ -177,6 +208,7 @@ class CreateShare(ShareOperation):
             )
         return [
             first,
+            *self.qos_steps(given.get("qos"), None),
             *self._file_steps(),
             operation.Step(
                 "write metadata", self.write_metadata, self.delete_metadata
@@ -281,11 +313,10 @@ class CreateShare(ShareOperation):
 
 class UpdateShare(ShareOperation):
     """Arguments: pool, state (the one before), name, labels, size_bytes,
-    old_name and file_name (of the file; None: it has none), allocation."""
+    old_name and file_name (of the file; None: it has none), allocation,
+    old_qos and qos (None: no limits)."""
 
     kind: ClassVar[str] = "share.update"
-    #: The undo found that the share is gone from its pool.
-    _is_gone = False
 
     def begin(self, session: orm.Session) -> None:
         row = self.row(session)
@@ -299,9 +330,13 @@ class UpdateShare(ShareOperation):
         share_id, given = self.intent.share_id, self.intent.arguments
         engine = self.engine
         old, new = given["old_name"], given["file_name"]
-        metadata = operation.Step(
-            "write metadata", self.write_new_metadata, self.write_metadata
-        )
+        # Intents of earlier releases have no limits.
+        last = [
+            *self.qos_steps(given.get("qos"), given.get("old_qos")),
+            operation.Step(
+                "write metadata", self.write_new_metadata, self.write_metadata
+            ),
+        ]
         if new is None:
             return [
                 operation.Step(
@@ -311,7 +346,7 @@ class UpdateShare(ShareOperation):
                         lambda: engine.set_limit(share_id, self._size())
                     ),
                 ),
-                metadata,
+                *last,
             ]
         return [
             operation.Step(
@@ -326,7 +361,7 @@ class UpdateShare(ShareOperation):
                     lambda: engine.drop_excess(share_id, new, self._size())
                 ),
             ),
-            metadata,
+            *last,
         ]
 
     def write_new_metadata(self) -> None:
@@ -345,20 +380,12 @@ class UpdateShare(ShareOperation):
         if row.file is not None:
             row.file = {**row.file, "name": given["file_name"]}
         row.labels = given["labels"]
+        row.qos = given.get("qos", row.qos)
 
     def _size(self) -> int:
         """The old size, which the row has until the extend is finished."""
         with self.context.database.read() as session:
             return self.row(session).size_bytes
-
-    def _if_there(self, undo: Callable[[], None]) -> None:
-        """Undo a step, unless the share is gone."""
-        try:
-            undo()
-        except engines.NotFound:
-            if self.engine.exists(self.reference):
-                raise
-            self._is_gone = True
 
     def _grow(self, name: str) -> None:
         share_id, given = self.intent.share_id, self.intent.arguments

@@ -37,6 +37,7 @@ from acme_appliance.service import rules
 from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import creation
 from acme_appliance.service.shares import operations
+from acme_appliance.service.shares import qos
 
 
 class Shares:
@@ -167,6 +168,7 @@ class Shares:
                     "pool": row.pool,
                     "state": row.state,
                     "old_name": before["file_name"],
+                    "old_qos": before["qos"],
                     "allocation": row.file and row.file["allocation"],
                 },
             )
@@ -174,7 +176,9 @@ class Shares:
             grows = wanted["size_bytes"] != before["size_bytes"]
             if row.file is not None and grows:
                 self._check_growable(row)
-        if grows or wanted["file_name"] != before["file_name"]:
+        if grows or any(
+            wanted[name] != before[name] for name in ("file_name", "qos")
+        ):
             self.context.pools.check(pool)
             return operations.UpdateShare(self.context, intent)
         return operation.Work(pool, lambda: self._update_row(intent))
@@ -186,6 +190,10 @@ class Shares:
         if "labels" in patch:
             wanted["labels"] = fields.merge_labels(row.labels, patch["labels"])
         wanted["size_bytes"] = self._patched_size(row, patch)
+        if "qos" in patch:
+            wanted["qos"] = qos.merged(row.qos, patch["qos"])
+            able = self.context.pools.features(row.pool)
+            qos.check(patch["qos"], row.pool, able)
         file = patch.get("file")
         if file is not None:
             if row.file is None:
@@ -311,6 +319,7 @@ def _patchable(row: models.Share) -> types.Body:
         "name": row.name,
         "size_bytes": row.size_bytes,
         "labels": row.labels,
+        "qos": row.qos,
         "file_name": row.file["name"] if row.file else None,
     }
 

@@ -75,7 +75,10 @@ SCENARIOS = {
     "create": (
         _nothing,
         lambda fixture: fixture.put_share(
-            SHARE, size_bytes=3 * MIB, labels={"a": "b"}
+            SHARE,
+            size_bytes=3 * MIB,
+            labels={"a": "b"},
+            qos={"max_iops": 500},
         ),
     ),
     "create full": (
@@ -110,6 +113,7 @@ SCENARIOS = {
             name="new",
             file={"name": "renamed"},
             labels={"x": "y"},
+            qos={"max_iops": None, "max_read_bytes_per_second": MIB},
         ),
     ),
     "rename share": (

@@ -37,6 +37,7 @@ SHARE = {
     "size_bytes": 1 << 30,
     "used_bytes": 4096,
     "exclusive_bytes": None,
+    "qos": None,
     "file": {
         "name": "volume",
         "format": "raw",

@@ -13,13 +13,13 @@
 """QoS specs that the back end is to keep to."""
 
 import dataclasses
-import json
 import uuid
 
 from cinder import exception
 from cinder.volume import qos_specs
 import ddt
 
+import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderdb
@@ -38,25 +38,6 @@ SENT = {
 NONE = dict.fromkeys(SENT)
 
 
-class LimitingAdapter(transports.FaultyAdapter):
-    """Before an appliance that knows nothing of limits: keeps them.
-
-    :ivar limits: by the id of the share.
-    """
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.limits = {}
-
-    def deliver(self, request, send):
-        body = json.loads(request.body) if request.body else {}
-        if "qos" in body:
-            share_id = request.path_url.rpartition("/")[2]
-            self.limits[share_id] = body.pop("qos")
-            request.prepare_body(json.dumps(body).encode(), None)
-        return super().deliver(request, send)
-
-
 def qos_type(specs, consumer="back-end"):
     made = test_retype.new_type()
     context = cinderdb.context()
@@ -68,22 +49,14 @@ def qos_type(specs, consumer="back-end"):
 
 
 class QosCase(test_retype.RetypeTestCase):
-    def setUp(self):
-        super().setUp()
-        self.use_faults()
-
     def use_faults(self, *faults):
         """For the changes of shares from now on."""
-        limits = getattr(self, "limiting", None)
-        self.limiting = LimitingAdapter(
-            self.log, faults, matches=lambda request: request.method == "PATCH"
+        self.driver = self.new_driver(
+            faults, matches=lambda request: request.method == "PATCH"
         )
-        if limits:
-            self.limiting.limits = limits.limits
-        self.driver = self.new_driver(adapter=self.limiting)
 
     def limits(self, volume):
-        return self.limiting.limits.get(volume.name_id)
+        return (self.share(volume).qos or acme_client.Qos()).to_json()
 
 
 @ddt.ddt
@@ -94,7 +67,7 @@ class CreateTest(QosCase):
     def test_every_way_to_make_a_volume(self, consumer):
         type_id = qos_type(LIMITS, consumer)
         source = self.create()
-        self.assertIsNone(self.limits(source))
+        self.assertEqual(NONE, self.limits(source))
         snapshot = self.snapshot(source)
         for create, *origin in (
             (self.driver.create_volume,),
@@ -115,7 +88,7 @@ class CreateTest(QosCase):
         """They are none of ours, whatever they are."""
         type_id = qos_type({"read_iops_sec_max": "x"}, "front-end")
         volume = self.create(volume_type_id=type_id)
-        self.assertIsNone(self.limits(volume))
+        self.assertEqual(NONE, self.limits(volume))
 
     @ddt.data(
         ({"maxIOPS": "500"}, "maxIOPS.*allowed: read_bytes_sec, write"),

@@ -25,6 +25,9 @@ from tests.unit.driver import base
 from tests.unit.driver import cinderdb
 from tests.unit.driver import test_migration
 
+#: What the tests give to a pool, or not.
+OPTIONAL = {"share.thick", "share.qos_bandwidth", "share.qos_iops"}
+
 
 def new_type(**extra_specs: str) -> objects.VolumeType:
     """Keys have ``__`` for the colon."""
@@ -47,7 +50,7 @@ class TypesCase(base.DriverTestCase):
 
         def features(of, pool):
             more = self.features if pool == "gold" else ()
-            return sorted({*real(of, pool)} - {"share.thick"} | {*more})
+            return sorted({*real(of, pool)} - OPTIONAL | {*more})
 
         patch = unittest.mock.patch.object(pools.Pools, "features", features)
         patch.start()

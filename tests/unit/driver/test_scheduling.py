@@ -264,7 +264,7 @@ class DefaultSchedulerTest(SchedulerCase):
         )
         self.assertEqual(
             [],
-            self.candidates(extra_specs={"QoS_support": "<is> True"}),
+            self.candidates(extra_specs={"replication_enabled": "<is> True"}),
         )
 
 

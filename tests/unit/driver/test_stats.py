@@ -64,7 +64,7 @@ class StatsTest(base.DriverTestCase):
             "thick_provisioning_support": True,
             "online_extend_support": True,
             "multiattach": True,
-            "QoS_support": False,
+            "QoS_support": True,
             "backend_state": "up",
             "total_volumes": 1,
             "consistent_group_snapshot_enabled": False,

@@ -132,7 +132,8 @@ class BodyTest(Case):
         ({"size_bytes": 1}, "request.invalid", "/name"),
         ([], "request.invalid", ""),
         (None, "request.invalid", ""),
-        ({**GOOD, "qos": {}}, "request.unknown_field", "/qos"),
+        ({**GOOD, "qos": {"max": 1}}, "request.unknown_field", "/qos/max"),
+        ({**GOOD, "qos": {"max_iops": 0}}, "request.invalid", "/qos/max_iops"),
         ({**GOOD, "a/b~c": 1}, "request.unknown_field", "/a~1b~0c"),
         ({**GOOD, "file": {"x": 1}}, "request.unknown_field", "/file/x"),
         ({**GOOD, "size_bytes": "1"}, "request.invalid", "/size_bytes"),
@@ -192,7 +193,7 @@ class BodyTest(Case):
             {
                 ("/name", "request.invalid"),
                 ("/size_bytes", "request.invalid"),
-                ("/qos", "request.unknown_field"),
+                ("/qos", "request.invalid"),
                 ("/nonsense", "request.unknown_field"),
             },
             {(e["pointer"], e["code"]) for e in problem.errors},

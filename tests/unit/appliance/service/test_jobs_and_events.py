@@ -407,6 +407,8 @@ class TestPools(case.ServiceCase):
                     "share.thick",
                     "share.grow_online",
                     "share.revert",
+                    "share.qos_bandwidth",
+                    "share.qos_iops",
                     "snapshot.export",
                 ],
             },

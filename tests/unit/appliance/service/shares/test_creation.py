@@ -138,7 +138,6 @@ class TestCreate(case.ServiceCase):
         ({"pool": "iron"}, "pool.not_found", "/pool"),
         ({"size_bytes": None}, "request.invalid", "/size_bytes"),
         ({"size_bytes": (1 << 50) + 1}, "request.invalid", "/size_bytes"),
-        ({"qos": {}}, "request.unknown_field", "/qos"),
         ({"id": "x"}, "request.unknown_field", "/id"),
     )
     @ddt.unpack

@@ -96,7 +96,6 @@ class TestPatch(case.ServiceCase):
     @ddt.data(
         ({"size_bytes": MIB - 1}, "share.shrink_refused", "/size_bytes"),
         ({"size_bytes": (1 << 50) + 1}, "request.invalid", "/size_bytes"),
-        ({"qos": None}, "request.unknown_field", "/qos"),
         ({"pool": "gold"}, "request.unknown_field", "/pool"),
     )
     @ddt.unpack
@@ -274,7 +273,8 @@ class TestWithoutVolumeFile(case.ServiceCase):
             (engines.Owner(64061, 64061), 0o770), (root.owner, root.mode)
         )
         self.assertEqual(
-            [], self.fixture.service.system.describe()["features"]
+            ["share.qos_bandwidth", "share.qos_iops"],
+            self.fixture.service.system.describe()["features"],
         )
 
     def test_file_is_not_known(self):
