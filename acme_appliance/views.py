@@ -59,8 +59,6 @@ def share(
         "size_bytes": row.size_bytes,
         # Set later, from the storage.
         "used_bytes": None,
-        # Needs quota groups, which slow down every write.
-        "exclusive_bytes": None,
         "file": row.file,
         "origin": origin,
         "group_id": None,
@@ -119,7 +117,6 @@ def snapshot(
         "generation": row.generation,
         "size_bytes": row.size_bytes,
         "used_bytes": None,
-        "exclusive_bytes": None,
         "file": row.file,
         "export_locations": export_locations,
         "access": access_rules,

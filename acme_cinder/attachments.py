@@ -40,6 +40,7 @@ from acme_cinder import mount
 from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import shares
+from acme_cinder import specs
 from acme_cinder import timelimits
 import acme_client
 
@@ -180,7 +181,19 @@ class Attachments:
         )
         _keep_location(volume, export)
         words = self._settings.connection_options
-        return connection(self._settings, export, volume.name, words)
+        info = connection(self._settings, export, volume.name, words)
+        if self._can_discard(volume, export):
+            info["data"]["discard"] = True
+        return info
+
+    def _can_discard(
+        self, volume: objects.Volume, export: exports.Export
+    ) -> bool:
+        """A thick volume would lose the space that is reserved for it."""
+        wanted = self._shares.provisioning.of(specs.provisioning_of(volume))
+        return wanted == specs.THIN and self._settings.can_discard(
+            export.nfs_versions
+        )
 
     def _need(self, arrival: _Arrival) -> access.Need:
         """The need of the new connection and others with the same rule."""

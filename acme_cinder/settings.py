@@ -37,6 +37,7 @@ _T = TypeVar("_T")
 #: Valid names of volume files in the API.
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@%+=:,-]{0,254}")
 _VERSION_OPTION = re.compile(r"(nfsvers|vers)=|v[234](\.\d)?$")
+_GIVEN_VERSION = re.compile(r"\b(?:nfs)?v(?:ers=)?([234](?:\.\d)?)(?=,|$)")
 #: Invalid in paths, URLs and headers; each option checks white space.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _SWITCH = {"auto": True, "true": True, "false": False}
@@ -102,6 +103,14 @@ class DriverSettings:
             return ",".join(given)
         newest = max(nfs_versions, key=_version, default="4.2")
         return ",".join([f"vers={newest}", *given])
+
+    def can_discard(self, nfs_versions: Iterable[str]) -> bool:
+        """Whether a guest's discard reaches the file: DEALLOCATE is an
+        operation of NFS 4.2 (RFC 7862, 15.4)."""
+        given = _GIVEN_VERSION.findall(self.mount_options)
+        return any(
+            _version(found) >= (4, 2) for found in given or nfs_versions
+        )
 
     @property
     def connection_options(self) -> str:

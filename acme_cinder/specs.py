@@ -82,6 +82,16 @@ def of_type(type_id: str | None) -> Specs:
     )
 
 
+def provisioning_of(volume: Any) -> str | None:
+    """What the volume's type asks for, unchecked; None: nothing."""
+    known = volume.obj_attr_is_set("volume_type_id")
+    if not known or volume.volume_type_id is None:
+        return None
+    found = volume_types.get_volume_type_extra_specs(volume.volume_type_id)
+    value: str | None = found.get(PROVISIONING)
+    return value
+
+
 def _qos(type_name: str, given: Mapping[str, Any]) -> acme_client.Qos | None:
     """Limits for the back end to enforce; None: no limits."""
     if given["consumer"] == _FRONT_END or not given["specs"]:

@@ -389,7 +389,6 @@ class Share:
     generation: int
     size_bytes: int
     used_bytes: int | None
-    exclusive_bytes: int | None
     file: VolumeFile | None
     origin: Source | None
     export_locations: tuple[ExportLocation, ...]
@@ -414,7 +413,6 @@ class Share:
             generation=_typed(body, "generation", int),
             size_bytes=_typed(body, "size_bytes", int),
             used_bytes=_optional(body, "used_bytes", int),
-            exclusive_bytes=_optional(body, "exclusive_bytes", int),
             file=_file(body),
             origin=None if origin is None else Source.from_json(origin),
             export_locations=_each(

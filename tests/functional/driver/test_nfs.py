@@ -315,6 +315,33 @@ class LifeCase(NfsCase):
         self.assertGreaterEqual(os.stat(path).st_blocks * 512, GIB)
         self.end(volume, path)
 
+    def test_discard(self) -> None:
+        """A hole that a client punches is free space of the pool."""
+        volume = self.create()
+        info = self.connection(volume, self.compute())
+        self.assertIs(True, info["data"]["discard"])
+        path = self.mounted_by_brick(info)
+        with open(path, "r+b") as file:
+            file.write(os.urandom(64 * MIB))
+            os.fsync(file.fileno())
+        self.assertGreaterEqual(self.used_bytes(volume), 64 * MIB)
+        subprocess.run(
+            ["fallocate", "--punch-hole", "--length", "63M", path], check=True
+        )
+        with open(path, "rb") as file:
+            self.assertEqual(bytes(63 * MIB), file.read(63 * MIB))
+            self.assertNotEqual(bytes(MIB), file.read(MIB))
+        self.assertLess(self.used_bytes(volume), 2 * MIB)
+        self.end(volume, path)
+
+    def used_bytes(self, volume: Any) -> int:
+        used: int | None = self.share(volume).used_bytes
+        if used is None:  # of a vendor who does not know the file
+            engine = self.appliance.engines["gold"]
+            folder = engine.directory(references.share(volume.id))
+            used = 512 * os.stat(os.path.join(folder, volume.name)).st_blocks
+        return used
+
     def test_image(self) -> None:
         os.makedirs(cinderdb.CONF.image_conversion_dir, exist_ok=True)
         data = os.urandom(MIB) + bytes(3 * MIB)

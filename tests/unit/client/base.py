@@ -36,7 +36,6 @@ SHARE = {
     "generation": 7,
     "size_bytes": 1 << 30,
     "used_bytes": 4096,
-    "exclusive_bytes": None,
     "qos": None,
     "file": {
         "name": "volume",

@@ -72,11 +72,32 @@ class ComputeHostTest(base.DriverTestCase):
                     "name": self.volume.name,
                     "options": "-o rw",
                     "format": "raw",
+                    "discard": True,
                 },
             },
             info,
         )
         self.assertEqual(info, json.loads(json.dumps(info)))
+
+    @ddt.data(
+        ("", True),
+        ("hard,vers=4.2", True),
+        ("nfsvers=4.2,hard", True),
+        ("v4.2", True),
+        ("vers=4.1", False),
+        ("vers=4", False),
+        ("nfsvers=3", False),
+        ("v3,hard", False),
+    )
+    @ddt.unpack
+    def test_discard_where_the_mount_can(self, options, expected):
+        self.driver = self.new_driver(nfs_mount_options=options)
+        data = self.connection()["data"]
+        self.assertIs(expected, data.get("discard", False))
+
+    def test_no_discard_in_thick_volumes(self):
+        self.driver = self.new_driver(nfs_sparsed_volumes=False)
+        self.assertNotIn("discard", self.connection()["data"])
 
     @ddt.data(("", "rw"), ("hard,timeo=600", "hard,timeo=600"))
     @ddt.unpack
@@ -539,3 +560,13 @@ class SelfAttachmentMinimalVendorTest(
 
 
 del SelfAttachmentCase
+
+
+class OlderNfsTest(base.DriverTestCase):
+    appliance_options = {"nfs_versions": ("4.1", "3")}
+
+    def test_no_discard(self):
+        info = self.driver.initialize_connection(
+            self.create(), base.connector("cmp-1")
+        )
+        self.assertNotIn("discard", info["data"])

@@ -435,7 +435,9 @@ class MinimalApplianceTest(base.ApiCase):
         share = self.make_share()
         self.assertIsNone(share["file"])
         system = self.expect(200, "GET", "/v1/system").json()
-        self.assertEqual([], system["features"])
+        self.assertEqual(
+            ["share.qos_bandwidth", "share.qos_iops"], system["features"]
+        )
         body = {"name": "v", "size_bytes": 1 << 20, "file": {"name": "f"}}
         problem = self.refused(
             "request.unknown_field", "PUT", f"/v1/shares/{uuid.uuid4()}", body

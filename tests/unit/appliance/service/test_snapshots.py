@@ -51,7 +51,6 @@ class TestSnapshots(case.ServiceCase):
                 "generation": done.body["generation"],
                 "size_bytes": 2 * fixtures.MIB,
                 "used_bytes": None,
-                "exclusive_bytes": None,
                 "file": before["file"],
                 "export_locations": done.body["export_locations"],
                 "access": {},

@@ -51,7 +51,6 @@ class TestCreate(case.ServiceCase):
                 "generation": done.body["generation"],
                 "size_bytes": 2 * MIB,
                 "used_bytes": 0,
-                "exclusive_bytes": None,
                 "file": FILE,
                 "origin": None,
                 "group_id": None,
