@@ -34,6 +34,8 @@ TREE = pathlib.Path(__file__).parents[2]
 
 #: A change of the database alone.
 WITHOUT_STEPS = {"rename share"}
+#: Engines with a disk have no limits.
+LIMITED = {"create limited", "limit"}
 #: Those which tell the NFS server something.
 WITH_NFS = {
     "delete",
@@ -44,6 +46,9 @@ WITH_NFS = {
     "grant of a snapshot",
     "revoke of a snapshot",
 }
+ON_DISK = sorted(
+    scenarios.SCENARIOS.keys() - WITHOUT_STEPS - LIMITED - WITH_NFS
+)
 
 
 class KillCase(unittest.TestCase):
@@ -142,7 +147,7 @@ class KillCase(unittest.TestCase):
 
 @ddt.ddt
 class TestKills(KillCase):
-    @ddt.data(*sorted(scenarios.SCENARIOS.keys() - WITHOUT_STEPS - WITH_NFS))
+    @ddt.data(*ON_DISK)
     def test_killed_restarted_and_sent_again(self, name):
         self.check_scenario(name)
 

@@ -75,10 +75,7 @@ SCENARIOS = {
     "create": (
         _nothing,
         lambda fixture: fixture.put_share(
-            SHARE,
-            size_bytes=3 * MIB,
-            labels={"a": "b"},
-            qos={"max_iops": 500},
+            SHARE, size_bytes=3 * MIB, labels={"a": "b"}
         ),
     ),
     "create full": (
@@ -113,6 +110,16 @@ SCENARIOS = {
             name="new",
             file={"name": "renamed"},
             labels={"x": "y"},
+        ),
+    ),
+    "create limited": (
+        _nothing,
+        lambda fixture: fixture.put_share(SHARE, qos={"max_iops": 500}),
+    ),
+    "limit": (
+        lambda fixture: fixture.put_share(SHARE, qos={"max_iops": 500}),
+        lambda fixture: fixture.patch_share(
+            SHARE,
             qos={"max_iops": None, "max_read_bytes_per_second": MIB},
         ),
     ),
