@@ -114,6 +114,21 @@ class _Connection(connections.Connection):
         self.end()
 
 
+async def _has_first_byte(sock: socket.socket) -> bool:
+    """Wait for the client to begin; False: the connection ended before."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sock, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sock)
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
+
+
 class _Protocol(web.RequestHandler):
     """HTTP on one connection."""
 
@@ -271,7 +286,20 @@ class Frontend:
         task.add_done_callback(self._tasks.discard)
 
     async def _open_connection(self, connection: _Connection) -> None:
-        """Run the TLS handshake and attach the protocol."""
+        """Run the TLS handshake and attach the protocol.
+
+        Not before the first byte: TLS for clients that say nothing, and come
+        back when they are closed, would cost a large part of a processor.
+        """
+        has_begun = False
+        try:
+            has_begun = await _has_first_byte(connection.sock)
+        finally:
+            if not has_begun:
+                connection.sock.close()
+                self._lost(connection)
+        if not has_begun:
+            return
         context = self._context()
         options: dict[str, Any] = {}
         if context is not None:
