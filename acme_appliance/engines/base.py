@@ -23,6 +23,7 @@ Ids must be lower-case UUIDs, so that no id is a path outside of the pool.
 
 import abc
 from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
 import re
 from typing import ClassVar
@@ -140,6 +141,32 @@ class VolumeFile:
     allocation: str
     owner: Owner
     mode: int
+
+
+#: Pairs of a share and the snapshot to make of it: ``(share_id,
+#: snapshot_id)``, as :meth:`Engine.create_snapshot` takes them.
+Members = Sequence[tuple[str, str]]
+
+
+class Staged(abc.ABC):
+    """Complete snapshots of several shares, made by one call, which are not
+    visible yet. Call exactly one of the two methods, once.
+
+    ``pause_seconds``: how long the shares' clients may have waited for it.
+    """
+
+    pause_seconds: float = 0.0
+
+    @abc.abstractmethod
+    def publish(self) -> None:
+        """Give all snapshots their ids.
+
+        :raises EngineError: this fails; then none of them exists.
+        """
+
+    @abc.abstractmethod
+    def discard(self) -> None:
+        """Remove all of them."""
 
 
 class Engine(abc.ABC):
@@ -348,6 +375,44 @@ class Engine(abc.ABC):
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot, if it exists; its clones stay."""
 
+    def stage_at_once(self, members: Members, seconds: float) -> Staged | None:
+        """Snapshot several shares at one moment, if the engine can do this
+        without the exporter's help.
+
+        One moment: a write that was acknowledged before another one was sent
+        is in its snapshot if the other one is in its snapshot. Everything
+        that was acknowledged before the call is in.
+
+        :param seconds: begin no further attempt after this time.
+        :return: None: the engine cannot, or did not in this time; nothing
+            was made.
+        :raises NotFound: a share does not exist.
+        :raises NoSpace: the pool is full.
+        """
+        return None
+
+    def stage(self, members: Members, seconds: float) -> Staged:
+        """Snapshot several shares as fast as possible, while the exporter
+        holds back its replies. After an error nothing is left.
+
+        :param seconds: later the snapshots are useless; may stop then.
+        :raises NotFound: a share does not exist.
+        :raises NoSpace: the pool is full.
+        """
+        staged = NamedSnapshots(self, members)
+        staged.create()
+        return staged
+
+    def write_back(self) -> None:
+        """Write the data that clients wrote so far, so that snapshots after
+        it are fast."""
+        return
+
+    def sweep_staged(self) -> None:
+        """Remove what killed processes staged; leaves alone what this
+        process is staging."""
+        return
+
     @abc.abstractmethod
     def used_bytes(self, share_id: str, name: str) -> int | None:
         """The space that the volume file occupies; None: unknown."""
@@ -372,6 +437,30 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def sync(self) -> None:
         """Return when all changes before the call are on disk."""
+
+
+class NamedSnapshots(Staged):
+    """Snapshots that have their ids from the beginning: for engines where
+    nobody sees a snapshot before the service knows it."""
+
+    def __init__(self, engine: Engine, members: Members) -> None:
+        self._engine = engine
+        self._members = members
+
+    def create(self) -> None:
+        try:
+            for share_id, snapshot_id in self._members:
+                self._engine.create_snapshot(share_id, snapshot_id)
+        except BaseException:
+            self.discard()
+            raise
+
+    def publish(self) -> None:
+        return
+
+    def discard(self) -> None:
+        for _, snapshot_id in self._members:
+            self._engine.delete_snapshot(snapshot_id)
 
 
 def directory_rights(owner: Owner | None) -> tuple[Owner, int]:

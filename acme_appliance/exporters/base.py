@@ -24,6 +24,7 @@ import abc
 from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import ipaddress
 import os
@@ -42,6 +43,15 @@ Clients = Mapping[str, str]
 
 class ExporterError(Exception):
     """The NFS server or its configuration could not be changed."""
+
+
+class CannotCut(ExporterError):
+    """The replies to clients cannot be held back on this machine; the message
+    has the reason, and what the operator can do."""
+
+
+class CutLost(ExporterError):
+    """Replies may have reached clients while they had to be held back."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +106,29 @@ class Difference:
                 for client, level in self.wanted.items()
             )
         )
+
+
+class Cut(abc.ABC):
+    """A way to hold back all replies of the server for a moment.
+
+    Requests still arrive and are executed, but no client learns of it. So no
+    write that depends on another one can be in a snapshot that was made
+    meanwhile, without the other one being in all of them.
+    """
+
+    #: How long the replies were held back last, by CLOCK_BOOTTIME.
+    pause_seconds: float = 0.0
+
+    @abc.abstractmethod
+    def shut(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Hold back all replies within the context.
+
+        :param seconds: then replies pass again, whatever happens to this
+            process: also if it hangs or is killed.
+        :raises CannotCut: on entry: replies pass nevertheless.
+        :raises CutLost: on exit without another error: replies may have
+            passed in the meantime.
+        """
 
 
 class Exporter(abc.ABC):
@@ -154,6 +187,21 @@ class Exporter(abc.ABC):
 
         Ignores exports that the appliance did not create.
         """
+
+    def cut(self) -> contextlib.AbstractContextManager[Cut]:
+        """Prepare to hold back the replies to all clients; the context
+        manager removes all traces. Nothing is held back before
+        :meth:`Cut.shut`.
+
+        :raises CannotCut: on entry: it is impossible here.
+        """
+        raise CannotCut(
+            "this exporter cannot hold back the replies of its server"
+        )
+
+    def sweep_cuts(self) -> None:
+        """Remove what a killed process left of :meth:`cut`."""
+        return
 
 
 def canonical_client(text: str) -> str:

@@ -348,6 +348,15 @@ class MemoryEngine(base.Engine):
                 kept = base.Reference(base.Kind.SNAPSHOT, snapshot_id)
                 self._put(kept, content)
 
+    def stage_at_once(
+        self, members: base.Members, seconds: float
+    ) -> base.Staged:
+        staged = base.NamedSnapshots(self, members)
+        with self._changing():
+            # Every change takes this lock.
+            staged.create()
+        return staged
+
     def delete_snapshot(self, snapshot_id: str) -> None:
         base.check_id(snapshot_id)
         with self._changing():

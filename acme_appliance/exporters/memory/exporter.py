@@ -14,10 +14,36 @@
 
 from collections.abc import Container
 from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
 import threading
+import time
 
 from acme_appliance.exporters import base
 from acme_appliance.references import Reference
+
+
+class MemoryCut(base.Cut):
+    """Holds back the replies of a server that has no clients.
+
+    :param exporter: whose ``is_shut`` tells tests what is going on.
+    """
+
+    def __init__(self, exporter: "MemoryExporter") -> None:
+        self._exporter = exporter
+
+    @contextlib.contextmanager
+    def shut(self, seconds: float) -> Iterator[None]:
+        begin = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._exporter.is_shut = True
+        try:
+            yield
+        finally:
+            self._exporter.is_shut = False
+            end = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self.pause_seconds = end - begin
+        if self.pause_seconds >= seconds:
+            raise base.CutLost("the time was up")
 
 
 class MemoryExporter(base.Exporter):
@@ -29,6 +55,10 @@ class MemoryExporter(base.Exporter):
         self.reasons: list[str] = []
         #: Number of changes that a real server would get.
         self.change_count = 0
+        #: Whether the replies are held back now.
+        self.is_shut = False
+        #: Why they cannot be; tests set it.
+        self.cannot_cut: str | None = None
         self._lock = threading.Lock()
         self._table: dict[Reference, dict[str, str]] = {}
         self._rules: dict[Reference, base.Rules] = {}
@@ -93,6 +123,12 @@ class MemoryExporter(base.Exporter):
                     each.reference, base.strongest(each.wanted, kept), rules
                 )
         return differences
+
+    @contextlib.contextmanager
+    def cut(self) -> Iterator[base.Cut]:
+        if self.cannot_cut is not None:
+            raise base.CannotCut(self.cannot_cut)
+        yield MemoryCut(self)
 
     def _set(
         self, reference: Reference, clients: base.Clients, rules: base.Rules

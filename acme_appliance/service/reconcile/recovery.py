@@ -23,10 +23,12 @@ from collections.abc import Sequence
 from concurrent import futures
 import dataclasses
 import functools
+import logging
 from typing import Any
 
 import sqlalchemy as sa
 
+from acme_appliance import moments
 from acme_appliance import references
 from acme_appliance import types
 from acme_appliance import views
@@ -40,6 +42,8 @@ from acme_appliance.service import lookup
 from acme_appliance.service.reconcile import comparison
 from acme_appliance.service.reconcile.reports import Report
 from acme_appliance.storage import workers
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +89,7 @@ class Recovery:
         report = Report(applied=True)
         report.unusable_pools = self.context.pools.check_identities()
         self._left = set(report.unusable_pools)
+        self._sweep()
         if self.journal.entries.open():
             # Before open jobs are finished: a change of a share's rules
             # exports it only to the clients of its rules.
@@ -93,6 +98,16 @@ class Recovery:
         self._note_jobs(report)
         self._reconcile_exports(report, remove=False)
         return report
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left of common moments. Pools that do
+        not answer now are swept when the next moment is taken."""
+        pools = self.context.pools
+        usable = {
+            name: pools[name] for name in pools if name not in self._left
+        }
+        for line in moments.sweep(usable, self.context.exports.exporter):
+            LOG.warning("%s", line)
 
     def compare_pool(self, pool: str) -> Report:
         """Compare and repair one pool, in parallel with changes.

@@ -103,6 +103,57 @@ class EngineSuite:
         self.engine.clone_share(source, id_)
         return id_
 
+    # -- several snapshots
+
+    def stage(self):
+        """Two shares with the snapshots to make of them, made."""
+        members = [(self.make_share(), new_id()) for _ in range(2)]
+        for number, (share_id, _) in enumerate(members):
+            data = bytes([number + 1]) * BLOCK
+            self.client.write(share(share_id), "volume", 0, data)
+        return members, self.engine.stage(members, 60.0)
+
+    def test_staged_snapshots_are_published(self):
+        self.engine.write_back()
+        members, staged = self.stage()
+        staged.publish()
+        self.engine.sync()
+        self.assertEqual(
+            {made for _, made in members},
+            self.engine.ids(base.Kind.SNAPSHOT),
+        )
+        for number, (share_id, made) in enumerate(members):
+            self.client.write(share(share_id), "volume", 0, bytes(BLOCK))
+            self.assertEqual(
+                bytes([number + 1]) * BLOCK,
+                self.client.read(snapshot(made), "volume", 0, BLOCK),
+            )
+            self.engine.delete_snapshot(made)
+        self.assertEqual(set(), self.engine.ids(base.Kind.SNAPSHOT))
+
+    def test_staged_snapshots_are_discarded(self):
+        _, staged = self.stage()
+        staged.discard()
+        self.assertEqual(set(), self.engine.ids(base.Kind.SNAPSHOT))
+
+    def test_nothing_is_staged_without_a_share(self):
+        missing = (new_id(), new_id())
+        for members in (
+            [(self.make_share(), new_id()), missing],
+            [missing, (self.make_share(), new_id())],
+        ):
+            self.assertRaises(base.NotFound, self.engine.stage, members, 60.0)
+            self.assertEqual(set(), self.engine.ids(base.Kind.SNAPSHOT))
+
+    def test_sweep_leaves_alone_what_is_being_staged(self):
+        members, staged = self.stage()
+        self.engine.sweep_staged()
+        staged.publish()
+        self.assertEqual(
+            {made for _, made in members},
+            self.engine.ids(base.Kind.SNAPSHOT),
+        )
+
     # -- pool
 
     def test_new_pool_is_usable_and_empty(self):
