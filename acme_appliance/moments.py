@@ -161,6 +161,7 @@ class _Taker:
         self._call(self._remove, self._limits.publish)
 
     def by_engine(self) -> Moment | None:
+        self._write_back()
         seconds = self._limits.engine
         staged = self._call(
             lambda: self._engine.stage_at_once(self._members, seconds),
@@ -174,18 +175,22 @@ class _Taker:
 
     def by_cut(self) -> Moment:
         try:
-            with self._exporter.cut() as cut:
-                for _ in range(self._limits.tries):
-                    staged = self._try_cut(cut)
-                    if staged is not None:
-                        self._publish(staged)
-                        return Moment(METHOD_CUT, cut.pause_seconds)
+            staged, pause_seconds = self._stage_by_cut()
         except exporters.CannotCut as error:
             raise Unattainable(
                 f"the shares cannot be snapshotted at one moment: {error}"
             ) from error
         except exporters.ExporterError as error:
             raise Busy(str(error)) from error
+        self._publish(staged)
+        return Moment(METHOD_CUT, pause_seconds)
+
+    def _stage_by_cut(self) -> tuple[engines.Staged, float]:
+        with self._exporter.cut() as cut:
+            for _ in range(self._limits.tries):
+                staged = self._try_cut(cut)
+                if staged is not None:
+                    return staged, cut.pause_seconds
         raise Busy(
             f"snapshots of {len(self._members)} shares took longer than"
             f" {self._limits.cut - self._limits.margin} s, or replies were"
@@ -195,7 +200,7 @@ class _Taker:
 
     def _try_cut(self, cut: exporters.Cut) -> engines.Staged | None:
         """None: the snapshots are not of one moment, and are removed."""
-        self._call(self._engine.write_back, self._limits.write_back)
+        self._write_back()
         seconds = self._limits.cut - self._limits.margin
         staged = None
         try:
@@ -214,6 +219,9 @@ class _Taker:
             if staged is not None:
                 self._call(staged.discard, self._limits.publish)
         return None
+
+    def _write_back(self) -> None:
+        self._call(self._engine.write_back, self._limits.write_back)
 
     def _publish(self, staged: engines.Staged) -> None:
         self._call(

@@ -17,12 +17,20 @@ has. The calls release the GIL.
 """
 
 import ctypes
+import fcntl
 import functools
 import os
+import struct
 
 LIBRARY = "libbtrfsutil.so.1"
 
 _READ_ONLY = 1 << 1
+
+#: linux/btrfs.h: BTRFS_IOC_GET_SUBVOL_INFO, the size of its struct, and where
+#: otransid is in it.
+_GET_SUBVOL_INFO = 0x81F8943C
+_SUBVOL_INFO_BYTES = 504
+_OTRANSID_OFFSET = 352
 
 
 @functools.cache
@@ -105,6 +113,20 @@ def create_snapshot(
         None,
         None,
     )
+
+
+def set_read_only(fd: int) -> None:
+    """Make an open subvolume read-only, and commit the transaction."""
+    _call("set_subvolume_read_only_fd", "", fd, True)
+
+
+def creation_transaction(fd: int) -> int:
+    """The number of the transaction that made an open subvolume. Snapshots
+    of one transaction show one moment."""
+    info = bytearray(_SUBVOL_INFO_BYTES)
+    fcntl.ioctl(fd, _GET_SUBVOL_INFO, info)
+    number: int = struct.unpack_from("=Q", info, _OTRANSID_OFFSET)[0]
+    return number
 
 
 def delete_subvolume(parent_fd: int, name: str) -> None:

@@ -34,6 +34,7 @@ limit.
 import contextlib
 import errno
 import os
+import pathlib
 import stat
 import threading
 from typing import ClassVar
@@ -42,6 +43,7 @@ import uuid
 
 from acme_appliance.engines import base
 from acme_appliance.engines import folder
+from acme_appliance.engines import staging
 from acme_appliance.host import filesystem
 from acme_appliance.host import projectquota
 from acme_appliance.host import reflink
@@ -65,6 +67,7 @@ class ReflinkEngine(folder.FolderEngine):
         super().__init__(directory, hard_limit=hard_limit)
         self._numbering = threading.Lock()
         self._removing = threading.Lock()
+        self._tokens = staging.Tokens()
 
     # -- the pool
 
@@ -151,7 +154,7 @@ class ReflinkEngine(folder.FolderEngine):
             self.place(_STAGING) as staging,
         ):
             made = _staging_name(kind, name)
-            self._move_to_trash(staging, made)
+            self.move_to_trash(staging, made)
             os.mkdir(made, 0o700, dir_fd=staging)
             with folder.opened(made, staging) as copy:
                 if kind == base.Kind.SHARE:
@@ -159,15 +162,35 @@ class ReflinkEngine(folder.FolderEngine):
                 _copy_files(origin, copy)
             os.rename(made, name, src_dir_fd=staging, dst_dir_fd=target)
 
+    def stage(self, members: base.Members, seconds: float) -> base.Staged:
+        staged = _StagedCopies(self, members, self._tokens)
+        with folder.translated(staged.token):
+            try:
+                staged.make()
+            except BaseException:
+                staged.discard()
+                raise
+        return staged
+
+    def write_back(self) -> None:
+        with folder.translated(self.root):
+            filesystem.sync_filesystem(pathlib.Path(self.root))
+
+    def sweep_staged(self) -> None:
+        with folder.translated(self.root), self.place(_STAGING) as place:
+            for name in self._tokens.abandoned(os.listdir(place)):
+                self.move_to_trash(place, name)
+            self.empty_trash()
+
     def discard(self, kind: base.Kind, name: str) -> None:
         with self.place(_STAGING) as staging, self.folder(kind) as parent:
-            self._move_to_trash(staging, _staging_name(kind, name))
-            self._move_to_trash(parent, name)
-        self._empty_trash()
+            self.move_to_trash(staging, _staging_name(kind, name))
+            self.move_to_trash(parent, name)
+        self.empty_trash()
 
     # -- helpers
 
-    def _move_to_trash(self, parent: int, name: str) -> None:
+    def move_to_trash(self, parent: int, name: str) -> None:
         """Move a directory to the trash, if it exists."""
         with self.place(_TRASH) as trash:
             with contextlib.suppress(FileNotFoundError):
@@ -178,7 +201,7 @@ class ReflinkEngine(folder.FolderEngine):
                     dst_dir_fd=trash,
                 )
 
-    def _empty_trash(self) -> None:
+    def empty_trash(self) -> None:
         """Also removes the remains of interrupted calls."""
         with self.place(_TRASH) as trash, self._removing:
             filesystem.empty(trash)
@@ -195,6 +218,64 @@ class ReflinkEngine(folder.FolderEngine):
             number = int(os.getxattr(path, _LAST)) + 1
             os.setxattr(path, _LAST, str(number).encode())
         return number
+
+
+class _StagedCopies(base.Staged):
+    """Copies of shares in the folder of incomplete ones."""
+
+    def __init__(
+        self,
+        engine: ReflinkEngine,
+        members: base.Members,
+        tokens: staging.Tokens,
+    ) -> None:
+        self._engine = engine
+        self._members = members
+        self._tokens = tokens
+        self.token = tokens.begin()
+
+    def make(self) -> None:
+        with self._engine.place(_STAGING) as place:
+            for share_id, snapshot_id in self._members:
+                made = staging.name(self.token, base.check_id(snapshot_id))
+                with (
+                    folder.translated(share_id),
+                    self._engine.share(share_id) as origin,
+                ):
+                    os.mkdir(made, 0o700, dir_fd=place)
+                    with folder.opened(made, place) as copy:
+                        _copy_files(origin, copy)
+
+    def publish(self) -> None:
+        with (
+            folder.translated(self.token),
+            self._engine.place(_STAGING) as place,
+            self._engine.folder(base.Kind.SNAPSHOT) as target,
+        ):
+            try:
+                for _, snapshot_id in self._members:
+                    made = staging.name(self.token, snapshot_id)
+                    os.rename(
+                        made, snapshot_id, src_dir_fd=place, dst_dir_fd=target
+                    )
+            except BaseException:
+                for _, snapshot_id in self._members:
+                    self._engine.move_to_trash(target, snapshot_id)
+                self.discard()
+                raise
+        self._tokens.end(self.token)
+
+    def discard(self) -> None:
+        with (
+            folder.translated(self.token),
+            self._engine.place(_STAGING) as place,
+        ):
+            for _, snapshot_id in self._members:
+                made = staging.name(self.token, snapshot_id)
+                self._engine.move_to_trash(place, made)
+            # What cannot be removed is left to the next sweep.
+            self._tokens.end(self.token)
+            self._engine.empty_trash()
 
 
 def prepare(directory: str) -> None:

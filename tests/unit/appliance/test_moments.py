@@ -150,7 +150,7 @@ class TestCut(Case):
         moment = self.take(engine, members)
         self.assertEqual(moments.METHOD_CUT, moment.method)
         self.assertEqual([True] * 3, engine.shut)
-        self.assertEqual([False], engine.written_back)
+        self.assertEqual([False] * 2, engine.written_back)
         self.assertFalse(self.exporter.is_shut)
         self.assertEqual({made for _, made in members}, self.found(engine))
 
