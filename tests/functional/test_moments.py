@@ -74,7 +74,10 @@ class TestOneTransaction(functional.PoolCase):
     def test_unequal_transactions_are_repeated(self):
         answers = iter([7, 7, 8, 7, *[9] * 4])
         with mock.patch.object(
-            btrfsutil, "creation_transaction", side_effect=answers
+            btrfsutil,
+            "creation_transaction",
+            autospec=True,
+            side_effect=answers,
         ):
             moment = self.take()
         self.assertEqual(moments.METHOD_ENGINE, moment.method)
@@ -84,7 +87,10 @@ class TestOneTransaction(functional.PoolCase):
     def test_unequal_transactions_end_in_the_other_way(self):
         numbers = iter(range(1000))
         with mock.patch.object(
-            btrfsutil, "creation_transaction", side_effect=numbers
+            btrfsutil,
+            "creation_transaction",
+            autospec=True,
+            side_effect=numbers,
         ):
             self.assertEqual(moments.METHOD_CUT, self.take().method)
             self.assertEqual(40, next(numbers))
@@ -105,7 +111,10 @@ class TestOneTransaction(functional.PoolCase):
             rename(folder, old, new)
 
         with mock.patch.object(
-            together.filesystem, "rename_exclusive", side_effect=fail
+            together.filesystem,
+            "rename_exclusive",
+            autospec=True,
+            side_effect=fail,
         ):
             self.assertRaises(base.NoSpace, self.take)
         self.check_none()
@@ -136,9 +145,9 @@ class TestOneTransaction(functional.PoolCase):
 
         with (
             mock.patch.object(kind, name, die),
-            mock.patch.object(kind, "discard"),
-            mock.patch.object(kind, "_unpublish"),
-            mock.patch.object(kind, "_remove"),
+            mock.patch.object(kind, "discard", autospec=True),
+            mock.patch.object(kind, "_unpublish", autospec=True),
+            mock.patch.object(kind, "_remove", autospec=True),
         ):
             self.assertRaises(Killed, self.take)
 

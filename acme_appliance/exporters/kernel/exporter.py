@@ -44,6 +44,7 @@ import pathlib
 import shutil
 
 from acme_appliance.exporters import base
+from acme_appliance.exporters.kernel import cut
 from acme_appliance.exporters.kernel import exportfiles
 from acme_appliance.exporters.kernel import tablechanges
 from acme_appliance.host import commands
@@ -159,6 +160,12 @@ class KernelExporter(base.Exporter):
             if apply:
                 self._repair(rows, texts, differences, remove, leave)
         return differences
+
+    def cut(self) -> contextlib.AbstractContextManager[base.Cut]:
+        return cut.prepared()
+
+    def sweep_cuts(self) -> None:
+        cut.sweep()
 
     # -- all shares
 
