@@ -127,8 +127,9 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     @volume_utils.trace
     def check_for_setup_error(self) -> None:
         """Check this host and the appliance; Cinder retries after errors."""
-        startup.check_host(self._settings)
-        found = startup.check_appliance(self._api, self._settings)
+        where = (self._settings, self._api, self._mounts)
+        startup.check_host(*where)
+        found = startup.check_appliance(*where)
         self._parts.report.learn(found)
         self._export_check.begin()
         self._reaper.run_if_due()

@@ -43,6 +43,20 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _SWITCH = {"auto": True, "true": True, "false": False}
 
 
+class InvalidOptions(exception.InvalidConfigurationValue):
+    """Options of the back end are invalid or missing.
+
+    :ivar complaints: one for each, beginning with its name.
+    """
+
+    def __init__(self, complaints: Iterable[str]) -> None:
+        self.complaints = tuple(complaints)
+        super().__init__(
+            "Invalid configuration of the back end: "
+            + "; ".join(self.complaints)
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class DriverSettings:
     """The operator's settings of one back end.
@@ -136,16 +150,13 @@ def _version(text: str) -> tuple[int, ...]:
 def read(configuration: Any) -> DriverSettings:
     """Read Cinder's configuration of one back end.
 
-    :raises InvalidConfigurationValue: lists every option that is invalid or
-        missing, and what is expected.
+    :raises InvalidOptions: lists every option that is invalid or missing, and
+        what is expected.
     """
     reader = _Reader(configuration)
     settings = reader.settings()
     if reader.complaints or settings is None:
-        raise exception.InvalidConfigurationValue(
-            "Invalid configuration of the back end: "
-            + "; ".join(reader.complaints)
-        )
+        raise InvalidOptions(reader.complaints)
     return settings
 
 
@@ -419,8 +430,8 @@ def _is_set(group: str, name: str) -> bool:
     return False
 
 
-def warn_of_unused(configuration: Any) -> None:
-    """Log one warning with all options that have no effect here.
+def find_unused(configuration: Any) -> dict[str, str]:
+    """The options that have no effect here, and why.
 
     These are options of other drivers, and unknown names in the back end's
     section, such as misspelt options.
@@ -434,15 +445,20 @@ def warn_of_unused(configuration: Any) -> None:
     }
     for name in _unknown(group):
         found[name] = "no such option of this driver or of Cinder"
+    return dict(sorted(found.items()))
+
+
+def warn_of_unused(configuration: Any) -> None:
+    """Log one warning with all options that have no effect here."""
+    found = find_unused(configuration)
     if found:
         LOG.warning(
             "Options in the section [%(group)s] without an effect: "
             "%(options)s",
             {
-                "group": group,
+                "group": configuration.config_group,
                 "options": "; ".join(
-                    f"{name} ({reason})"
-                    for name, reason in sorted(found.items())
+                    f"{name} ({reason})" for name, reason in found.items()
                 ),
             },
         )

@@ -16,6 +16,8 @@ The names in this module are the public interface; the other modules are
 private.
 """
 
+from acme_client.about import System
+from acme_client.about import Versions
 from acme_client.checks import check_verify
 from acme_client.client import Client
 from acme_client.credentials import BasicLogin
@@ -112,10 +114,12 @@ __all__ = (
     "Snapshot",
     "Source",
     "Stats",
+    "System",
     "TlsError",
     "TransportError",
     "Unavailable",
     "Unsupported",
+    "Versions",
     "VolumeFile",
     "VolumeFileSpec",
     "WrongState",

@@ -24,6 +24,7 @@ from typing import TypeVar
 
 import requests.adapters
 
+from acme_client import about
 from acme_client import calls
 from acme_client import checks
 from acme_client import credentials as proofs
@@ -159,6 +160,18 @@ class Client:
         """
         return self._calls.read(
             messages.get("/v1/tokens/self"), models.OwnToken.from_json
+        )
+
+    def get_versions(self) -> about.Versions:
+        """The versions of the API, and the time at the appliance."""
+        return self._calls.requester.perform(
+            messages.get("/"), self._calls.begin(), about.Versions.from_reply
+        )
+
+    def get_system(self) -> about.System:
+        """The appliance's identity, product, version and limits."""
+        return self._calls.read(
+            messages.get("/v1/system"), about.System.from_json
         )
 
     def get_stats(self) -> models.Stats:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import shlex
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -34,19 +35,53 @@ class Wrong(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Backend:
-    """One section of cinder.conf. Its name is also that of its mounts."""
+class Section:
+    """One section of cinder.conf that has this driver.
+
+    :ivar name: also of the back end's mounts.
+    :ivar options: Cinder's configuration of it.
+    """
 
     name: str
+    options: Any
+
+    @property
+    def host(self) -> str:
+        """The back end's host, as cinder-volume forms it (cmd/volume.py)."""
+        host = self.options.safe_get("backend_host") or cfg.CONF.host
+        return f"{host}@{self.name}"
+
+    @property
+    def cluster(self) -> str | None:
+        """Likewise; None without a cluster."""
+        try:
+            name = cfg.CONF.cluster
+        except cfg.NoSuchOptError:
+            # Only cinder-volume's own module registers it.
+            cfg.CONF.register_opt(cfg.StrOpt("cluster"))
+            name = cfg.CONF.cluster
+        name = (name or "").strip()
+        return f"{name}@{self.name}" if name else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """A section with its settings, which are valid."""
+
+    section: Section
     settings: settings.DriverSettings
 
+    @property
+    def name(self) -> str:
+        return self.section.name
 
-def load(files: Sequence[str], names: Sequence[str]) -> list[Backend]:
-    """Load the back ends of this driver.
+
+def sections(files: Sequence[str], names: Sequence[str]) -> list[Section]:
+    """Load the configuration; return the sections of this driver.
 
     :param files: empty: Cinder's default files.
     :param names: of sections; empty: all in ``enabled_backends``.
-    :raises Wrong: there is no back end, or one is misconfigured.
+    :raises Wrong: there is no back end.
     """
     objects.register_all()
     # Cinder's modules register their options when they are imported.
@@ -55,7 +90,6 @@ def load(files: Sequence[str], names: Sequence[str]) -> list[Backend]:
     from cinder.volume import manager
 
     from acme_cinder import opts
-    from acme_cinder import settings as options
 
     arguments = [word for file in files for word in ("--config-file", file)]
     try:
@@ -71,14 +105,44 @@ def load(files: Sequence[str], names: Sequence[str]) -> list[Backend]:
             if names:
                 raise Wrong(f"[{name}] volume_driver is not {_DRIVER}")
             continue
-        section.append_config_values(opts.DRIVER_OPTS)
-        try:
-            found.append(Backend(name, options.read(section)))
-        except exception.InvalidConfigurationValue as error:
-            raise Wrong(f"[{name}] {error}") from error
+        section.append_config_values([*opts.DRIVER_OPTS, *opts.UNUSED_OPTS])
+        found.append(Section(name, section))
     if not found:
         raise Wrong(
             f"no section of enabled_backends has volume_driver = {_DRIVER};"
             " name one with --backend"
         )
     return found
+
+
+def load(files: Sequence[str], names: Sequence[str]) -> list[Backend]:
+    """Load the back ends of this driver.
+
+    :raises Wrong: there is no back end, or one is misconfigured.
+    """
+    from acme_cinder import settings as options
+
+    found = []
+    for section in sections(files, names):
+        try:
+            found.append(Backend(section, options.read(section.options)))
+        except exception.InvalidConfigurationValue as error:
+            raise Wrong(f"[{section.name}] {error}") from error
+    return found
+
+
+def prepare_commands() -> None:
+    """Like cinder-volume at its start (Cinder, cmd/volume.py)."""
+    from cinder import utils
+    import os_brick
+    from oslo_privsep import priv_context
+
+    os_brick.setup(cfg.CONF)
+    priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
+
+
+def shorten_database_waits() -> None:
+    """Cinder's services try for minutes to reach the database; a person at a
+    terminal wants to hear of it."""
+    cfg.CONF.set_override("max_retries", 2, "database")
+    cfg.CONF.set_override("retry_interval", 1, "database")

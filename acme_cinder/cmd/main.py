@@ -10,41 +10,59 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The operator's command on Cinder's hosts: ``acme-cinder``."""
+"""The operator's command on Cinder's hosts: ``acme-cinder``.
+
+Modules of Cinder take seconds to import: only the subcommand that is run
+imports them.
+"""
 
 import argparse
 from collections.abc import Sequence
+import importlib
 import logging
 import sys
 
-from acme_cinder.cmd import reap
+from acme_cinder.cmd import arguments
+from acme_cinder.cmd import user
 
-_COMMANDS = (reap,)
+LOG = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Run a subcommand; return the exit code.
 
-    0: success. 1: something failed; the messages say what. 2: the command
-    line or the configuration is invalid.
+    0: all is well. 1: there is something to do, or something failed; the
+    output says what. 2: the command line or the configuration is invalid,
+    or the command cannot run.
     """
-    parser = argparse.ArgumentParser(
-        prog="acme-cinder", description=(__doc__ or "").partition(":")[0] + "."
-    )
-    parser.add_argument(
-        "--debug", action="store_true", help="log what happens in between"
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_parser(commands)
-    given = parser.parse_args(arguments)
+    options = arguments.parser().parse_args(given)
     logging.basicConfig(
         stream=sys.stderr,
         format="%(levelname)s: %(message)s",
-        level=logging.DEBUG if given.debug else logging.INFO,
+        level=_level(options),
     )
-    code: int = given.run(given)
+    try:
+        user.become(options.user)
+        return run(options)
+    except user.Unknown as error:
+        LOG.critical("%s", error)
+    except KeyboardInterrupt:
+        LOG.critical("interrupted")
+    return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the parsed command in this process."""
+    module = importlib.import_module(f"acme_cinder.cmd.{options.module}")
+    code: int = module.run(options)
     return code
+
+
+def _level(options: argparse.Namespace) -> int:
+    if options.debug:
+        return logging.DEBUG
+    # The other commands' output says what the log would say again.
+    return logging.INFO if options.module == "reap" else logging.CRITICAL
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ volume, and does not unmount it when it detaches it.
 import argparse
 from collections.abc import Iterable
 import logging
-import shlex
-from typing import Any
 
 from acme_cinder.cmd import configuration
 
@@ -29,32 +27,6 @@ LOG = logging.getLogger(__name__)
 
 #: Time limit per back end. The next run does the rest.
 _PASS_SECONDS = 600.0
-
-
-def add_parser(commands: Any) -> None:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "reap",
-        help="unmount shares that this host needs no more",
-        description="Unmounts what is mounted below nfs_mount_point_base, "
-        "belongs to the appliance, and has neither a user nor an access "
-        "rule of this host. Other mounts are left alone. May run at any "
-        "time, beside any service.",
-    )
-    parser.add_argument(
-        "--config-file",
-        action="append",
-        default=[],
-        help="cinder.conf, or several files (default: Cinder's own search)",
-    )
-    parser.add_argument(
-        "--backend",
-        action="append",
-        default=[],
-        metavar="SECTION",
-        help="a back end's section (default: all of enabled_backends that "
-        "have this driver)",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -67,7 +39,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _reap_all(backends: Iterable[configuration.Backend]) -> bool:
-    _prepare_commands()
+    configuration.prepare_commands()
     # Cinder must be configured first.
     from acme_cinder import reaper
     from acme_cinder import startup
@@ -81,14 +53,3 @@ def _reap_all(backends: Iterable[configuration.Backend]) -> bool:
                 LOG.error("%s: something is left; see above", backend.name)
                 complete = False
     return complete
-
-
-def _prepare_commands() -> None:
-    """Like cinder-volume at its start (Cinder, cmd/volume.py)."""
-    from cinder import utils
-    import os_brick
-    from oslo_config import cfg
-    from oslo_privsep import priv_context
-
-    os_brick.setup(cfg.CONF)
-    priv_context.init(root_helper=shlex.split(utils.get_root_helper()))

@@ -28,8 +28,8 @@ NAMES = """
     InternalError InvalidArgument Job JobFailed JobUnfinished LimitReached
     NoSpace NotFound NotSent OutcomeUnknown OwnToken Pool PreconditionFailed
     ProblemError ProtocolError Qos RateLimited Share ShrinkRefused Snapshot
-    Source Stats TlsError TransportError Unavailable Unsupported VolumeFile
-    VolumeFileSpec WrongState
+    Source Stats System TlsError TransportError Unavailable Unsupported
+    Versions VolumeFile VolumeFileSpec WrongState
 """.split()
 
 FUNCTIONS = (
@@ -71,6 +71,8 @@ METHODS = {
     "get_share": "(self, share_id: str) -> Share",
     "get_snapshot": "(self, snapshot_id: str) -> Snapshot",
     "get_stats": "(self) -> Stats",
+    "get_system": "(self) -> System",
+    "get_versions": "(self) -> Versions",
     "grant_access": (
         "(self, share_id: str, holder: str, clients: Sequence[str],"
         " level: str) -> GrantedAccess"
@@ -145,6 +147,7 @@ def plain(signature: inspect.Signature) -> str:
     text = str(signature).replace("'", "")
     for module in (
         "collections.abc.",
+        "acme_client.about.",
         "acme_client.models.",
         "acme_client.client.",
     ):

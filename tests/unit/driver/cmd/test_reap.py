@@ -10,60 +10,22 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The command as an operator starts it."""
-
-import os
-import subprocess
-import sys
-import tempfile
-import textwrap
-import unittest
+"""``acme-cinder reap``."""
 
 import ddt
 
-_CONF = """
-[DEFAULT]
-enabled_backends = acme, lvm
-state_path = {folder}
-[oslo_concurrency]
-lock_path = {folder}
-[lvm]
-volume_driver = cinder.volume.drivers.lvm.LVMVolumeDriver
-[acme]
-volume_driver = acme_cinder.driver.acmeNfsDriver
-acme_api_addresses = https://192.0.2.10:8443
-acme_api_token = {token}
-nfs_mount_point_base = {folder}/mnt
-"""
+from tests.unit.driver.cmd import base
 
 
 @ddt.ddt
-class ReapTest(unittest.TestCase):
-    def setUp(self):
-        super().setUp()
-        made = tempfile.TemporaryDirectory(prefix="acme-reap-")
-        self.addCleanup(made.cleanup)
-        self.folder = os.path.realpath(made.name)
-
-    def run_command(self, *options, token="x" * 43):  # noqa: S107
-        path = f"{self.folder}/cinder.conf"
-        with open(path, "w") as file:
-            file.write(
-                textwrap.dedent(_CONF).format(folder=self.folder, token=token)
-            )
-        return subprocess.run(
-            [
-                sys.executable, "-W", "ignore", "-m", "acme_cinder.cmd.main",
-                "reap", "--config-file", path, *options,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )  # fmt: skip
+class ReapTest(base.CommandCase):
+    def reap(self, *options, **given):
+        path = self.configure(**given)
+        return self.run_command("reap", "--config-file", path, *options)
 
     def test_nothing_to_do(self):
         """It asks no appliance, and needs no root."""
-        done = self.run_command()
+        done = self.reap()
         self.assertEqual(0, done.returncode, done.stderr)
 
     @ddt.data(
@@ -74,7 +36,7 @@ class ReapTest(unittest.TestCase):
     )
     @ddt.unpack
     def test_a_wrong_configuration(self, options, given, expected):
-        done = self.run_command(*options, **given)
+        done = self.reap(*options, **given)
         self.assertEqual(2, done.returncode, done.stderr)
         self.assertIn(expected, done.stderr)
         self.assertNotIn("Traceback", done.stderr)
