@@ -14,6 +14,7 @@
 
 import dataclasses
 import enum
+from typing import Final
 
 
 class Kind(enum.StrEnum):
@@ -34,9 +35,47 @@ class Reference:
         return f"{self.kind} {self.id}"
 
 
+class GroupKind(enum.StrEnum):
+    """Kinds of objects that a pool only describes: they have no data."""
+
+    GROUP = "group"
+    GROUP_SNAPSHOT = "group_snapshot"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class GroupReference:
+    """A group or group snapshot."""
+
+    kind: GroupKind
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.replace('_', ' ')} {self.id}"
+
+
+#: Everything that metadata can describe.
+Subject = Reference | GroupReference
+SubjectKind = Kind | GroupKind
+SUBJECT_KINDS: Final[tuple[SubjectKind, ...]] = (*Kind, *GroupKind)
+
+
+def subject(kind: SubjectKind, id_: str) -> Subject:
+    if isinstance(kind, GroupKind):
+        return GroupReference(kind, id_)
+    return Reference(kind, id_)
+
+
 def share(share_id: str) -> Reference:
     return Reference(Kind.SHARE, share_id)
 
 
 def snapshot(snapshot_id: str) -> Reference:
     return Reference(Kind.SNAPSHOT, snapshot_id)
+
+
+def group(group_id: str) -> GroupReference:
+    return GroupReference(GroupKind.GROUP, group_id)
+
+
+def group_snapshot(group_snapshot_id: str) -> GroupReference:
+    return GroupReference(GroupKind.GROUP_SNAPSHOT, group_snapshot_id)

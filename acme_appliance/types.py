@@ -31,9 +31,13 @@ FEATURE_QOS_BANDWIDTH = "share.qos_bandwidth"
 FEATURE_QOS_IOPS = "share.qos_iops"
 FEATURE_SNAPSHOT_EXPORT = "snapshot.export"
 FEATURE_REVERT = "share.revert"
+FEATURE_GROUP = "share.group"
+FEATURE_GROUP_SNAPSHOT = "group.snapshot_crash_consistent"
 
 #: The members of a share that a merge patch can change.
-PATCHABLE = frozenset({"name", "size_bytes", "labels", "file", "qos"})
+PATCHABLE = frozenset(
+    {"name", "size_bytes", "labels", "file", "qos", "group_id"}
+)
 
 #: Maximum per share or snapshot; ``openapi.yaml`` has the same for a create.
 MAX_LABELS = 32
@@ -129,6 +133,9 @@ class Limits:
     max_access_rules_per_share: int = 256
     max_clients_per_rule: int = 64
     max_share_bytes: int = 1 << 50
+    #: Of groups, and of group snapshots.
+    max_groups: int = 10_000
+    max_shares_per_group: int = 100
     default_page: int = 200
     max_page: int = 1_000
 
@@ -197,7 +204,10 @@ class ServiceSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Intent:
-    """A change to make, as the journal stores it."""
+    """A change to make, as the journal stores it.
+
+    ``share_id``: empty in a change of a group or group snapshot.
+    """
 
     id: str
     kind: str
@@ -207,3 +217,14 @@ class Intent:
     arguments: Mapping[str, Any]
     actor: str
     request_id: str
+    group_id: str | None = None
+    group_snapshot_id: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """The object that is changed, for logs."""
+        if self.group_snapshot_id is not None:
+            return f"group snapshot {self.group_snapshot_id}"
+        if self.group_id is not None and not self.share_id:
+            return f"group {self.group_id}"
+        return f"share {self.share_id}"

@@ -61,7 +61,7 @@ def share(
         "used_bytes": None,
         "file": row.file,
         "origin": origin,
-        "group_id": None,
+        "group_id": row.group_id,
         "qos": row.qos,
         "export_locations": export_locations,
         "access": access_rules,
@@ -113,6 +113,7 @@ def snapshot(
         "namespace": row.namespace,
         "pool": row.pool,
         "share_id": row.share_id,
+        "group_snapshot_id": row.group_snapshot_id,
         "state": str(row.state),
         "generation": row.generation,
         "size_bytes": row.size_bytes,
@@ -120,6 +121,42 @@ def snapshot(
         "file": row.file,
         "export_locations": export_locations,
         "access": access_rules,
+        "labels": row.labels,
+        "created_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
+        "job_id": row.job_id,
+    }
+
+
+def group(row: Any, share_ids: list[str]) -> types.Body:
+    """:param row: a group."""
+    return {
+        **_described(row),
+        "share_ids": share_ids,
+        "moment": row.moment,
+    }
+
+
+def group_snapshot(row: Any, snapshots: dict[str, str]) -> types.Body:
+    """:param row: a group snapshot.
+    :param snapshots: by the id of the share.
+    """
+    return {
+        **_described(row),
+        "group_id": row.group_id,
+        "snapshots": snapshots,
+        "moment": row.moment,
+    }
+
+
+def _described(row: Any) -> types.Body:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "namespace": row.namespace,
+        "pool": row.pool,
+        "state": str(row.state),
+        "generation": row.generation,
         "labels": row.labels,
         "created_at": time(row.created_at),
         "updated_at": time(row.updated_at),
@@ -138,8 +175,10 @@ def job(row: Any) -> types.Body:
         "kind": row.kind,
         "state": state,
         "namespace": row.namespace,
-        "share_id": row.share_id,
+        "share_id": row.share_id or None,
         "snapshot_id": row.snapshot_id,
+        "group_id": row.group_id,
+        "group_snapshot_id": row.group_snapshot_id,
         "actor": row.actor,
         "request_id": row.request_id,
         "problem": row.problem,
@@ -156,8 +195,10 @@ def event(row: models.Event) -> types.Body:
         "type": row.type,
         "time": time(row.time),
         "namespace": row.namespace,
-        "share_id": row.share_id,
+        "share_id": row.share_id or None,
         "snapshot_id": row.snapshot_id,
+        "group_id": row.group_id,
+        "group_snapshot_id": row.group_snapshot_id,
         "job_id": row.job_id,
         "actor": row.actor,
         "request_id": row.request_id,

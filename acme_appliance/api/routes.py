@@ -19,6 +19,7 @@ from typing import Final
 from acme_appliance.api.handlers import about
 from acme_appliance.api.handlers import access
 from acme_appliance.api.handlers import events
+from acme_appliance.api.handlers import groups
 from acme_appliance.api.handlers import jobs
 from acme_appliance.api.handlers import pools
 from acme_appliance.api.handlers import shares
@@ -43,6 +44,8 @@ _SHARE: Final = "/v1/shares/{share_id}"
 _REVERT: Final = "/v1/shares/{share_id}/reverts/{revert_id}"
 _ACCESS: Final = "/v1/shares/{share_id}/access/{holder}"
 _SNAPSHOT: Final = "/v1/snapshots/{snapshot_id}"
+_GROUP: Final = "/v1/groups/{group_id}"
+_GROUP_SNAPSHOT: Final = "/v1/group-snapshots/{group_snapshot_id}"
 _SNAPSHOT_ACCESS: Final = "/v1/snapshots/{snapshot_id}/access/{holder}"
 
 ROUTES: Final = (
@@ -72,6 +75,15 @@ ROUTES: Final = (
     Route("GET", _SNAPSHOT_ACCESS, access.get_snapshot_access),
     Route("PUT", _SNAPSHOT_ACCESS, access.put_snapshot_access),
     Route("DELETE", _SNAPSHOT_ACCESS, access.delete_snapshot_access),
+    Route("GET", "/v1/groups", groups.list_groups),
+    Route("GET", _GROUP, groups.get_group),
+    Route("PUT", _GROUP, groups.put_group),
+    Route("PATCH", _GROUP, groups.patch_group),
+    Route("DELETE", _GROUP, groups.delete_group),
+    Route("GET", "/v1/group-snapshots", groups.list_group_snapshots),
+    Route("GET", _GROUP_SNAPSHOT, groups.get_group_snapshot),
+    Route("PUT", _GROUP_SNAPSHOT, groups.put_group_snapshot),
+    Route("DELETE", _GROUP_SNAPSHOT, groups.delete_group_snapshot),
     Route("GET", "/v1/jobs", jobs.list_jobs),
     Route("GET", "/v1/jobs/{job_id}", jobs.get_job),
     Route("POST", "/v1/jobs/{job_id}/cancel", jobs.cancel_job),

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 import enum
 from typing import NamedTuple
 
-from acme_appliance.engines.base import Kind
+from acme_appliance.references import GroupKind
+from acme_appliance.references import Kind
 
 
 class Claim(enum.Enum):
@@ -34,7 +35,8 @@ class Claim(enum.Enum):
 class Resource(NamedTuple):
     """An object that can be claimed."""
 
-    #: A :class:`Kind`'s value; open jobs of later releases may have others.
+    #: A value of :class:`Kind` or :class:`GroupKind`; open jobs of later
+    #: releases may have others.
     kind: str
     id: str
 
@@ -51,6 +53,14 @@ def share(share_id: str) -> Resource:
 
 def snapshot(snapshot_id: str) -> Resource:
     return Resource(Kind.SNAPSHOT.value, snapshot_id)
+
+
+def group(group_id: str) -> Resource:
+    return Resource(GroupKind.GROUP.value, group_id)
+
+
+def group_snapshot(group_snapshot_id: str) -> Resource:
+    return Resource(GroupKind.GROUP_SNAPSHOT.value, group_snapshot_id)
 
 
 def exclusive(*resources: Resource) -> Claims:

@@ -15,12 +15,12 @@
 from collections.abc import Callable
 import datetime
 import logging
+from typing import Any
 
 from acme_appliance import types
 from acme_appliance.changes import queue
 from acme_appliance.changes.eventlog import EventLog
 from acme_appliance.changes.generations import Generations
-from acme_appliance.db import models
 from acme_appliance.db.session import Database
 from acme_appliance.metrics import Metrics
 from acme_appliance.storage.exports import Exports
@@ -70,7 +70,7 @@ class Context:
         self.metrics = Metrics()
         self.share_room = Room()
 
-    def touch(self, row: models.Share | models.Snapshot) -> None:
+    def touch(self, row: Any) -> None:
         """Begin the next generation, because clients see a change.
 
         Also when a change begins or was undone: a client with the old ETag

@@ -53,6 +53,8 @@ class EventLog:
                 "namespace": intent.namespace,
                 "share_id": intent.share_id,
                 "snapshot_id": intent.snapshot_id,
+                "group_id": intent.group_id,
+                "group_snapshot_id": intent.group_snapshot_id,
                 "actor": intent.actor,
                 "request_id": intent.request_id,
                 "job_id": intent.id if job else None,

@@ -16,6 +16,7 @@ import logging
 
 from sqlalchemy import exc
 
+from acme_appliance import moments
 from acme_appliance import problems
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
@@ -26,6 +27,8 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (engines.NoSpace, "pool.no_space"),
     (engines.TooLarge, "request.invalid"),
     (engines.FileChanged, "share.degraded"),
+    (moments.Unattainable, "pool.unsupported"),
+    (moments.MomentError, "moment.unavailable"),
     (engines.EngineError, "engine.unavailable"),
     (exporters.ExporterError, "engine.unavailable"),
     (OSError, "engine.unavailable"),

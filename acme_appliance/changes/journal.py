@@ -300,10 +300,10 @@ class Journal:
         """Record the attempt. Return the problem for the caller."""
         intent = operation.intent
         LOG.warning(
-            "Job %s, %s of share %s, stays open: %s",
+            "Job %s, %s of %s, stays open: %s",
             intent.id,
             operation.kind,
-            intent.share_id,
+            intent.subject,
             problem,
         )
         self.context.metrics.change(operation.kind, "left open")
@@ -368,11 +368,11 @@ class Journal:
         self, operation: Operation, undone_for: problems.Problem | None
     ) -> None:
         LOG.info(
-            "%s job %s, %s of share %s",
+            "%s job %s, %s of %s",
             "Finishing" if undone_for is None else "Undoing",
             operation.intent.id,
             operation.kind,
-            operation.intent.share_id,
+            operation.intent.subject,
         )
         try:
             operation.check()

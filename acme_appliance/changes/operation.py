@@ -135,14 +135,21 @@ def new_intent(
     namespace: str,
     arguments: types.Body,
     snapshot_id: str | None = None,
+    group_id: str | None = None,
+    group_snapshot_id: str | None = None,
 ) -> types.Intent:
-    """A new intent of this caller."""
+    """A new intent of this caller.
+
+    :param share_id: empty for a change of a group or group snapshot.
+    """
     return types.Intent(
         id=new_id(),
         kind=kind,
         namespace=namespace,
         share_id=share_id,
         snapshot_id=snapshot_id,
+        group_id=group_id,
+        group_snapshot_id=group_snapshot_id,
         arguments=arguments,
         actor=caller.name,
         request_id=caller.request_id,

@@ -155,7 +155,12 @@ class Runner:
 
         :raises problems.Problem: ``share.busy``.
         """
-        claims = exclusive(*map(share, share_ids))
+        with self.holding_all(exclusive(*map(share, share_ids))):
+            yield
+
+    @contextlib.contextmanager
+    def holding_all(self, claims: Claims) -> Iterator[None]:
+        """Like :meth:`holding`, for any claims."""
         ticket = self.hold(claims, Deadline(_LOOK_SECONDS))
         try:
             yield

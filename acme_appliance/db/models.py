@@ -67,6 +67,8 @@ class Share(Base):
     origin_type: orm.Mapped[str | None] = orm.mapped_column(sa.String(16))
     origin_id: orm.Mapped[str | None] = orm.mapped_column(ID)
     labels: orm.Mapped[Json] = orm.mapped_column()
+    #: No foreign key: recovery may find the share before the group.
+    group_id: orm.Mapped[str | None] = orm.mapped_column(ID)
     #: ``{max_read_bytes_per_second, max_write_bytes_per_second, max_iops}``;
     #: NULL: no limits.
     qos: orm.Mapped[Json | None] = orm.mapped_column()
@@ -96,6 +98,7 @@ class Share(Base):
         sa.Index(None, "namespace", "state", "id"),
         sa.Index(None, "name", "id"),
         sa.Index(None, "origin_id", "id"),
+        sa.Index(None, "group_id", "id"),
         sa.Index(None, "state", "id"),
         # Covers the statistics' sums and the filter by pool.
         sa.Index(None, "pool", "id", "size_bytes"),
@@ -139,6 +142,7 @@ class Snapshot(Base):
     share_id: orm.Mapped[str] = orm.mapped_column(
         ID, sa.ForeignKey("shares.id")
     )
+    group_snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
     namespace: orm.Mapped[str] = orm.mapped_column(NAME)
     name: orm.Mapped[str] = orm.mapped_column(NAME)
     pool: orm.Mapped[str] = orm.mapped_column(NAME)
@@ -162,11 +166,71 @@ class Snapshot(Base):
 
     __table_args__ = (
         sa.Index(None, "share_id", "id"),
+        sa.Index(None, "group_snapshot_id", "id"),
         sa.Index(None, "namespace", "id"),
         sa.Index(None, "namespace", "name", "id"),
         sa.Index(None, "namespace", "state", "id"),
         sa.Index(None, "name", "id"),
         sa.Index(None, "state", "id"),
+        sa.Index(None, "pool", "id"),
+    )
+
+
+class Group(Base):
+    """Shares whose snapshots are taken at one moment."""
+
+    __tablename__ = "groups"
+
+    id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
+    namespace: orm.Mapped[str] = orm.mapped_column(NAME)
+    name: orm.Mapped[str] = orm.mapped_column(NAME)
+    #: Of all its shares.
+    pool: orm.Mapped[str] = orm.mapped_column(NAME)
+    state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    generation: orm.Mapped[int] = orm.mapped_column()
+    #: ``{method, pause_ms}`` of a group whose shares are copies.
+    moment: orm.Mapped[Json | None] = orm.mapped_column()
+    labels: orm.Mapped[Json] = orm.mapped_column()
+    create_request: orm.Mapped[Json] = orm.mapped_column(deferred=True)
+    created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+
+    __table_args__ = (
+        sa.Index(None, "namespace", "id"),
+        sa.Index(None, "namespace", "name", "id"),
+        sa.Index(None, "namespace", "pool", "id"),
+        sa.Index(None, "name", "id"),
+        sa.Index(None, "pool", "id"),
+    )
+
+
+class GroupSnapshot(Base):
+    """Snapshots of several shares, taken at one moment."""
+
+    __tablename__ = "group_snapshots"
+
+    id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
+    #: No foreign key: it outlives the group.
+    group_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    namespace: orm.Mapped[str] = orm.mapped_column(NAME)
+    name: orm.Mapped[str] = orm.mapped_column(NAME)
+    pool: orm.Mapped[str] = orm.mapped_column(NAME)
+    state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    generation: orm.Mapped[int] = orm.mapped_column()
+    #: ``{method, pause_ms}``
+    moment: orm.Mapped[Json | None] = orm.mapped_column()
+    labels: orm.Mapped[Json] = orm.mapped_column()
+    create_request: orm.Mapped[Json] = orm.mapped_column(deferred=True)
+    created_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    updated_at: orm.Mapped[datetime.datetime] = orm.mapped_column()
+    job_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+
+    __table_args__ = (
+        sa.Index(None, "group_id", "id"),
+        sa.Index(None, "namespace", "id"),
+        sa.Index(None, "namespace", "name", "id"),
+        sa.Index(None, "name", "id"),
         sa.Index(None, "pool", "id"),
     )
 
@@ -177,9 +241,12 @@ class Job(Base):
     id: orm.Mapped[str] = orm.mapped_column(ID, primary_key=True)
     kind: orm.Mapped[str] = orm.mapped_column(sa.String(32))
     namespace: orm.Mapped[str] = orm.mapped_column(NAME)
-    #: No foreign keys: a job outlives its share.
+    #: No foreign keys: a job outlives its share. Empty: it changes a group
+    #: or group snapshot.
     share_id: orm.Mapped[str] = orm.mapped_column(ID)
     snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    group_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    group_snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
     #: Deferred: a broken value must not break lists of jobs.
     arguments: orm.Mapped[Json] = orm.mapped_column(deferred=True)
     state: orm.Mapped[str] = orm.mapped_column(sa.String(16))
@@ -236,8 +303,11 @@ class Event(Base):
     time: orm.Mapped[datetime.datetime] = orm.mapped_column()
     type: orm.Mapped[str] = orm.mapped_column(sa.String(32))
     namespace: orm.Mapped[str] = orm.mapped_column(NAME)
+    #: As of a job.
     share_id: orm.Mapped[str] = orm.mapped_column(ID)
     snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    group_id: orm.Mapped[str | None] = orm.mapped_column(ID)
+    group_snapshot_id: orm.Mapped[str | None] = orm.mapped_column(ID)
     actor: orm.Mapped[str] = orm.mapped_column(NAME)
     request_id: orm.Mapped[str] = orm.mapped_column(sa.String(128))
     job_id: orm.Mapped[str | None] = orm.mapped_column(ID)

@@ -21,6 +21,8 @@ shares have no access to it.
     POOL/metadata/pool           the pool's identity
     POOL/metadata/shares/ID      a share
     POOL/metadata/snapshots/ID   a snapshot
+    POOL/metadata/groups/ID      a group
+    POOL/metadata/group_snapshots/ID   a group snapshot
 
 Each is a small JSON object in an extended attribute of an empty file. One
 commit of the file system puts all names and attributes on disk, but the
@@ -38,6 +40,7 @@ import os
 from typing import Any
 from typing import Final
 
+from acme_appliance import references
 from acme_appliance.engines import base
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ Metadata = dict[str, Any]
 _FOLDERS: Final = {
     base.Kind.SHARE: "shares",
     base.Kind.SNAPSHOT: "snapshots",
+    references.GroupKind.GROUP: "groups",
+    references.GroupKind.GROUP_SNAPSHOT: "group_snapshots",
 }
 _IDENTITY: Final = "pool"
 _ATTRIBUTE: Final = "user.acme.metadata"
@@ -68,19 +73,19 @@ class MetadataStore(abc.ABC):
         """Prepare a new pool for metadata."""
 
     @abc.abstractmethod
-    def write(self, reference: base.Reference, metadata: Metadata) -> None:
-        """Store the metadata of a share or snapshot, atomically."""
+    def write(self, reference: references.Subject, metadata: Metadata) -> None:
+        """Store the metadata of an object, atomically."""
 
     @abc.abstractmethod
-    def read(self, reference: base.Reference) -> Metadata | None:
+    def read(self, reference: references.Subject) -> Metadata | None:
         """The stored metadata; None: it is missing or unreadable."""
 
     @abc.abstractmethod
-    def delete(self, reference: base.Reference) -> None:
-        """Delete the metadata of a share or snapshot, if it exists."""
+    def delete(self, reference: references.Subject) -> None:
+        """Delete the metadata of an object, if it exists."""
 
     @abc.abstractmethod
-    def ids(self, kind: base.Kind) -> set[str]:
+    def ids(self, kind: references.SubjectKind) -> set[str]:
         """The ids of all objects of a kind that have metadata."""
 
     @abc.abstractmethod
@@ -102,22 +107,29 @@ class FolderStore(MetadataStore):
         with _translated(self.root):
             for folder in ("", *_FOLDERS.values()):
                 path = os.path.join(self.root, folder)
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(path, 0o700)
+                self._ensure(path)
                 os.chmod(path, 0o700)
 
-    def write(self, reference: base.Reference, metadata: Metadata) -> None:
-        self._write(self._path(reference), metadata)
+    def _ensure(self, folder: str) -> None:
+        with _translated(folder), contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
 
-    def read(self, reference: base.Reference) -> Metadata | None:
+    def write(self, reference: references.Subject, metadata: Metadata) -> None:
+        path = self._path(reference)
+        if isinstance(reference, references.GroupReference):
+            # Pools of earlier releases have no folders for groups.
+            self._ensure(os.path.dirname(path))
+        self._write(path, metadata)
+
+    def read(self, reference: references.Subject) -> Metadata | None:
         return self._read(self._path(reference))
 
-    def delete(self, reference: base.Reference) -> None:
+    def delete(self, reference: references.Subject) -> None:
         path = self._path(reference)
         with _translated(path), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
-    def ids(self, kind: base.Kind) -> set[str]:
+    def ids(self, kind: references.SubjectKind) -> set[str]:
         path = os.path.join(self.root, _FOLDERS[kind])
         with _translated(path):
             try:
@@ -131,7 +143,7 @@ class FolderStore(MetadataStore):
     def read_identity(self) -> Metadata | None:
         return self._read(os.path.join(self.root, _IDENTITY))
 
-    def _path(self, reference: base.Reference) -> str:
+    def _path(self, reference: references.Subject) -> str:
         name = base.check_id(reference.id)
         return os.path.join(self.root, _FOLDERS[reference.kind], name)
 

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Convert between rows and the metadata of shares and snapshots in a pool.
+"""Convert between rows and the metadata of objects in a pool.
 
 The metadata is the row without its temporary fields (state, job) and without
 access rules, which are stored with the exports. Each change writes it before
@@ -24,6 +24,7 @@ import logging
 from typing import Any
 from typing import Final
 
+from acme_appliance import references
 from acme_appliance import types
 from acme_appliance import views
 from acme_appliance.changes import inspection
@@ -32,22 +33,16 @@ from acme_appliance.engines import base as engines
 
 LOG = logging.getLogger(__name__)
 
-_COMMON = (
-    "id",
-    "namespace",
-    "name",
-    "generation",
-    "size_bytes",
-    "file",
-    "labels",
-    "create_request",
-)
-_COLUMNS = {
-    engines.Kind.SHARE: (
+_ALL = ("id", "namespace", "name", "generation", "labels", "create_request")
+_COMMON = (*_ALL, "size_bytes", "file")
+_COLUMNS: Final[Mapping[references.SubjectKind, tuple[str, ...]]] = {
+    references.Kind.SHARE: (
         *(*_COMMON, "origin_type", "origin_id"),
-        *("qos", "reverts"),
+        *("qos", "reverts", "group_id"),
     ),
-    engines.Kind.SNAPSHOT: (*_COMMON, "share_id"),
+    references.Kind.SNAPSHOT: (*_COMMON, "share_id", "group_snapshot_id"),
+    references.GroupKind.GROUP: (*_ALL, "moment"),
+    references.GroupKind.GROUP_SNAPSHOT: (*_ALL, "group_id", "moment"),
 }
 _TIMES = ("created_at", "updated_at")
 #: Of a share that is being reverted: what its job needs to go on.
@@ -55,15 +50,21 @@ REVERT: Final = inspection.REVERT
 #: Fields that may change alone, for example with each access rule.
 _VOLATILE = ("generation", "updated_at", REVERT)
 #: Fields that metadata has only with another value than this.
-_OPTIONAL: Final[Mapping[str, Any]] = {"qos": None, "reverts": {}}
+_OPTIONAL: Final[Mapping[str, Any]] = {
+    "qos": None,
+    "reverts": {},
+    "group_id": None,
+    "group_snapshot_id": None,
+    "moment": None,
+}
 
 
-def columns(kind: engines.Kind) -> tuple[str, ...]:
+def columns(kind: references.SubjectKind) -> tuple[str, ...]:
     """The columns that the metadata contains."""
     return (*_COLUMNS[kind], *_TIMES)
 
 
-def of(row: Any, kind: engines.Kind) -> types.Body:
+def of(row: Any, kind: references.SubjectKind) -> types.Body:
     """A row, or its :func:`columns`, as metadata."""
     values = {name: getattr(row, name) for name in _COLUMNS[kind]}
     return {
@@ -89,7 +90,9 @@ def same(one: types.Body | None, other: types.Body | None) -> bool:
     return _lasting(one) == _lasting(other)
 
 
-def values(metadata: types.Body, kind: engines.Kind) -> dict[str, Any]:
+def values(
+    metadata: types.Body, kind: references.SubjectKind
+) -> dict[str, Any]:
     """Metadata as the columns of a row.
 
     :raises ValueError: a value is missing or invalid.
@@ -110,7 +113,7 @@ def values(metadata: types.Body, kind: engines.Kind) -> dict[str, Any]:
 def write_after_commit(
     context: Context,
     pool: str,
-    subject: engines.Reference,
+    subject: references.Subject,
     metadata: types.Body,
 ) -> None:
     """Write metadata for a committed change. If this fails, the comparison at
@@ -123,10 +126,9 @@ def write_after_commit(
         context.pools.engine(pool).metadata.write(subject, metadata)
     except engines.EngineError as error:
         LOG.warning(
-            "The metadata of the %s %s in the pool %s is outdated until the"
+            "The metadata of the %s in the pool %s is outdated until the"
             " next start: %s",
-            subject.kind,
-            subject.id,
+            subject,
             pool,
             error,
         )

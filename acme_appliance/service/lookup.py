@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Look up the shares and snapshots that a caller may see."""
+"""Look up the objects that a caller may see."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,27 +21,35 @@ from sqlalchemy import orm
 from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.db import models
+from acme_appliance.references import GroupKind
 from acme_appliance.references import Kind
-from acme_appliance.references import Reference
+from acme_appliance.references import Subject
+from acme_appliance.references import SubjectKind
 
 #: The model of each kind.
-TABLES: Final[Mapping[Kind, Any]] = {
+TABLES: Final[Mapping[SubjectKind, Any]] = {
     Kind.SHARE: models.Share,
     Kind.SNAPSHOT: models.Snapshot,
+    GroupKind.GROUP: models.Group,
+    GroupKind.GROUP_SNAPSHOT: models.GroupSnapshot,
 }
-_NOT_FOUND: Final = {
+_NOT_FOUND: Final[Mapping[SubjectKind, str]] = {
     Kind.SHARE: "share.not_found",
     Kind.SNAPSHOT: "snapshot.not_found",
+    GroupKind.GROUP: "group.not_found",
+    GroupKind.GROUP_SNAPSHOT: "group_snapshot.not_found",
 }
-_WRONG_STATE: Final = {
+_WRONG_STATE: Final[Mapping[SubjectKind, str]] = {
     Kind.SHARE: "share.wrong_state",
     Kind.SNAPSHOT: "snapshot.wrong_state",
+    GroupKind.GROUP: "group.wrong_state",
+    GroupKind.GROUP_SNAPSHOT: "group_snapshot.wrong_state",
 }
 _USABLE = (types.State.AVAILABLE, types.State.DEGRADED)
 
 
 def not_found(
-    reference: Reference, pointer: str | None = None
+    reference: Subject, pointer: str | None = None
 ) -> problems.Problem:
     return problems.Problem(
         _NOT_FOUND[reference.kind],
@@ -51,7 +59,7 @@ def not_found(
 
 
 def find_visible(
-    session: orm.Session, caller: types.Caller, reference: Reference
+    session: orm.Session, caller: types.Caller, reference: Subject
 ) -> Any | None:
     """The row, if it exists and the caller may see it."""
     row = session.get(TABLES[reference.kind], reference.id)
@@ -61,11 +69,11 @@ def find_visible(
 def get_visible(
     session: orm.Session,
     caller: types.Caller,
-    reference: Reference,
+    reference: Subject,
     pointer: str | None = None,
 ) -> Any:
     """:raises problems.Problem: ``share.not_found``,
-    ``snapshot.not_found``.
+    ``snapshot.not_found`` and the like.
     """
     row = find_visible(session, caller, reference)
     if row is None:
@@ -73,18 +81,20 @@ def get_visible(
     return row
 
 
-def check_usable(row: models.Share | models.Snapshot) -> None:
+def check_usable(row: Any) -> None:
     """:raises problems.Problem: ``share.wrong_state``,
-    ``snapshot.wrong_state``.
+    ``snapshot.wrong_state`` and the like.
     """
     if row.state not in _USABLE:
         kind = kind_of(row)
         raise problems.Problem(
             _WRONG_STATE[kind],
-            f"The {kind} {row.id} is in state {row.state}: its data is missing"
-            " from the pool or incomplete. It can only be deleted.",
+            f"The {kind.replace('_', ' ')} {row.id} is in state {row.state}:"
+            " its data is missing from the pool or incomplete. It can only be"
+            " deleted.",
         )
 
 
-def kind_of(row: models.Share | models.Snapshot) -> Kind:
-    return Kind.SHARE if isinstance(row, models.Share) else Kind.SNAPSHOT
+def kind_of(row: Any) -> SubjectKind:
+    """Of a row of any of the :data:`TABLES`."""
+    return next(kind for kind, table in TABLES.items() if type(row) is table)

@@ -13,44 +13,50 @@
 """Steps that changes of shares and snapshots have in common."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 from typing import Final
 
 from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.changes.context import Context
-from acme_appliance.db import models
+from acme_appliance.references import GroupKind
 from acme_appliance.references import Kind
 from acme_appliance.references import Reference
+from acme_appliance.references import SubjectKind
 from acme_appliance.service import descriptions
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
 
-_MISMATCH: Final = {
+_MISMATCH: Final[Mapping[SubjectKind, str]] = {
     Kind.SHARE: "share.exists_mismatch",
     Kind.SNAPSHOT: "snapshot.exists_mismatch",
+    GroupKind.GROUP: "group.exists_mismatch",
+    GroupKind.GROUP_SNAPSHOT: "group_snapshot.exists_mismatch",
 }
 
 
 def check_same_create(
     caller: types.Caller,
-    row: models.Share | models.Snapshot,
+    row: Any,
     body: types.Body,
     if_match: int | None,
 ) -> None:
     """Check that a create for an existing row is the one that created it.
 
     :raises problems.Problem: ``share.exists_mismatch``,
-        ``snapshot.exists_mismatch``; also as :func:`lookup.check_usable`.
+        ``snapshot.exists_mismatch`` and the like; also as
+        :func:`lookup.check_usable`.
     """
     kind = lookup.kind_of(row)
+    what = kind.replace("_", " ")
     if not caller.sees(row.namespace):
         raise problems.Problem(_MISMATCH[kind], f"The id {row.id} is taken.")
-    fields.check_precondition(if_match, row.generation, kind)
+    fields.check_precondition(if_match, row.generation, what)
     if row.create_request != body:
         raise problems.Problem(
             _MISMATCH[kind],
-            f"The {kind} {row.id} was created by another request.",
+            f"The {what} {row.id} was created by another request.",
         )
     lookup.check_usable(row)
 

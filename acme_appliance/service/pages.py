@@ -38,7 +38,9 @@ _BATCH: Final = 25
 
 _NO_FILTERS: Final[Mapping[str, Any]] = {}
 #: Rows with the same value of these are in one namespace anyway.
-_NARROW: Final = frozenset({"share_id", "origin_id"})
+_NARROW: Final = frozenset(
+    {"share_id", "origin_id", "group_id", "group_snapshot_id"}
+)
 
 #: Converts rows to bodies for clients.
 Show = Callable[[orm.Session, Sequence[Any]], Iterable[types.Body]]

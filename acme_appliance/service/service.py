@@ -33,6 +33,10 @@ from acme_appliance.service import access
 from acme_appliance.service import snapshots
 from acme_appliance.service.events import Events
 from acme_appliance.service.figures import Figures
+from acme_appliance.service.groups import groupcreation
+from acme_appliance.service.groups import snapshotoperations
+from acme_appliance.service.groups.groups import Groups
+from acme_appliance.service.groups.groupsnapshots import GroupSnapshots
 from acme_appliance.service.jobs import Jobs
 from acme_appliance.service.pools import PoolFigures
 from acme_appliance.service.reconcile import comparison
@@ -63,6 +67,9 @@ OPERATIONS: Final[Mapping[str, type[operation.Operation]]] = {
         access.DeleteAccess,
         snapshots.CreateSnapshot,
         snapshots.DeleteSnapshot,
+        groupcreation.CreateGroup,
+        snapshotoperations.CreateGroupSnapshot,
+        snapshotoperations.DeleteGroupSnapshot,
     )
 }
 
@@ -100,6 +107,8 @@ class Service:
         self.shares = Shares(self.runner)
         self.reverts = reverts.Reverts(self.runner)
         self.snapshots = snapshots.Snapshots(self.runner)
+        self.groups = Groups(self.runner, self.shares)
+        self.group_snapshots = GroupSnapshots(self.runner)
         self.access = access.Access(self.runner, references.Kind.SHARE)
         self.snapshot_access = access.Access(
             self.runner, references.Kind.SNAPSHOT

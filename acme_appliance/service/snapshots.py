@@ -35,6 +35,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.service import descriptions
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
+from acme_appliance.service import membership
 from acme_appliance.service import objects
 from acme_appliance.service import pages
 from acme_appliance.service import rules
@@ -76,7 +77,8 @@ class SnapshotOperation(operation.Operation):
 
 
 class CreateSnapshot(SnapshotOperation):
-    """Arguments: pool, name, labels, size_bytes, file, request."""
+    """Arguments: pool, name, labels, size_bytes, file, group_snapshot_id or
+    None, request."""
 
     kind: ClassVar[str] = "snapshot.create"
 
@@ -94,6 +96,7 @@ class CreateSnapshot(SnapshotOperation):
             models.Snapshot(
                 id=self.snapshot_id,
                 share_id=self.intent.share_id,
+                group_snapshot_id=given.get("group_snapshot_id"),
                 namespace=self.intent.namespace,
                 name=given["name"],
                 pool=self.pool,
@@ -183,6 +186,9 @@ class DeleteSnapshot(SnapshotOperation):
             self.intent,
             detail={"name": row.name},
         )
+        membership.touch_group_snapshot(
+            self.context, session, row.group_snapshot_id
+        )
         self.context.exports.unexplained.pop(self.reference, None)
         rules.delete(session, self.reference)
         session.delete(row)
@@ -215,7 +221,7 @@ class Snapshots:
         limit: int,
         marker: str | None,
     ) -> types.Page:
-        """``filters``: share_id, name, state."""
+        """``filters``: share_id, group_snapshot_id, name, state."""
         return pages.read_page(
             self.context.database,
             pages.visible(models.Snapshot, caller, filters),

@@ -103,6 +103,8 @@ class Pools(Mapping[str, engines.Engine]):
         if self._volume_file and able.snapshot_export:
             # Without a volume file nobody could say what to read in one.
             features.append(types.FEATURE_SNAPSHOT_EXPORT)
+        if self._volume_file:
+            features += [types.FEATURE_GROUP, types.FEATURE_GROUP_SNAPSHOT]
         return features
 
     def has_volume_file(self, pool: str) -> bool:

@@ -33,7 +33,7 @@ TREE = pathlib.Path(__file__).parents[2]
 
 
 #: A change of the database alone.
-WITHOUT_STEPS = {"rename share"}
+WITHOUT_STEPS = {"rename share", "create group"}
 #: Engines with a disk have no limits.
 LIMITED = {"create limited", "limit"}
 #: Those which tell the NFS server something.

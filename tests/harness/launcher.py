@@ -201,9 +201,13 @@ def _warm_up(file):
             fixture.delete_access(scenarios.SHARE, holder)
         for holder in ("bak-1", "bak-2"):
             fixture.delete_snapshot_access(scenarios.SNAPSHOT, holder)
-        for id_ in (scenarios.CLONE, scenarios.SHARE):
-            fixture.delete_share(id_, "cascade")
-        fixture.listed()
+        listed = fixture.listed()
+        for body in listed["group_snapshots"]:
+            fixture.delete_group_snapshot(body["id"])
+        for body in listed["groups"]:
+            fixture.delete_group(body["id"])
+        for body in listed["shares"]:
+            fixture.delete_share(body["id"], "cascade")
     service.reconciliation.run(False)
     # Its threads must not be there when forking.
     service.stop()

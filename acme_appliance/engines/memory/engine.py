@@ -26,6 +26,7 @@ import dataclasses
 import json
 import threading
 
+from acme_appliance import references
 from acme_appliance.engines import base
 from acme_appliance.engines import metadata
 
@@ -88,8 +89,8 @@ class MemoryStore(metadata.MetadataStore):
     ) -> None:
         self._changing = changing
         #: None: the pool's identity.
-        self._texts: dict[base.Reference | None, str] = {}
-        self._durable: dict[base.Reference | None, str] = {}
+        self._texts: dict[references.Subject | None, str] = {}
+        self._durable: dict[references.Subject | None, str] = {}
 
     def sync(self) -> None:
         self._durable = dict(self._texts)
@@ -101,21 +102,21 @@ class MemoryStore(metadata.MetadataStore):
         return
 
     def write(
-        self, reference: base.Reference, metadata: metadata.Metadata
+        self, reference: references.Subject, metadata: metadata.Metadata
     ) -> None:
         base.check_id(reference.id)
         self._write(reference, metadata)
 
-    def read(self, reference: base.Reference) -> metadata.Metadata | None:
+    def read(self, reference: references.Subject) -> metadata.Metadata | None:
         base.check_id(reference.id)
         return self._read(reference)
 
-    def delete(self, reference: base.Reference) -> None:
+    def delete(self, reference: references.Subject) -> None:
         base.check_id(reference.id)
         with self._changing():
             self._texts.pop(reference, None)
 
-    def ids(self, kind: base.Kind) -> set[str]:
+    def ids(self, kind: references.SubjectKind) -> set[str]:
         with self._changing():
             return {
                 reference.id
@@ -130,12 +131,14 @@ class MemoryStore(metadata.MetadataStore):
         return self._read(None)
 
     def _write(
-        self, key: base.Reference | None, values: metadata.Metadata
+        self, key: references.Subject | None, values: metadata.Metadata
     ) -> None:
         with self._changing():
             self._texts[key] = json.dumps(values)
 
-    def _read(self, key: base.Reference | None) -> metadata.Metadata | None:
+    def _read(
+        self, key: references.Subject | None
+    ) -> metadata.Metadata | None:
         with self._changing():
             text = self._texts.get(key)
         return None if text is None else dict(json.loads(text))

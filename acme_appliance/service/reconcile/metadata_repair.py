@@ -23,11 +23,12 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from acme_appliance import references
+from acme_appliance.changes import claims
 from acme_appliance.changes.context import Context
 from acme_appliance.changes.runner import Runner
-from acme_appliance.db import models
-from acme_appliance.engines import base as engines
 from acme_appliance.service import descriptions
+from acme_appliance.service import lookup
 
 LOG = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ _PROGRESS: Final = 2_000
 
 
 def compare(runner: Runner, pool: str, *, apply: bool) -> list[str]:
-    """The shares and snapshots whose metadata differs from the database, as
-    ``pool/id``; with ``apply`` it is written.
+    """The objects whose metadata differs from the database, as ``pool/id``;
+    with ``apply`` it is written.
 
     Skips those with an open job, which writes the metadata.
 
@@ -44,10 +45,9 @@ def compare(runner: Runner, pool: str, *, apply: bool) -> list[str]:
     """
     context = runner.context
     found: list[str] = []
-    for kind, row in _differences(context, pool):
-        reference = engines.Reference(kind, row.id)
+    for reference, row in _differences(context, pool):
         if apply:
-            with runner.holding(row.share_id):
+            with runner.holding_all(_claims(reference, row)):
                 _write(context, pool, reference)
         found.append(f"{pool}/{reference.id}")
         if apply and len(found) % _PROGRESS == 0:
@@ -57,8 +57,17 @@ def compare(runner: Runner, pool: str, *, apply: bool) -> list[str]:
     return found
 
 
-def _write(context: Context, pool: str, reference: engines.Reference) -> None:
-    """Write metadata while the share is held; the row may be gone."""
+def _claims(reference: references.Subject, row: Any) -> claims.Claims:
+    """As a change of it has."""
+    if isinstance(reference, references.GroupReference):
+        return claims.exclusive(
+            claims.Resource(reference.kind.value, reference.id)
+        )
+    return claims.exclusive(claims.share(row.share_id))
+
+
+def _write(context: Context, pool: str, reference: references.Subject) -> None:
+    """Write metadata while the object is held; the row may be gone."""
     for row in _rows(context, pool, reference.kind, reference.id):
         metadata = descriptions.of(row, reference.kind)
         context.pools.engine(pool).metadata.write(reference, metadata)
@@ -66,25 +75,26 @@ def _write(context: Context, pool: str, reference: engines.Reference) -> None:
 
 def _differences(
     context: Context, pool: str
-) -> Iterator[tuple[engines.Kind, Any]]:
+) -> Iterator[tuple[references.Subject, Any]]:
     store = context.pools.engine(pool).metadata
-    for kind in engines.Kind:
+    for kind in references.SUBJECT_KINDS:
         described = store.ids(kind)
         for row in _rows(context, pool, kind):
-            reference = engines.Reference(kind, row.id)
+            reference = references.subject(kind, row.id)
             there = store.read(reference) if row.id in described else None
             if not descriptions.same(there, descriptions.of(row, kind)):
-                yield kind, row
+                yield reference, row
 
 
 def _rows(
-    context: Context, pool: str, kind: engines.Kind, id_: str | None = None
+    context: Context,
+    pool: str,
+    kind: references.SubjectKind,
+    id_: str | None = None,
 ) -> list[Any]:
-    table: Any = models.Share
-    if kind == engines.Kind.SNAPSHOT:
-        table = models.Snapshot
+    table: Any = lookup.TABLES[kind]
     columns = [getattr(table, name) for name in descriptions.columns(kind)]
-    if kind == engines.Kind.SHARE:
+    if kind == references.Kind.SHARE:
         columns.append(table.id.label("share_id"))
     statement = sa.select(*columns).where(
         table.pool == pool, table.job_id.is_(None)

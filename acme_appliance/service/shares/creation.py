@@ -32,7 +32,10 @@ from acme_appliance.service.shares import owners
 from acme_appliance.service.shares import qos
 
 CREATABLE = frozenset(
-    {"name", "pool", "size_bytes", "source", "file", "labels", "qos"}
+    {
+        *("name", "pool", "size_bytes", "source", "file", "labels", "qos"),
+        "group_id",
+    }
 )
 
 
@@ -44,6 +47,9 @@ class Creation:
 
     def wanted_claims(self, share_id: str, body: types.Body) -> claims.Claims:
         wanted = dict(claims.exclusive(claims.share(share_id)))
+        if "group_id" in body:
+            # Others may join at the same time, but not delete it.
+            wanted[claims.group(body["group_id"])] = claims.Claim.SHARED
         source = body.get("source")
         if source is None:
             return wanted
@@ -71,8 +77,8 @@ class Creation:
         if row is not None:
             return self._same_share(caller, share_id, body, if_match)
         fields.check_precondition(if_match, None, "share")
-        _check_id(share_id)
-        arguments = self._create_arguments(caller, body)
+        check_id(share_id)
+        arguments = self.arguments(caller, body)
         pool = arguments["pool"]
         self.context.pools.check(pool)
         objects.check_free(self.context, pool, references.share(share_id))
@@ -83,6 +89,7 @@ class Creation:
                 operations.CreateShare.kind,
                 share_id,
                 namespace=caller.home,
+                group_id=body.get("group_id"),
                 arguments=arguments,
             ),
         )
@@ -99,12 +106,12 @@ class Creation:
             objects.check_same_create(caller, row, body, if_match)
             return types.Done(bodies.of(self.context, row))
 
-    def _create_arguments(
-        self, caller: types.Caller, body: types.Body
-    ) -> types.Body:
+    def arguments(self, caller: types.Caller, body: types.Body) -> types.Body:
+        """The arguments of a create; see :meth:`Shares.put`."""
         arguments: types.Body = {
             "name": body.get("name", ""),
             "labels": body.get("labels", {}),
+            "group_id": body.get("group_id"),
             "request": body,
         }
         owners.check(body.get("file", {}), self.context.settings)
@@ -201,14 +208,14 @@ class Creation:
         return row
 
 
-def _check_id(share_id: str) -> None:
+def check_id(share_id: str, pointer: str = "/path/share_id") -> None:
     """The variant that RFC 9562 reserves is that of exported snapshots, see
     ``exporters.kernel.tablechanges.fsid``."""
     if share_id[19] in "ef":
         raise problems.Problem(
             "request.invalid",
             "An id of this variant (RFC 9562, section 4.1) is not for shares.",
-            pointer="/path/share_id",
+            pointer=pointer,
         )
 
 

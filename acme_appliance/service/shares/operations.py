@@ -25,10 +25,12 @@ from acme_appliance import references
 from acme_appliance import types
 from acme_appliance.changes import operation
 from acme_appliance.changes import states
+from acme_appliance.changes.context import Context
 from acme_appliance.db import models
 from acme_appliance.db import rows
 from acme_appliance.engines import base as engines
 from acme_appliance.service import descriptions
+from acme_appliance.service import membership
 from acme_appliance.service import rules
 from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import qos
@@ -58,6 +60,22 @@ def set_labels(row: models.Share, labels: types.Body) -> None:
             kept[key].value = value
         else:
             row.label_rows.append(models.ShareLabel(key=key, value=value))
+
+
+def check_regroup(
+    context: Context,
+    session: orm.Session,
+    row: models.Share,
+    group_id: str | None,
+) -> None:
+    """Check that a share may go into a group, or into none.
+
+    :raises problems.Problem: as :func:`membership.check_join`.
+    """
+    if group_id is not None and group_id != row.group_id:
+        membership.check_join(
+            context, session, group_id, namespace=row.namespace, pool=row.pool
+        )
 
 
 def _count(session: orm.Session) -> int:
@@ -133,7 +151,8 @@ class ShareOperation(operation.Operation):
 
 class CreateShare(ShareOperation):
     """Arguments: pool, name, size_bytes, labels, file or None, source
-    (type, id, file_name, size_bytes) or None, qos or None, request."""
+    (type, id, file_name, size_bytes; snapshot_id: of a share as it was at a
+    moment) or None, qos or None, group_id or None, request."""
 
     kind: ClassVar[str] = "share.create"
     #: The initial row; None: another process began the create.
@@ -147,6 +166,7 @@ class CreateShare(ShareOperation):
         self.check_quota(
             session, quotas.Usage(size_bytes=given["size_bytes"], shares=1)
         )
+        self._join(session)
         values = self._new_row()
         self._row = SimpleNamespace(**values)
         rows.insert(session, models.Share, values)
@@ -158,6 +178,18 @@ class CreateShare(ShareOperation):
                 for key, value in given["labels"].items()
             ),
         )
+
+    def _join(self, session: orm.Session) -> None:
+        group_id = self.intent.arguments.get("group_id")
+        if group_id is not None:
+            membership.check_join(
+                self.context,
+                session,
+                group_id,
+                namespace=self.intent.namespace,
+                pool=self.pool,
+            )
+            membership.touch_group(self.context, session, group_id)
 
     def _new_row(self) -> types.Body:
         given = self.intent.arguments
@@ -175,6 +207,7 @@ class CreateShare(ShareOperation):
             "origin_type": source.get("type"),
             "origin_id": source.get("id"),
             "labels": given["labels"],
+            "group_id": given.get("group_id"),
             "qos": given.get("qos"),
             "reverts": {},
             "create_request": given["request"],
@@ -200,9 +233,7 @@ class CreateShare(ShareOperation):
                 "create share", lambda: self._create(owner), delete
             )
         else:
-            source = engines.Reference(
-                engines.Kind(given["source"]["type"]), given["source"]["id"]
-            )
+            source = self._source(given["source"])
             first = operation.Step(
                 "clone share", lambda: self._clone(source), delete
             )
@@ -214,6 +245,11 @@ class CreateShare(ShareOperation):
                 "write metadata", self.write_metadata, self.delete_metadata
             ),
         ]
+
+    def _source(self, given: types.Body) -> engines.Reference:
+        if "snapshot_id" in given:
+            return references.snapshot(given["snapshot_id"])
+        return engines.Reference(engines.Kind(given["type"]), given["id"])
 
     def _create(self, owner: engines.Owner | None) -> None:
         self.engine.create_share(self.intent.share_id, owner)
@@ -301,7 +337,9 @@ class CreateShare(ShareOperation):
         return SimpleNamespace(**{**vars(self._row), **values})
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
-        session.delete(self.row(session))
+        row = self.row(session)
+        membership.touch_group(self.context, session, row.group_id)
+        session.delete(row)
 
     def _check_limit(self, session: orm.Session) -> None:
         limit = self.context.settings.limits.max_shares
@@ -314,7 +352,7 @@ class CreateShare(ShareOperation):
 class UpdateShare(ShareOperation):
     """Arguments: pool, state (the one before), name, labels, size_bytes,
     old_name and file_name (of the file; None: it has none), allocation,
-    old_qos and qos (None: no limits)."""
+    old_qos and qos (None: no limits), group_id (None: in no group)."""
 
     kind: ClassVar[str] = "share.update"
 
@@ -322,6 +360,7 @@ class UpdateShare(ShareOperation):
         row = self.row(session)
         added = self.intent.arguments["size_bytes"] - row.size_bytes
         self.check_quota(session, quotas.Usage(size_bytes=added))
+        check_regroup(self.context, session, row, self._group_id(row))
         self.take(row)
         if added > 0:
             states.move(row, types.State.EXTENDING)
@@ -381,6 +420,14 @@ class UpdateShare(ShareOperation):
             row.file = {**row.file, "name": given["file_name"]}
         row.labels = given["labels"]
         row.qos = given.get("qos", row.qos)
+        row.group_id = self._group_id(row)
+
+    def _group_id(self, row: models.Share) -> str | None:
+        # Intents of earlier releases have none.
+        group_id: str | None = self.intent.arguments.get(
+            "group_id", row.group_id
+        )
+        return group_id
 
     def _size(self) -> int:
         """The old size, which the row has until the extend is finished."""
@@ -411,6 +458,10 @@ class UpdateShare(ShareOperation):
         if given["size_bytes"] != row.size_bytes:
             detail["size_bytes"] = given["size_bytes"]
         states.move(row, types.State.AVAILABLE)
+        if self._group_id(row) != row.group_id:
+            membership.touch_group(
+                self.context, session, row.group_id, self._group_id(row)
+            )
         self._set_result(row)
         set_labels(row, given["labels"])
         self.end(row)
@@ -482,8 +533,12 @@ class DeleteShare(ShareOperation):
         for each in gone:
             self.context.exports.unexplained.pop(each, None)
         rules.delete(session, *gone)
+        membership.touch_group_snapshots_of(
+            self.context, session, self.intent.share_id
+        )
         self._delete_snapshot_rows(session)
         row = rows.delete(session, models.Share, self.intent.share_id)
+        membership.touch_group(self.context, session, row.group_id)
         self.context.events.add(
             session,
             "share.deleted",

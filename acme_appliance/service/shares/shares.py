@@ -31,6 +31,7 @@ from acme_appliance.db import models
 from acme_appliance.db.rows import find
 from acme_appliance.service import fields
 from acme_appliance.service import lookup
+from acme_appliance.service import membership
 from acme_appliance.service import objects
 from acme_appliance.service import pages
 from acme_appliance.service import rules
@@ -135,7 +136,7 @@ class Shares:
         """
         fields.check_fields(patch, types.PATCHABLE)
         outcome = self.runner.run(
-            lambda: claims.exclusive(claims.share(share_id)),
+            lambda: _claims_of_patch(share_id, patch),
             lambda: self._decide_patch(caller, share_id, patch, if_match),
             wait_seconds,
         )
@@ -163,6 +164,7 @@ class Shares:
                 operations.UpdateShare.kind,
                 share_id,
                 namespace=row.namespace,
+                group_id=wanted["group_id"],
                 arguments={
                     **wanted,
                     "pool": row.pool,
@@ -190,6 +192,7 @@ class Shares:
         if "labels" in patch:
             wanted["labels"] = fields.merge_labels(row.labels, patch["labels"])
         wanted["size_bytes"] = self._patched_size(row, patch)
+        wanted["group_id"] = _patched_group(row, patch)
         if "qos" in patch:
             wanted["qos"] = qos.merged(row.qos, patch["qos"])
             able = self.context.pools.features(row.pool)
@@ -230,6 +233,15 @@ class Shares:
 
     def _update_row(self, intent: types.Intent) -> types.Done:
         def change(row: models.Share) -> None:
+            group_id = intent.arguments["group_id"]
+            session = orm.object_session(row)
+            assert session is not None  # noqa: S101
+            operations.check_regroup(self.context, session, row, group_id)
+            if group_id != row.group_id:
+                membership.touch_group(
+                    self.context, session, row.group_id, group_id
+                )
+                row.group_id = group_id
             row.name = intent.arguments["name"]
             operations.set_labels(row, intent.arguments["labels"])
 
@@ -314,12 +326,43 @@ class Shares:
         return {row.id: row.state for row in found}
 
 
+def _claims_of_patch(share_id: str, patch: types.Body) -> claims.Claims:
+    wanted = [claims.share(share_id)]
+    group_id = patch.get("group_id")
+    if group_id is not None:
+        # Also because the number of its shares is limited.
+        wanted.append(claims.group(group_id))
+    return claims.exclusive(*wanted)
+
+
+def _patched_group(row: models.Share, patch: types.Body) -> str | None:
+    """:raises problems.Problem: ``share.in_group``."""
+    if "group_id" not in patch:
+        return row.group_id
+    group_id: str | None = patch["group_id"]
+    if None not in (group_id, row.group_id) and group_id != row.group_id:
+        raise in_group(row, "/group_id")
+    return group_id
+
+
+def in_group(row: models.Share, pointer: str) -> problems.Problem:
+    """The share is in another group than the request assumes."""
+    return problems.Problem(
+        "share.in_group",
+        f"The share {row.id} is in the group {row.group_id}."
+        if row.group_id is not None
+        else f"The share {row.id} is in no group.",
+        pointer=pointer,
+    )
+
+
 def _patchable(row: models.Share) -> types.Body:
     return {
         "name": row.name,
         "size_bytes": row.size_bytes,
         "labels": row.labels,
         "qos": row.qos,
+        "group_id": row.group_id,
         "file_name": row.file["name"] if row.file else None,
     }
 
@@ -330,11 +373,7 @@ def page_statement(
     """The shares that a caller may see; filters as in :meth:`Shares.page`."""
     columns = dict(filters)
     labels = columns.pop("labels", {})
-    group_id = columns.pop("group_id", None)
     statement = pages.visible(models.Share, caller, columns)
-    if group_id is not None:
-        # Groups do not exist yet: no share is in one.
-        statement = statement.where(sa.false())
     return _with_labels(statement, labels)
 
 

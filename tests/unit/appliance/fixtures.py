@@ -24,6 +24,7 @@ import threading
 import unittest
 import uuid
 
+from acme_appliance import references
 from acme_appliance.engines import base as engines
 from acme_appliance.engines.memory.engine import MemoryEngine
 from acme_appliance.exporters.memory.exporter import MemoryExporter
@@ -53,6 +54,15 @@ def share(id_):
 
 def snapshot(id_):
     return engines.Reference(engines.Kind.SNAPSHOT, id_)
+
+
+def described(engine):
+    """Everything that a pool has metadata of."""
+    return [
+        references.subject(kind, id_)
+        for kind in references.SUBJECT_KINDS
+        for id_ in sorted(engine.metadata.ids(kind))
+    ]
 
 
 class Crash(BaseException):
@@ -197,6 +207,43 @@ class ServiceCalls:
             )
         )
 
+    def put_group(self, id_=None, caller=CALLER, **body):
+        body.setdefault("name", "group")
+        return self._done(
+            self.service.groups.put(
+                caller, id_ or new_id(), body, wait_seconds=WAIT
+            )
+        )
+
+    def patch_group(self, id_, caller=CALLER, if_match=None, **patch):
+        return self._done(
+            self.service.groups.patch(
+                caller, id_, patch, wait_seconds=WAIT, if_match=if_match
+            )
+        )
+
+    def delete_group(self, id_, caller=CALLER, **how):
+        return self._done(
+            self.service.groups.delete(caller, id_, wait_seconds=WAIT, **how)
+        )
+
+    def put_group_snapshot(self, snapshots, id_=None, caller=CALLER, **body):
+        """:param snapshots: by the id of the share, that of the snapshot."""
+        body.setdefault("name", "group snapshot")
+        body["snapshots"] = {
+            share_id: {"id": each} for share_id, each in snapshots.items()
+        }
+        return self._done(
+            self.service.group_snapshots.put(
+                caller, id_ or new_id(), body, wait_seconds=WAIT
+            )
+        )
+
+    def delete_group_snapshot(self, id_, caller=CALLER):
+        return self._done(
+            self.service.group_snapshots.delete(caller, id_, wait_seconds=WAIT)
+        )
+
     def events(self):
         found = self.service.events.read(ADMIN, 0, 0, 1000)["events"]
         return [event["type"] for event in found]
@@ -220,6 +267,18 @@ class ServiceCalls:
             "snapshots": [
                 _settled(body)
                 for body in self.service.snapshots.page(
+                    ADMIN, {}, 1000, None
+                ).items
+            ],
+            "groups": [
+                _settled(body)
+                for body in self.service.groups.page(
+                    ADMIN, {}, 1000, None
+                ).items
+            ],
+            "group_snapshots": [
+                _settled(body)
+                for body in self.service.group_snapshots.page(
                     ADMIN, {}, 1000, None
                 ).items
             ],
@@ -342,12 +401,11 @@ class ServiceFixture(ServiceCalls):
                 for id_ in engine.ids(kind)
             },
             "metadata": {
-                f"{pool} {kind} {id_}": _settled(
-                    engine.metadata.read(engines.Reference(kind, id_))
+                f"{pool} {reference}": _settled(
+                    engine.metadata.read(reference)
                 )
                 for pool, engine in self.engines.items()
-                for kind in engines.Kind
-                for id_ in engine.metadata.ids(kind)
+                for reference in described(engine)
             },
             "exports": self.exporter.exported(),
         }
@@ -370,7 +428,7 @@ def _settled(body):
     return {
         key: value
         for key, value in body.items()
-        if key not in ("generation", "created_at", "updated_at")
+        if key not in ("generation", "created_at", "updated_at", "moment")
     }
 
 

@@ -23,6 +23,9 @@ CLONE = "22222222-2222-4222-8222-222222222222"
 SNAPSHOT = "33333333-3333-4333-8333-333333333333"
 SECOND = "44444444-4444-4444-8444-444444444444"
 
+GROUP = "66666666-6666-4666-8666-666666666666"
+SOURCE_GROUP = "77777777-7777-4777-8777-777777777777"
+GROUP_SNAPSHOT = "88888888-8888-4888-8888-888888888888"
 REVERT = "55555555-5555-4555-8555-555555555555"
 
 MIB = 1 << 20
@@ -69,6 +72,98 @@ def _written(fixture):
     fixture.patch_share(SHARE, size_bytes=2 * MIB, file={"name": "new"})
     fixture.write(SHARE, b"3" * 2 * MIB, "new")
     fixture.patch_share(SHARE, size_bytes=3 * MIB)
+
+
+def numbered(kind, number):
+    """The id of one of many."""
+    return f"{number:08x}-0000-4000-8000-{kind:012x}"
+
+
+def shares(count):
+    return [numbered(1, number) for number in range(count)]
+
+
+def snapshots(count):
+    return {
+        share_id: numbered(2, number)
+        for number, share_id in enumerate(shares(count))
+    }
+
+
+def _group(count):
+    """A group of so many shares, with something in each."""
+
+    def prepare(fixture):
+        fixture.put_group(SOURCE_GROUP)
+        for share_id in shares(count):
+            fixture.put_share(share_id, group_id=SOURCE_GROUP)
+            fixture.write(share_id, share_id[:8].encode() * 512)
+        # Syncs the pool.
+        fixture.put_share(SHARE)
+
+    return prepare
+
+
+def _snapshot_of_group(fixture, count):
+    fixture.put_group_snapshot(
+        snapshots(count), GROUP_SNAPSHOT, group_id=SOURCE_GROUP
+    )
+
+
+def _group_with_snapshot(count):
+    def prepare(fixture):
+        _group(count)(fixture)
+        _snapshot_of_group(fixture, count)
+
+    return prepare
+
+
+def _copy(fixture, type_, id_, sources):
+    fixture.put_group(
+        GROUP,
+        source={"type": type_, "id": id_},
+        shares={
+            source: {
+                "id": numbered(3, number),
+                "name": f"copy {number}",
+                "file": {"name": f"copy-{number}"},
+            }
+            for number, source in enumerate(sources)
+        },
+    )
+
+
+def of_groups(count):
+    """One change of each kind on a group of so many shares."""
+    sources = {
+        "group": shares(count),
+        "group_snapshot": list(snapshots(count).values()),
+    }
+    return {
+        f"group snapshot of {count}": (
+            _group(count),
+            lambda fixture: _snapshot_of_group(fixture, count),
+        ),
+        f"delete group snapshot of {count}": (
+            _group_with_snapshot(count),
+            lambda fixture: fixture.delete_group_snapshot(GROUP_SNAPSHOT),
+        ),
+        f"copy group of {count}": (
+            _group(count),
+            lambda fixture: _copy(
+                fixture, "group", SOURCE_GROUP, sources["group"]
+            ),
+        ),
+        f"copy group snapshot of {count}": (
+            _group_with_snapshot(count),
+            lambda fixture: _copy(
+                fixture,
+                "group_snapshot",
+                GROUP_SNAPSHOT,
+                sources["group_snapshot"],
+            ),
+        ),
+    }
 
 
 SCENARIOS = {
@@ -168,4 +263,16 @@ SCENARIOS = {
         _snapshot_granted,
         lambda fixture: fixture.delete_snapshot_access(SNAPSHOT, "bak-1"),
     ),
+    "create in group": (
+        lambda fixture: fixture.put_group(GROUP),
+        lambda fixture: fixture.put_share(SHARE, group_id=GROUP),
+    ),
+    "extend into group": (
+        lambda fixture: (fixture.put_group(GROUP), _share(fixture)),
+        lambda fixture: fixture.patch_share(
+            SHARE, size_bytes=2 * MIB, group_id=GROUP
+        ),
+    ),
+    "create group": (_nothing, lambda fixture: fixture.put_group(GROUP)),
+    **of_groups(2),
 }

@@ -35,6 +35,8 @@ RELEASED = {
     "route.not_found": (404, False),
     "share.not_found": (404, False),
     "snapshot.not_found": (404, False),
+    "group.not_found": (404, False),
+    "group_snapshot.not_found": (404, False),
     "pool.not_found": (404, False),
     "access.not_found": (404, False),
     "job.not_found": (404, False),
@@ -42,7 +44,17 @@ RELEASED = {
     "share.exists_mismatch": (409, False),
     "snapshot.exists_mismatch": (409, False),
     "revert.exists_mismatch": (409, False),
+    "group.exists_mismatch": (409, False),
+    "group_snapshot.exists_mismatch": (409, False),
     "share.has_snapshots": (409, False),
+    "share.in_group": (409, False),
+    "group.other_pool": (409, False),
+    "group.shares_left": (409, False),
+    "group.wrong_state": (409, False),
+    "group_snapshot.wrong_state": (409, False),
+    "moment.unavailable": (503, True),
+    "limit.groups": (507, False),
+    "limit.group_shares": (507, False),
     "share.in_use": (409, False),
     "share.shrink_refused": (409, False),
     "share.wrong_state": (409, False),
@@ -196,6 +208,17 @@ class ContractTest(unittest.TestCase):
         self.assertEqual(types.MAX_LABELS, schemas["Labels"]["maxProperties"])
         self.assertEqual(
             limits.max_clients_per_rule, schemas["Clients"]["maxItems"]
+        )
+        for name, member in (
+            ("GroupCreate", "shares"),
+            ("GroupSnapshotCreate", "snapshots"),
+        ):
+            schema = schemas[name]["properties"][member]
+            self.assertEqual(
+                limits.max_shares_per_group, schema["maxProperties"]
+            )
+        self.assertEqual(
+            limits.max_shares_per_group, schemas["ShareIds"]["maxItems"]
         )
 
     def test_no_keyword_compares_everything_with_everything(self):

@@ -47,8 +47,13 @@ class Watch(fixtures.Steps):
         service = self.fixture.service
         found = [
             body
-            for lister in (service.shares.page, service.snapshots.page)
-            for body in lister(fixtures.ADMIN, {}, 1000, None).items
+            for noun in (
+                service.shares,
+                service.snapshots,
+                service.groups,
+                service.group_snapshots,
+            )
+            for body in noun.page(fixtures.ADMIN, {}, 1000, None).items
         ]
         for body in found:
             self.compare(body)

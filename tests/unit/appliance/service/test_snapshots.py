@@ -47,6 +47,7 @@ class TestSnapshots(case.ServiceCase):
                 "namespace": "a",
                 "pool": "gold",
                 "share_id": self.share_id,
+                "group_snapshot_id": None,
                 "state": "available",
                 "generation": done.body["generation"],
                 "size_bytes": 2 * fixtures.MIB,

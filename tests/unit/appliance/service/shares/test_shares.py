@@ -128,7 +128,12 @@ class TestPatch(case.ServiceCase):
             grow_online=False, revert=False, snapshot_export=False
         )
         self.assertEqual(
-            ["share.thick", "share.volume_file"],
+            [
+                "group.snapshot_crash_consistent",
+                "share.group",
+                "share.thick",
+                "share.volume_file",
+            ],
             self.fixture.service.system.describe()["features"],
         )
         self.fixture.put_access(ID)
