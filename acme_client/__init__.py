@@ -48,12 +48,19 @@ from acme_client.errors import PreconditionFailed
 from acme_client.errors import ProblemError
 from acme_client.errors import ProtocolError
 from acme_client.errors import RateLimited
+from acme_client.errors import SharesLeft
 from acme_client.errors import ShrinkRefused
 from acme_client.errors import TlsError
 from acme_client.errors import TransportError
 from acme_client.errors import Unavailable
 from acme_client.errors import Unsupported
 from acme_client.errors import WrongState
+from acme_client.groupmodels import Group
+from acme_client.groupmodels import GroupShareSpec
+from acme_client.groupmodels import GroupSnapshot
+from acme_client.groupmodels import GroupSource
+from acme_client.groupmodels import Moment
+from acme_client.groupmodels import SnapshotSpec
 from acme_client.models import AccessRule
 from acme_client.models import ExportLocation
 from acme_client.models import GrantedAccess
@@ -90,6 +97,10 @@ __all__ = (
     "Forbidden",
     "GrantedAccess",
     "GrantedSnapshotAccess",
+    "Group",
+    "GroupShareSpec",
+    "GroupSnapshot",
+    "GroupSource",
     "HasSnapshots",
     "InUse",
     "InternalError",
@@ -98,6 +109,7 @@ __all__ = (
     "JobFailed",
     "JobUnfinished",
     "LimitReached",
+    "Moment",
     "NoSpace",
     "NotFound",
     "NotSent",
@@ -110,8 +122,10 @@ __all__ = (
     "Qos",
     "RateLimited",
     "Share",
+    "SharesLeft",
     "ShrinkRefused",
     "Snapshot",
+    "SnapshotSpec",
     "Source",
     "Stats",
     "System",

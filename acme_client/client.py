@@ -30,6 +30,7 @@ from acme_client import checks
 from acme_client import credentials as proofs
 from acme_client import endpoints as address_book
 from acme_client import errors
+from acme_client import groups
 from acme_client import messages
 from acme_client import models
 from acme_client import requester
@@ -42,7 +43,7 @@ _T = TypeVar("_T")
 _CLOSE_SECONDS = 10.0
 
 
-class Client:
+class Client(groups.GroupCalls):
     """A client of one appliance; thread-safe.
 
     Every method is one call: it has ``deadline_seconds`` for all its
@@ -191,11 +192,13 @@ class Client:
         source: models.Source | None = None,
         labels: Mapping[str, str] | None = None,
         qos: models.Qos | None = None,
+        group_id: str | None = None,
     ) -> models.Share:
         """Create a share, or ensure that it exists.
 
         :param size_bytes: default with a source: its size.
         :param pool: default with a source: its pool.
+        :param group_id: a group in the same pool to put it into.
         :raises AlreadyExists: the id belongs to another share, or was
             created with other arguments.
         :raises NoSpace, LimitReached: nothing was created.
@@ -208,6 +211,7 @@ class Client:
             source=None if source is None else source.to_json(),
             labels=None if labels is None else dict(labels),
             qos=None if qos is None else qos.to_json(),
+            group_id=group_id,
         )
         path = messages.path("shares", share_id)
         return self._calls.write(

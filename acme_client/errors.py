@@ -204,6 +204,11 @@ class InUse(Conflict):
     """Access rules, or something else, still use the object."""
 
 
+class SharesLeft(Conflict):
+    """Some shares of a group were not deleted: ``errors`` has each, with the
+    pointer ``/shares/ID`` and the code of its problem."""
+
+
 class ShrinkRefused(Conflict):
     """A share can only grow."""
 
@@ -258,13 +263,18 @@ _BY_CODE: Final[Mapping[str, type[ProblemError]]] = {
     "share.exists_mismatch": AlreadyExists,
     "snapshot.exists_mismatch": AlreadyExists,
     "revert.exists_mismatch": AlreadyExists,
+    "group.exists_mismatch": AlreadyExists,
+    "group_snapshot.exists_mismatch": AlreadyExists,
     "name.taken": AlreadyExists,
     "share.has_snapshots": HasSnapshots,
     "share.in_use": InUse,
     "snapshot.in_use": InUse,
+    "group.shares_left": SharesLeft,
     "share.shrink_refused": ShrinkRefused,
     "share.wrong_state": WrongState,
     "snapshot.wrong_state": WrongState,
+    "group.wrong_state": WrongState,
+    "group_snapshot.wrong_state": WrongState,
     "share.degraded": Degraded,
     "pool.unsupported": Unsupported,
     "share.busy": Busy,
@@ -275,6 +285,8 @@ _BY_CODE: Final[Mapping[str, type[ProblemError]]] = {
     "limit.shares": LimitReached,
     "limit.snapshots": LimitReached,
     "limit.access_rules": LimitReached,
+    "limit.groups": LimitReached,
+    "limit.group_shares": LimitReached,
 }
 
 _BY_STATUS: Final[Mapping[int, type[ProblemError]]] = {

@@ -38,7 +38,7 @@ _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
 _NFS_VERSION = re.compile(r"[34](\.[0-9])?")
 
 
-def _typed(body: Json, key: str, kind: type[_T]) -> _T:
+def typed(body: Json, key: str, kind: type[_T]) -> _T:
     value = body[key]
     if not isinstance(value, kind) or (
         isinstance(value, bool) and kind is not bool
@@ -47,36 +47,36 @@ def _typed(body: Json, key: str, kind: type[_T]) -> _T:
     return value
 
 
-def _optional(body: Json, key: str, kind: type[_T]) -> _T | None:
+def optional(body: Json, key: str, kind: type[_T]) -> _T | None:
     """A member that must be present but may be null."""
-    return None if body[key] is None else _typed(body, key, kind)
+    return None if body[key] is None else typed(body, key, kind)
 
 
-def _texts(body: Json, key: str) -> tuple[str, ...]:
-    values = _typed(body, key, list)
+def texts(body: Json, key: str) -> tuple[str, ...]:
+    values = typed(body, key, list)
     if not all(isinstance(value, str) for value in values):
         raise TypeError(f"{key}: a list of strings expected")
     return tuple(values)
 
 
-def _labels(body: Json) -> Mapping[str, str]:
-    labels = _typed(body, "labels", dict)
-    return {key: _typed(labels, key, str) for key in labels}
+def labels(body: Json) -> Mapping[str, str]:
+    found = typed(body, "labels", dict)
+    return {key: typed(found, key, str) for key in found}
 
 
-def _time(body: Json, key: str) -> datetime.datetime:
-    time = datetime.datetime.fromisoformat(_typed(body, key, str))
-    if time.tzinfo is None:
+def time(body: Json, key: str) -> datetime.datetime:
+    found = datetime.datetime.fromisoformat(typed(body, key, str))
+    if found.tzinfo is None:
         raise ValueError(f"{key}: a time zone expected")
-    return time
+    return found
 
 
 def _time_or_none(body: Json, key: str) -> datetime.datetime | None:
-    return None if body[key] is None else _time(body, key)
+    return None if body[key] is None else time(body, key)
 
 
 def _each(body: Json, key: str, read: Callable[[Json], _T]) -> tuple[_T, ...]:
-    return tuple(read(_object(item)) for item in _typed(body, key, list))
+    return tuple(read(_object(item)) for item in typed(body, key, list))
 
 
 def _object(value: object) -> Json:
@@ -101,9 +101,9 @@ class OwnToken:
     @classmethod
     def from_json(cls, body: Json) -> "OwnToken":
         return cls(
-            name=_typed(body, "name", str),
-            scope=_typed(body, "scope", str),
-            namespace=_optional(body, "namespace", str),
+            name=typed(body, "name", str),
+            scope=typed(body, "scope", str),
+            namespace=optional(body, "namespace", str),
             expires_at=_time_or_none(body, "expires_at"),
         )
 
@@ -132,16 +132,16 @@ class Pool:
     @classmethod
     def from_json(cls, body: Json) -> "Pool":
         return cls(
-            name=_typed(body, "name", str),
-            state=_typed(body, "state", str),
-            engine=_typed(body, "engine", str),
-            total_bytes=_typed(body, "total_bytes", int),
-            free_bytes=_typed(body, "free_bytes", int),
-            used_bytes=_typed(body, "used_bytes", int),
-            provisioned_bytes=_typed(body, "provisioned_bytes", int),
-            share_count=_typed(body, "share_count", int),
-            snapshot_count=_typed(body, "snapshot_count", int),
-            features=frozenset(_texts(body, "features")),
+            name=typed(body, "name", str),
+            state=typed(body, "state", str),
+            engine=typed(body, "engine", str),
+            total_bytes=typed(body, "total_bytes", int),
+            free_bytes=typed(body, "free_bytes", int),
+            used_bytes=typed(body, "used_bytes", int),
+            provisioned_bytes=typed(body, "provisioned_bytes", int),
+            share_count=typed(body, "share_count", int),
+            snapshot_count=typed(body, "snapshot_count", int),
+            features=frozenset(texts(body, "features")),
             observed_at=_time_or_none(body, "observed_at"),
         )
 
@@ -160,11 +160,11 @@ class Stats:
     @classmethod
     def from_json(cls, body: Json) -> "Stats":
         return cls(
-            system_id=_typed(body, "system_id", str),
-            system_name=_typed(body, "system_name", str),
-            health=_typed(body, "health", str),
-            portals=_texts(body, "portals"),
-            nfs_versions=_texts(body, "nfs_versions"),
+            system_id=typed(body, "system_id", str),
+            system_name=typed(body, "system_name", str),
+            health=typed(body, "health", str),
+            portals=texts(body, "portals"),
+            nfs_versions=texts(body, "nfs_versions"),
             pools=_each(body, "pools", Pool.from_json),
         )
 
@@ -178,7 +178,7 @@ class Source:
 
     @classmethod
     def from_json(cls, body: Json) -> "Source":
-        return cls(type=_typed(body, "type", str), id=_typed(body, "id", str))
+        return cls(type=typed(body, "type", str), id=typed(body, "id", str))
 
     def to_json(self) -> dict[str, str]:
         return {"type": self.type, "id": self.id}
@@ -228,10 +228,7 @@ class Qos:
         """Members that are missing are None."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(
-            **{
-                name: _optional(body, name, int)
-                for name in known & body.keys()
-            }
+            **{name: optional(body, name, int) for name in known & body.keys()}
         )
 
 
@@ -249,22 +246,22 @@ class VolumeFile:
     @classmethod
     def from_json(cls, body: Json) -> "VolumeFile":
         return cls(
-            name=_typed(body, "name", str),
-            format=_typed(body, "format", str),
-            allocation=_typed(body, "allocation", str),
-            uid=_typed(body, "uid", int),
-            gid=_typed(body, "gid", int),
-            mode=_typed(body, "mode", str),
+            name=typed(body, "name", str),
+            format=typed(body, "format", str),
+            allocation=typed(body, "allocation", str),
+            uid=typed(body, "uid", int),
+            gid=typed(body, "gid", int),
+            mode=typed(body, "mode", str),
         )
 
 
 def _file(body: Json) -> VolumeFile | None:
-    file = _optional(body, "file", dict)
+    file = optional(body, "file", dict)
     return None if file is None else VolumeFile.from_json(file)
 
 
 def _address(body: Json, key: str) -> str:
-    text = _typed(body, key, str)
+    text = typed(body, key, str)
     if not (_HOST_NAME.fullmatch(text) or _IPV6.fullmatch(text)):
         raise ValueError(f"{key}: an IP address or a host name expected")
     if ":" in text or _IPV4.fullmatch(text):
@@ -275,7 +272,7 @@ def _address(body: Json, key: str) -> str:
 
 
 def _path(body: Json, key: str) -> str:
-    text = _typed(body, key, str)
+    text = typed(body, key, str)
     if (
         not text.startswith("/")
         or not text.isprintable()
@@ -287,7 +284,7 @@ def _path(body: Json, key: str) -> str:
 
 
 def _nfs_versions(body: Json, key: str) -> tuple[str, ...]:
-    versions = _texts(body, key)
+    versions = texts(body, key)
     if not all(_NFS_VERSION.fullmatch(version) for version in versions):
         raise ValueError(f"{key}: versions like 4.2 expected")
     return versions
@@ -311,7 +308,7 @@ class ExportLocation:
         return cls(
             address=_address(body, "address"),
             path=_path(body, "path"),
-            preferred=_typed(body, "preferred", bool),
+            preferred=typed(body, "preferred", bool),
             nfs_versions=_nfs_versions(body, "nfs_versions"),
         )
 
@@ -330,10 +327,10 @@ class AccessRule:
 
 def access_rules(body: Json) -> Mapping[str, AccessRule]:
     """All access rules of a share or snapshot, by holder: ``access``."""
-    rules = _typed(body, "access", dict)
+    rules = typed(body, "access", dict)
     return {
         holder: AccessRule(
-            holder, _texts(rule, "clients"), _typed(rule, "level", str)
+            holder, texts(rule, "clients"), typed(rule, "level", str)
         )
         for holder, rule in (
             (holder, _object(rules[holder])) for holder in rules
@@ -355,9 +352,9 @@ class GrantedAccess(AccessRule):
     @classmethod
     def from_json(cls, body: Json) -> "GrantedAccess":
         return cls(
-            holder=_typed(body, "holder", str),
-            clients=_texts(body, "clients"),
-            level=_typed(body, "level", str),
+            holder=typed(body, "holder", str),
+            clients=texts(body, "clients"),
+            level=typed(body, "level", str),
             export_locations=_each(
                 body, "export_locations", ExportLocation.from_json
             ),
@@ -394,6 +391,7 @@ class Share:
     export_locations: tuple[ExportLocation, ...]
     access: Mapping[str, AccessRule]
     labels: Mapping[str, str]
+    group_id: str | None
     #: None: no limits.
     qos: Qos | None
     created_at: datetime.datetime
@@ -402,28 +400,29 @@ class Share:
 
     @classmethod
     def from_json(cls, body: Json) -> "Share":
-        qos = _optional(body, "qos", dict)
-        origin = _optional(body, "origin", dict)
+        qos = optional(body, "qos", dict)
+        origin = optional(body, "origin", dict)
         return cls(
-            id=_typed(body, "id", str),
-            name=_typed(body, "name", str),
-            namespace=_typed(body, "namespace", str),
-            pool=_typed(body, "pool", str),
-            state=_typed(body, "state", str),
-            generation=_typed(body, "generation", int),
-            size_bytes=_typed(body, "size_bytes", int),
-            used_bytes=_optional(body, "used_bytes", int),
+            id=typed(body, "id", str),
+            name=typed(body, "name", str),
+            namespace=typed(body, "namespace", str),
+            pool=typed(body, "pool", str),
+            state=typed(body, "state", str),
+            generation=typed(body, "generation", int),
+            size_bytes=typed(body, "size_bytes", int),
+            used_bytes=optional(body, "used_bytes", int),
             file=_file(body),
             origin=None if origin is None else Source.from_json(origin),
             export_locations=_each(
                 body, "export_locations", ExportLocation.from_json
             ),
             access=access_rules(body),
-            labels=_labels(body),
+            labels=labels(body),
+            group_id=optional(body, "group_id", str),
             qos=None if qos is None else Qos.from_json(qos),
-            created_at=_time(body, "created_at"),
-            updated_at=_time(body, "updated_at"),
-            job_id=_optional(body, "job_id", str),
+            created_at=time(body, "created_at"),
+            updated_at=time(body, "updated_at"),
+            job_id=optional(body, "job_id", str),
         )
 
 
@@ -437,6 +436,7 @@ class Snapshot:
 
     id: str
     share_id: str
+    group_snapshot_id: str | None
     name: str
     namespace: str
     pool: str
@@ -454,23 +454,24 @@ class Snapshot:
     @classmethod
     def from_json(cls, body: Json) -> "Snapshot":
         return cls(
-            id=_typed(body, "id", str),
-            share_id=_typed(body, "share_id", str),
-            name=_typed(body, "name", str),
-            namespace=_typed(body, "namespace", str),
-            pool=_typed(body, "pool", str),
-            state=_typed(body, "state", str),
-            generation=_typed(body, "generation", int),
-            size_bytes=_typed(body, "size_bytes", int),
+            id=typed(body, "id", str),
+            share_id=typed(body, "share_id", str),
+            group_snapshot_id=optional(body, "group_snapshot_id", str),
+            name=typed(body, "name", str),
+            namespace=typed(body, "namespace", str),
+            pool=typed(body, "pool", str),
+            state=typed(body, "state", str),
+            generation=typed(body, "generation", int),
+            size_bytes=typed(body, "size_bytes", int),
             file=_file(body),
             export_locations=_each(
                 body, "export_locations", ExportLocation.from_json
             ),
             access=access_rules(body),
-            labels=_labels(body),
-            created_at=_time(body, "created_at"),
-            updated_at=_time(body, "updated_at"),
-            job_id=_optional(body, "job_id", str),
+            labels=labels(body),
+            created_at=time(body, "created_at"),
+            updated_at=time(body, "updated_at"),
+            job_id=optional(body, "job_id", str),
         )
 
 
@@ -497,13 +498,13 @@ class Job:
     @classmethod
     def from_json(cls, body: Json) -> "Job":
         return cls(
-            id=_typed(body, "id", str),
-            kind=_typed(body, "kind", str),
-            state=_typed(body, "state", str),
-            share_id=_optional(body, "share_id", str),
-            snapshot_id=_optional(body, "snapshot_id", str),
-            request_id=_typed(body, "request_id", str),
-            problem=_optional(body, "problem", dict),
+            id=typed(body, "id", str),
+            kind=typed(body, "kind", str),
+            state=typed(body, "state", str),
+            share_id=optional(body, "share_id", str),
+            snapshot_id=optional(body, "snapshot_id", str),
+            request_id=typed(body, "request_id", str),
+            problem=optional(body, "problem", dict),
         )
 
 
@@ -513,7 +514,7 @@ def list_of(
     """A reader of the objects in the required member ``key``."""
 
     def read_all(body: Json) -> tuple[_T, ...]:
-        _typed(body, key, list)
+        typed(body, key, list)
         return _each(body, key, read)
 
     return read_all

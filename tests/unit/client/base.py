@@ -80,6 +80,7 @@ POOL = {
 SNAPSHOT = {
     "id": SNAPSHOT_ID,
     "share_id": SHARE_ID,
+    "group_snapshot_id": None,
     "name": "snapshot-1",
     "namespace": "cinder-a",
     "pool": "gold",

@@ -30,6 +30,7 @@ import ddt
 import jsonschema
 import yaml
 
+from acme_client import groupmodels
 from acme_client import models
 
 _DOCUMENT = yaml.safe_load(
@@ -44,6 +45,9 @@ _REPLIES = {
     models.ExportLocation: "ExportLocation",
     models.GrantedAccess: "AccessRule",
     models.GrantedSnapshotAccess: "SnapshotAccessRule",
+    groupmodels.Group: "Group",
+    groupmodels.GroupSnapshot: "GroupSnapshot",
+    groupmodels.Moment: "Moment",
     models.Job: "Job",
     models.OwnToken: "OwnToken",
     models.Pool: "Pool",
@@ -55,10 +59,15 @@ _REPLIES = {
 }
 #: What the client sends.
 _REQUESTS = {
+    groupmodels.GroupShareSpec: "GroupShareCreate",
+    groupmodels.GroupSource: "GroupSource",
+    groupmodels.SnapshotSpec: "GroupMember",
     models.Qos: "Qos",
     models.Source: "Source",
     models.VolumeFileSpec: "FileCreate",
 }
+#: Members of those that are such models, too.
+_NESTED = {"file": models.VolumeFileSpec, "qos": models.Qos}
 #: Not an object of the contract: its holder is the key that it stands under.
 _PARTS = {models.AccessRule}
 
@@ -188,7 +197,8 @@ class ModelsTest(unittest.TestCase):
     def test_every_model_is_compared(self):
         found = {
             member
-            for _, member in inspect.getmembers(models, inspect.isclass)
+            for module in (models, groupmodels)
+            for _, member in inspect.getmembers(module, inspect.isclass)
             if dataclasses.is_dataclass(member)
         }
         self.assertEqual(found, {*_REPLIES, *_REQUESTS, *_PARTS})
@@ -259,7 +269,11 @@ class ModelsTest(unittest.TestCase):
     def test_requests_are_what_the_contract_takes(self):
         for model, name in _REQUESTS.items():
             body = sample(_SCHEMAS[name])
-            sent = model(**body).to_json()
+            members = {
+                key: _NESTED[key](**value) if key in _NESTED else value
+                for key, value in body.items()
+            }
+            sent = model(**members).to_json()
             self.assertEqual(body, sent)
             self.assertTrue(is_valid(sent, _SCHEMAS[name]), sent)
 
