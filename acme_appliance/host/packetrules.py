@@ -35,7 +35,10 @@ LOG = logging.getLogger(__name__)
 #: Of the table and of the set; the operator sees it.
 NAME: Final = "acme_moment"
 
-_COMMAND_SECONDS: Final = 2.0
+#: To shut and to open, while clients wait.
+_PROMPT_SECONDS: Final = 2.0
+#: To install and to remove; iptables may load modules of the kernel.
+_COMMAND_SECONDS: Final = 30.0
 _XTABLES: Final = ("iptables-legacy", "ip6tables-legacy")
 _PROTOCOLS: Final = ("tcp", "udp")
 #: Equal rules that a sweep removes at most.
@@ -169,38 +172,63 @@ class _IpsetRule(Rule):
     @staticmethod
     def _run(verb: str, port: int, *further: str) -> None:
         try:
-            _run("ipset", "-exist", verb, NAME, str(port), *further)
+            commands.run(
+                ["ipset", "-exist", verb, NAME, str(port), *further],
+                timeout_seconds=_PROMPT_SECONDS,
+            )
         except commands.CommandError as error:
             raise RuleError(str(error)) from error
 
 
 @contextlib.contextmanager
 def _ipset_rule() -> Iterator[Rule]:
-    with contextlib.ExitStack() as stack:
-        try:
-            sweep()
-            _run(
-                *("ipset", "create", NAME, "bitmap:port"),
-                *("range", "0-65535", "timeout", "1"),
-            )
-            stack.callback(_sweep_quietly)
-            for program, protocol in itertools.product(_XTABLES, _PROTOCOLS):
-                _xtables(program, "-I", protocol)
-        except commands.CommandError as error:
-            raise RuleError(str(error)) from error
-        yield _IpsetRule()
-
-
-def _sweep_quietly() -> None:
     try:
-        sweep()
-    except RuleError as error:
+        _install_set()
+    except commands.CommandError as error:
+        _remove_quietly(sweep)
+        raise RuleError(str(error)) from error
+    try:
+        yield _IpsetRule()
+    finally:
+        _remove_quietly(_remove_set)
+
+
+def _install_set() -> None:
+    create = (
+        *("ipset", "create", NAME, "bitmap:port"),
+        *("range", "0-65535", "timeout", "1"),
+    )
+    try:
+        _run(*create)
+    except commands.CommandError:
+        # There may be one of a killed process.
+        with contextlib.suppress(RuleError):
+            sweep()
+        _run(*create)
+    for program, protocol in _tables():
+        _xtables(program, "-I", protocol)
+
+
+def _remove_set() -> None:
+    for program, protocol in _tables():
+        _xtables(program, "-D", protocol)
+    _run("ipset", "destroy", NAME)
+
+
+def _remove_quietly(remove: Callable[[], None]) -> None:
+    try:
+        remove()
+    except (RuleError, commands.CommandError) as error:
         LOG.warning("The rule %s is left, and drops nothing: %s", NAME, error)
+
+
+def _tables() -> Iterator[tuple[str, str]]:
+    return itertools.product(_XTABLES, _PROTOCOLS)
 
 
 def _remove_rules() -> None:
     """Remove all rules of the set; a failing command means: no more."""
-    for program, protocol in itertools.product(_XTABLES, _PROTOCOLS):
+    for program, protocol in _tables():
         with contextlib.suppress(commands.CommandError):
             for _ in range(_MOST_RULES):
                 _xtables(program, "-D", protocol)
