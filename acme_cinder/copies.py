@@ -81,21 +81,31 @@ class Copies:
         where = f"{holders.this_host()}:{self._mounts.base}"
         return where[:_MAKER_LENGTH]
 
-    def remove_if_orphaned(self, share: acme_client.Share) -> None:
-        """Delete a copy for an image whose creator has died.
+    def is_of_this_host(self, share: acme_client.Share) -> bool:
+        """Whether only processes of this host can be using a copy."""
+        return share.labels.get(_MAKER_LABEL) == self._maker()
+
+    def is_idle(self, share: acme_client.Share) -> bool:
+        """Whether no process of this host is using a copy."""
+        with self._mounts.idle(_work_on(share.id)) as is_idle:
+            return is_idle
+
+    def remove_if_orphaned(self, share: acme_client.Share) -> bool:
+        """Delete a copy for an image whose creator has died; return whether
+        that was done.
 
         A copy of this host is in use only while a process here holds its lock,
         which ends with the process. For copies of other hosts this is unknown:
         they stay, and old ones are reported once.
         """
-        if share.labels.get(_MAKER_LABEL) != self._maker():
+        if not self.is_of_this_host(share):
             self._report_if_old(share)
-            return
+            return False
         with self._mounts.idle(_work_on(share.id)) as is_idle:
             if not is_idle or not self._mounts.reap(
                 share.id, lambda: self._shares.revoke_own(share.id)
             ):
-                return
+                return False
             was_there = self._shares.api.delete_share(share.id)
         if was_there:
             LOG.warning(
@@ -103,6 +113,7 @@ class Copies:
                 "image %(image)s: the service died while it made the image",
                 _about_copy(share),
             )
+        return True
 
     def _report_if_old(self, share: acme_client.Share) -> None:
         age = datetime.datetime.now(datetime.UTC) - share.created_at
@@ -122,12 +133,17 @@ def is_copy(share: acme_client.Share) -> bool:
     return _COPY_LABEL in share.labels
 
 
+def maker_of(share: acme_client.Share) -> str:
+    """The host that made a copy, and more; for people."""
+    return share.labels.get(_MAKER_LABEL, "an earlier release")
+
+
 def _about_copy(share: acme_client.Share) -> dict[str, str]:
     return {
         "share": share.id,
         "volume": share.labels[_COPY_LABEL],
         "image": share.labels.get(_IMAGE_LABEL, "unknown"),
-        "maker": share.labels.get(_MAKER_LABEL, "an earlier release"),
+        "maker": maker_of(share),
     }
 
 

@@ -92,6 +92,32 @@ class Reaper:
                 return False
         return complete
 
+    def unneeded(self) -> Iterator[_Candidate]:
+        """What a pass would unmount, without doing it.
+
+        :raises ApiError: the appliance does not answer.
+        """
+        for share_id, export in sorted(self._candidates()):
+            if export:
+                with self._mounts.changing(share_id):
+                    unneeded = not self._is_needed(share_id, export)
+            else:
+                with self._mounts.idle(share_id) as unneeded:
+                    pass
+            if unneeded:
+                yield share_id, export
+
+    def remove(self, share_id: str, export: str) -> bool:
+        """Unmount what is still unneeded; return whether that was done.
+
+        :raises ApiError: the appliance does not answer.
+        """
+        if export:
+            return self._detach_if_unneeded(share_id, export)
+        return self._mounts.reap(
+            share_id, functools.partial(self._revoke, share_id)
+        )
+
     def look_at(self, share_id: str, export: str) -> None:
         """Unmount an attachment's export here, unless it is needed.
 
@@ -116,12 +142,7 @@ class Reaper:
     def _consider(self, share_id: str, export: str) -> bool:
         """Whether the check succeeded; needed mounts are a success, too."""
         try:
-            if export:
-                done = self._detach_if_unneeded(share_id, export)
-            else:
-                done = self._mounts.reap(
-                    share_id, functools.partial(self._revoke, share_id)
-                )
+            done = self.remove(share_id, export)
         except Exception:
             LOG.exception("Could not clean up the mount of share %s", share_id)
             return False

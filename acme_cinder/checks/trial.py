@@ -34,6 +34,7 @@ from oslo_concurrency import processutils
 
 from acme_cinder import errors
 from acme_cinder import holders
+from acme_cinder import mount
 from acme_cinder import shares
 from acme_cinder.checks import findings
 import acme_client
@@ -66,9 +67,9 @@ class _Trial:
         return hasattr(self, name)
 
 
-def maker(scene: findings.Scene) -> str:
+def maker(mounts: mount.Mounts) -> str:
     """The label's value: which checks the share can be of."""
-    return f"{holders.this_host()}:{scene.mounts.base}"[:_LABEL_LENGTH]
+    return f"{holders.this_host()}:{mounts.base}"[:_LABEL_LENGTH]
 
 
 def _mount(scene: findings.Scene) -> Iterator[findings.Note]:
@@ -82,22 +83,23 @@ def _mount(scene: findings.Scene) -> Iterator[findings.Note]:
 
 
 def _remove_leftovers(scene: findings.Scene) -> None:
-    for share in list(scene.api.list_shares(labels={LABEL: maker(scene)})):
-        remove(scene, share.id)
+    label = {LABEL: maker(scene.mounts)}
+    for share in list(scene.api.list_shares(labels=label)):
+        remove(_shares(scene), scene.mounts, share.id)
 
 
-def remove(scene: findings.Scene, share_id: str) -> bool:
+def remove(made: shares.Shares, mounts: mount.Mounts, share_id: str) -> bool:
     """Remove the share of a check, unless a process here still uses it."""
-    with scene.mounts.idle(_work_on(share_id)) as is_idle:
-        made = _shares(scene)
-        if not is_idle or not scene.mounts.reap(
+    with mounts.idle(work_on(share_id)) as is_idle:
+        if not is_idle or not mounts.reap(
             share_id, lambda: made.revoke_own(share_id)
         ):
             return False
-        return scene.api.delete_share(share_id)
+        return made.api.delete_share(share_id)
 
 
-def _work_on(share_id: str) -> str:
+def work_on(share_id: str) -> str:
+    """The lock that is held as long as the share exists."""
     return f"check-{share_id}"
 
 
@@ -113,9 +115,9 @@ def _try(scene: findings.Scene, pool: str) -> Iterator[findings.Note]:
         str(uuid.uuid4()), f"{NAME}-{host}", f"{scene.host}#{pool}"
     )
     made = _shares(scene)
-    with scene.mounts.at_work(_work_on(trial.id)):
+    with scene.mounts.at_work(work_on(trial.id)):
         try:
-            update = made.create(trial, labels={LABEL: maker(scene)})
+            update = made.create(trial, labels={LABEL: maker(scene.mounts)})
         except acme_client.ApiError as error:
             yield findings.failed(
                 f"pool {pool}: no share can be made: {error}",

@@ -34,6 +34,17 @@ share that is made, mounted, written, read and removed again. Shows every
 finding, and what to do about it. What depends on something that failed is
 marked as not checked. Run it on each host of cinder-volume.
 """
+_ORPHANS: Final = """\
+Compares the appliance with Cinder's database: shares, snapshots and access
+rules that Cinder does not know, volumes and snapshots whose data is gone,
+copies and mounts that a crash has left, temporary volumes of backups.
+
+Only reads. With --clean it asks for each orphan that is proven to be one, and
+looks everything up again before it removes it. Proven is: Cinder's own records
+say that it was deleted, no record names it, nothing has access to it or works
+on it, and nothing changed it for --min-age. Everything else is only shown:
+shares of another Cinder or without the driver's labels stay.
+"""
 _REAP: Final = """\
 Unmounts what is mounted below nfs_mount_point_base, belongs to the appliance,
 and has neither a user nor an access rule of this host. Other mounts are left
@@ -67,6 +78,25 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     _add(commands, "check", "find what is wrong with the set-up", _CHECK)
+    orphans = _add(
+        commands,
+        "orphans",
+        "find what Cinder and the appliance do not agree about",
+        _ORPHANS,
+    )
+    orphans.add_argument(
+        "--clean", action="store_true", help="ask for each, and remove it"
+    )
+    orphans.add_argument(
+        "--yes", action="store_true", help="with --clean: do not ask"
+    )
+    orphans.add_argument(
+        "--min-age",
+        type=_minutes,
+        default=60,
+        metavar="MINUTES",
+        help="leave alone what is younger (default: %(default)s)",
+    )
     _add(
         commands,
         "reap",
@@ -75,6 +105,13 @@ def parser() -> argparse.ArgumentParser:
         has_format=False,
     )
     return made
+
+
+def _minutes(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError("a number of minutes is expected")
+    return value
 
 
 def _add(

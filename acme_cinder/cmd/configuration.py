@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import logging
 import shlex
 from typing import Any
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from oslo_config import cfg
 if TYPE_CHECKING:
     from acme_cinder import settings
 
+LOG = logging.getLogger(__name__)
 _DRIVER = "acme_cinder.driver.acmeNfsDriver"
 
 
@@ -48,20 +50,26 @@ class Section:
     @property
     def host(self) -> str:
         """The back end's host, as cinder-volume forms it (cmd/volume.py)."""
-        host = self.options.safe_get("backend_host") or cfg.CONF.host
+        host = _registered("backend_host", self.name) or cfg.CONF.host
         return f"{host}@{self.name}"
 
     @property
     def cluster(self) -> str | None:
         """Likewise; None without a cluster."""
-        try:
-            name = cfg.CONF.cluster
-        except cfg.NoSuchOptError:
-            # Only cinder-volume's own module registers it.
-            cfg.CONF.register_opt(cfg.StrOpt("cluster"))
-            name = cfg.CONF.cluster
-        name = (name or "").strip()
+        name = (_registered("cluster") or "").strip()
         return f"{name}@{self.name}" if name else None
+
+
+def _registered(name: str, group: str | None = None) -> str | None:
+    """An option that only the module of cinder-volume's command registers;
+    importing that would start eventlet."""
+    try:
+        cfg.CONF.register_opt(cfg.StrOpt(name), group)
+    except cfg.DuplicateOptError:
+        LOG.debug("%s is registered", name)
+    where = cfg.CONF if group is None else cfg.CONF[group]
+    value: str | None = where[name]
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,24 @@
 
 """The command as an operator starts it, with a configuration of its own."""
 
+import contextlib
+import functools
+import logging
+import multiprocessing
 import os
 import pathlib
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import textwrap
 import unittest
+
+from oslo_config import cfg
+
+from acme_cinder.cmd import main
+from tests.harness import inprocess
+from tests.unit.driver import cinderdb
 
 ROOT = pathlib.Path(__file__).parents[4]
 EXAMPLES = ROOT / "doc/source/admin/examples"
@@ -63,23 +74,79 @@ class CommandCase(unittest.TestCase):
         pathlib.Path(path).write_text(text + more)
         return path
 
-    def run_command(self, *words, **environ):
-        """With a terminal of 79 columns."""
-        return subprocess.run(
-            [
-                *(sys.executable, "-W", "ignore"),
-                *("-m", "acme_cinder.cmd.main", *words),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={
-                **os.environ,
-                "COLUMNS": "79",
-                "PYTHONIOENCODING": "utf-8",
-                **environ,
-            },
+    def run_command(self, *words):
+        """In a new process with a terminal of 79 columns.
+
+        It is forked from one that has imported Cinder, which takes longer
+        than the command.
+        """
+        child = _processes().Process(target=_child, args=(words, self.folder))
+        child.start()
+        child.join(300)
+        self.assertIsNotNone(child.exitcode, "the command hangs")
+        return subprocess.CompletedProcess(
+            words,
+            child.exitcode,
+            pathlib.Path(f"{self.folder}/stdout").read_text(),
+            pathlib.Path(f"{self.folder}/stderr").read_text(),
         )
+
+
+@functools.cache
+def _processes():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["acme_cinder.driver", "acme_cinder.cmd.main"]
+    )
+    return context
+
+
+def _child(words, folder):
+    for name in ("stdout", "stderr"):
+        file = os.open(f"{folder}/{name}", os.O_CREAT | os.O_WRONLY)
+        stream = getattr(sys, name)
+        os.dup2(file, stream.fileno())
+        stream.reconfigure(encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin = open(0)
+    os.environ["COLUMNS"] = "79"
+    logging.getLogger().handlers.clear()
+    sys.argv = ["acme-cinder", *words]
+    sys.exit(main.main(words))
+
+
+class ApplianceCase(CommandCase):
+    """With an appliance, and Cinder's database as this process has it."""
+
+    def setUp(self):
+        super().setUp()
+        self.appliance = inprocess.RunningAppliance(
+            portals=["127.0.0.1"]
+        ).start()
+        self.addCleanup(self.appliance.stop)
+        cinderdb.start()
+        self.addCleanup(cinderdb.forget_volumes)
+
+    def run_with_cinder(self, command, *options, more="", **given):
+        """Run a subcommand; the back end is that of ``cinderdb.HOST``."""
+        path = self.configure(
+            **{
+                "url": self.appliance.url,
+                "token": self.appliance.token,
+                **given,
+            },
+            more=f"acme_api_ca_file = {self.appliance.ca_file}\n"
+            "backend_host = ctl-1\n" + more,
+        )
+        self.copy_database()
+        return self.run_command(command, "--config-file", path, *options)
+
+    def copy_database(self):
+        path = cfg.CONF.database.connection.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(path)) as source:
+            copy = sqlite3.connect(f"{self.folder}/cinder.db")
+            with contextlib.closing(copy):
+                source.backup(copy)
 
 
 def assert_example(case, name, text):

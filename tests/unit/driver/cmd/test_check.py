@@ -14,46 +14,21 @@
 
 import getpass
 import json
-import os
 import re
-import sqlite3
-
-from oslo_config import cfg
+from unittest import mock
 
 from acme_cinder.checks import findings
 from acme_cinder.cmd import check
-from tests.harness import inprocess
-from tests.unit.driver import cinderdb
 from tests.unit.driver import test_checks
 from tests.unit.driver.cmd import base
 
 
-class CommandTest(base.CommandCase):
+class CommandTest(base.ApplianceCase):
     """There is no NFS server here: all is well but that."""
 
-    def setUp(self):
-        super().setUp()
-        self.appliance = inprocess.RunningAppliance(
-            portals=["127.0.0.1"]
-        ).start()
-        self.addCleanup(self.appliance.stop)
-        cinderdb.start()
-        with sqlite3.connect(_database()) as source:
-            copy = sqlite3.connect(f"{self.folder}/cinder.db")
-            source.backup(copy)
-            copy.close()
-
-    def check(self, *options, more="", **given):
-        path = self.configure(
-            **{
-                "url": self.appliance.url,
-                "token": self.appliance.token,
-                **given,
-            },
-            more=f"acme_api_ca_file = {self.appliance.ca_file}\n"
-            "nfs_mount_options = port=1\n" + more,
-        )
-        return self.run_command("check", "--config-file", path, *options)
+    def check(self, *options, **given):
+        more = "nfs_mount_options = port=1\n"
+        return self.run_with_cinder("check", *options, more=more, **given)
 
     def test_findings_for_scripts(self):
         done = self.check("--format", "json")
@@ -71,8 +46,8 @@ class CommandTest(base.CommandCase):
         self.assertNotIn(self.appliance.token, done.stdout + done.stderr)
 
     def test_a_database_that_is_not_there(self):
-        os.unlink(f"{self.folder}/cinder.db")
-        done = self.check("-f", "json")
+        with mock.patch.object(self, "copy_database", autospec=True):
+            done = self.check("-f", "json")
         self.assertEqual(1, done.returncode, done.stderr)
         [failed] = [
             each
@@ -91,10 +66,6 @@ class CommandTest(base.CommandCase):
         done = self.check("--backend", "lvm")
         self.assertEqual(2, done.returncode)
         self.assertIn("[lvm] volume_driver", done.stderr)
-
-
-def _database():
-    return cfg.CONF.database.connection.removeprefix("sqlite:///")
 
 
 class ExampleTest(test_checks.CheckCase):

@@ -12,6 +12,9 @@
 
 """``acme-cinder reap``."""
 
+import subprocess
+import sys
+
 import ddt
 
 from tests.unit.driver.cmd import base
@@ -24,8 +27,17 @@ class ReapTest(base.CommandCase):
         return self.run_command("reap", "--config-file", path, *options)
 
     def test_nothing_to_do(self):
-        """It asks no appliance, and needs no root."""
-        done = self.reap()
+        """It asks no appliance, and needs no root; as it is installed."""
+        done = subprocess.run(
+            [
+                *(sys.executable, "-W", "ignore"),
+                *("-m", "acme_cinder.cmd.main"),
+                *("reap", "--config-file", self.configure()),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         self.assertEqual(0, done.returncode, done.stderr)
 
     @ddt.data(
