@@ -55,6 +55,12 @@ class ComputeHost:
         # This process is root, so it needs no helper.
         privileged.default.set_client_mode(False)
 
+    def beside(self, name: str) -> "ComputeHost":
+        """Another host with the address of this one."""
+        return ComputeHost(
+            self._cinder, name, self.address, self.mounts.with_name(name)
+        )
+
     def _connector_properties(self) -> dict[str, Any]:
         return {
             "host": self.name,
@@ -75,17 +81,20 @@ class ComputeHost:
         )
 
     def attach(self, volume_id: str, mode: str = "rw") -> Attached:
-        """Create, connect and complete an attachment.
+        """Reserve, connect and complete an attachment.
+
+        Connected in a call of its own, as by Nova: of one that is created
+        with a connector, Cinder records the mode too late for the driver.
 
         It has no server: before Cinder deletes an attachment of a server, it
         asks Nova, which does not exist here.
         """
         attachment = self._cinder.attachments.create(
-            volume_id,
-            self._connector_properties(),
-            mode=mode,
+            volume_id, None, mode=mode
         )
-        connection = attachment["connection_info"]
+        connection = self._cinder.attachments.update(
+            attachment["id"], self._connector_properties()
+        ).connection_info
         device = self._brick(connection).connect_volume(connection)
         self._cinder.attachments.complete(attachment["id"])
         return Attached(

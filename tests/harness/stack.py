@@ -287,7 +287,7 @@ class Stack:
             time.sleep(0.5)
 
     def _left(self, view: appliance.View) -> dict[str, list[str]]:
-        compute_mounts = self.folder / "compute-1"
+        hosts = sorted(self.folder.glob("compute-*"))
         return {
             "shares": view.all_ids("shares"),
             "snapshots": view.all_ids("snapshots"),
@@ -295,11 +295,14 @@ class Stack:
             "btrfs subvolumes": view.subvolumes(),
             "NFS exports": appliance.exports(),
             "files in /etc/exports.d": appliance.export_files(),
-            "mounts": compute.mounted_below(self.mounts)
-            + compute.mounted_below(compute_mounts),
+            "mounts": [
+                point
+                for base in (self.mounts, *hosts)
+                for point in compute.mounted_below(base)
+            ],
             "mount point folders": [
                 str(path)
-                for base in (self.mounts, compute_mounts)
+                for base in (self.mounts, *hosts)
                 if base.exists()
                 for path in base.iterdir()
                 if path.is_dir() and not path.name.startswith(".")

@@ -16,6 +16,7 @@ Add the steps of new features to :meth:`Tour.steps`. Each must create what it
 needs and check its result; the last one deletes everything.
 """
 
+import errno
 import random
 from typing import Any
 
@@ -50,6 +51,7 @@ class Tour(scenario.Scenario):
             Step("what types may ask for", self.capabilities),
             Step("a wrong extra spec is refused", self.wrong_type),
             Step("retype to multiattach, with a snapshot", self.retype),
+            Step("attach to two hosts, one read-only", self.two_hosts),
             Step("retype while attached", self.retype_attached),
             Step("QoS for the back end is refused", self.back_end_qos),
             Step("QoS for the front end, by a retype", self.front_end_qos),
@@ -134,6 +136,34 @@ class Tour(scenario.Scenario):
         volume = self._retype("typed", SHARED, "available")
         check(volume.multiattach, "it is not multiattach")
         return "multiattach, no copy, the snapshot stays"
+
+    def two_hosts(self) -> str:
+        """Each has access while it needs it, and not more of it."""
+        volume_id = self._volumes["typed"]
+        writer, reader = self._host, self._host.beside("compute-2")
+        written = writer.attach(volume_id)
+        self._check_rules({"compute-1": "rw"})
+        read = reader.attach(volume_id, "ro")
+        self._check_rules({"compute-1": "rw", "compute-2": "ro"})
+        writer.detach(written)
+        self._check_rules({"compute-2": "ro"})
+        try:
+            read.path.open("r+b").close()
+        except OSError as error:
+            check_equal("the error", error.errno, errno.EROFS)
+        else:
+            raise scenario.CheckFailed("the reader can write")
+        reader.detach(read)
+        self._wait(self._cinder.volumes, volume_id, "available")
+        self._check_rules({})
+        return "rw, rw and ro, ro, none: as they come and go"
+
+    def _check_rules(self, hosts: dict[str, str]) -> None:
+        """Check who has access to the typed volume."""
+        rules = self._share("typed")["access"]
+        seen = {name: rule["level"] for name, rule in rules.items()}
+        expected = {f"cinder:{name}": level for name, level in hosts.items()}
+        check_equal("access", seen, expected)
 
     def retype_attached(self) -> str:
         self._make_type(

@@ -83,13 +83,20 @@ class Execute:
 class NfsAppliance(inprocess.RunningAppliance):
     """With a real pool and the kernel's NFS server."""
 
-    def __init__(self, pool: machine.Pool, root: str, **given: Any) -> None:
-        super().__init__(portals=[PORTAL], **given)
+    def __init__(
+        self,
+        pool: machine.Pool,
+        root: str,
+        portal: str = PORTAL,
+        **given: Any,
+    ) -> None:
+        super().__init__(portals=[portal], **given)
         self.engines = {"gold": pool.engine()}
         self.exporter = kernel.KernelExporter(root)
 
 
 class NfsCase(base.DriverTestCase):
+    portal = PORTAL
     pool_class = machine.Pool
     pool: machine.Pool
 
@@ -106,7 +113,10 @@ class NfsCase(base.DriverTestCase):
 
     def start_appliance(self) -> inprocess.RunningAppliance:
         running = NfsAppliance(
-            self.pool, self.root, volume_file=self.volume_file
+            self.pool,
+            self.root,
+            self.portal,
+            volume_file=self.volume_file,
         ).start()
         self.addCleanup(running.stop)
         self.addCleanup(self.delete_all, running)
