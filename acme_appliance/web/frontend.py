@@ -20,6 +20,7 @@ threads.
 
 import asyncio
 from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent import futures
 import contextlib
 import dataclasses
@@ -51,16 +52,23 @@ LOG = logging.getLogger(__name__)
 #: Replaces aiohttp's header, which reveals its version.
 _SERVER: Final = ("Server", "acme-appliance")
 _BACKLOG: Final = 2048
+#: Connections that are accepted at once, before others get their turn. Far
+#: below the limit of strangers: else a batch could close a connection before
+#: its request is read.
+_BATCH: Final = 8
 _HEAD_LINE_BYTES: Final = 8190
 _HEADERS: Final = 100
-#: Threads for requests without a valid token, and for token look-ups.
-_STRANGERS_THREADS: Final = 4
+#: Threads for requests without a valid token, and for token look-ups. More
+#: would compete with valid requests for Python's interpreter lock.
+_STRANGERS_THREADS: Final = 2
 _LOOK_UP_THREADS: Final = 4
 #: Linger time before closing.
 _LINGER_SECONDS: Final = 2
-#: The kernel's send buffer per connection, which limits what a client that
-#: reads nothing can occupy.
+#: The kernel's send buffer per connection. Small until a valid token is shown:
+#: what the kernel has taken, it keeps for a client that reads nothing even
+#: after the connection is closed here.
 _SEND_BUFFER_BYTES: Final = 64 << 10
+_STRANGERS_SEND_BUFFER_BYTES: Final = 8 << 10
 #: Pause after a failed accept.
 _NO_ROOM_SECONDS: Final = 0.1
 #: Close with a reset, so that the kernel frees the connection at once.
@@ -91,6 +99,16 @@ class _Connection(connections.Connection):
         super().__init__(address, self._reset)
         self.sock = sock
         self._deadline: asyncio.TimerHandle | None = None
+        self._has_large_buffer = False
+
+    def enlarge_send_buffer(self) -> None:
+        """For large replies to a client with a valid token."""
+        if not self._has_large_buffer:
+            self._has_large_buffer = True
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES
+                )
 
     def _reset(self) -> None:
         # The current owner of the socket (handshake or parser) sees its end.
@@ -114,19 +132,26 @@ class _Connection(connections.Connection):
         self.end()
 
 
-async def _has_first_byte(sock: socket.socket) -> bool:
-    """Wait for the client to begin; False: the connection ended before."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(sock, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(sock)
+def _has_first_byte(sock: socket.socket) -> bool:
+    """Whether a readable connection has data; False: it has ended."""
     try:
         return bool(sock.recv(1, socket.MSG_PEEK))
     except OSError:
         return False
+
+
+def _accept_some(
+    listener: socket.socket,
+) -> Iterator[tuple[socket.socket, Any]]:
+    """Yield the waiting connections, at most a batch.
+
+    :raises OSError: no file descriptor is left, or the client has gone.
+    """
+    for _ in range(_BATCH):
+        try:
+            yield listener.accept()
+        except BlockingIOError:
+            return
 
 
 class _Protocol(web.RequestHandler):
@@ -218,6 +243,8 @@ class Frontend:
             limits.max_connections, limits.max_strangers
         )
         self._server = web.Server(self._serve)
+        #: Connections before their first byte.
+        self._silent: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: list[asyncio.Task[None]] = []
         self._working = 0
@@ -232,7 +259,9 @@ class Frontend:
         for listener in listeners:
             listener.setblocking(False)
             listener.setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES
+                socket.SOL_SOCKET,
+                socket.SO_SNDBUF,
+                _STRANGERS_SEND_BUFFER_BYTES,
             )
             listener.listen(_BACKLOG)
             self._accepting.append(asyncio.create_task(self._accept(listener)))
@@ -250,6 +279,8 @@ class Frontend:
         except TimeoutError:
             LOG.warning("%d requests did not finish in time", self._working)
         await self._server.shutdown(timeout=1)
+        for connection in [*self._silent]:
+            self._drop(connection)
         for task in self._tasks:
             task.cancel()
         for threads in (
@@ -267,13 +298,14 @@ class Frontend:
             while True:
                 try:
                     sock, peer = await loop.sock_accept(listener)
+                    self._admit(_Connection(sock, peer[0]))
+                    for sock, peer in _accept_some(listener):
+                        sock.setblocking(False)
+                        self._admit(_Connection(sock, peer[0]))
                 except OSError as error:
-                    # No file descriptor is left, or the client has gone.
                     LOG.warning("Cannot accept a connection: %s", error)
                     self._open.make_room()
                     await asyncio.sleep(_NO_ROOM_SECONDS)
-                    continue
-                self._admit(_Connection(sock, peer[0]))
 
     def _admit(self, connection: _Connection) -> None:
         if not self._open.admit(connection):
@@ -281,32 +313,44 @@ class Frontend:
             connection.sock.close()
             return
         connection.set_deadline(self._limits.receive_seconds)
+        # No TLS and no task before the first byte: for clients that say
+        # nothing, and come back when they are closed, these would cost a
+        # large part of a processor.
+        self._silent.add(connection)
+        asyncio.get_running_loop().add_reader(
+            connection.sock, self._begin, connection
+        )
+
+    def _begin(self, connection: _Connection) -> None:
+        """The first byte or the end of a connection has arrived."""
+        if not _has_first_byte(connection.sock):
+            self._drop(connection)
+            return
+        self._silent.discard(connection)
+        asyncio.get_running_loop().remove_reader(connection.sock)
+        # Those that say nothing are closed before it.
+        self._open.distrust(connection)
         task = asyncio.create_task(self._open_connection(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _open_connection(self, connection: _Connection) -> None:
-        """Run the TLS handshake and attach the protocol.
+    def _drop(self, silent: _Connection) -> None:
+        self._silent.discard(silent)
+        asyncio.get_running_loop().remove_reader(silent.sock)
+        silent.sock.close()
+        self._lost(silent)
 
-        Not before the first byte: TLS for clients that say nothing, and come
-        back when they are closed, would cost a large part of a processor.
-        """
-        has_begun = False
-        try:
-            has_begun = await _has_first_byte(connection.sock)
-        finally:
-            if not has_begun:
-                connection.sock.close()
-                self._lost(connection)
-        if not has_begun:
-            return
+    async def _open_connection(self, connection: _Connection) -> None:
+        """Run the TLS handshake and attach the protocol."""
         context = self._context()
         options: dict[str, Any] = {}
         if context is not None:
             options = {
                 "ssl": context,
                 "ssl_handshake_timeout": self._limits.receive_seconds,
-                "ssl_shutdown_timeout": _LINGER_SECONDS,
+                # Also for a stranger to read its reply, before the deadline
+                # resets the connection.
+                "ssl_shutdown_timeout": self._limits.receive_seconds,
             }
         loop = asyncio.get_running_loop()
         try:
@@ -357,9 +401,13 @@ class Frontend:
             reply = await self._call(
                 request, connection, b"", self._strangers_threads
             )
+            # One request per connection: with pipelined ones, clients that
+            # read nothing would cause work and hold replies without end.
+            reply.force_close()
             self._open.distrust(connection)
             connection.set_deadline(self._limits.receive_seconds)
             return reply
+        connection.enlarge_send_buffer()
         try:
             async with asyncio.timeout(self._limits.receive_seconds):
                 body = await self._read(request)

@@ -43,6 +43,19 @@ def application(environ, start_response):
     return [b"x" * (4 << 20)]
 
 
+class CountingApplication:
+    """:param body: of each reply."""
+
+    def __init__(self, body):
+        self.body = body
+        self.calls = 0
+
+    def __call__(self, environ, start_response):
+        self.calls += 1
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [self.body]
+
+
 class NobodyIsKnown:
     def was_valid(self, header):
         return False
@@ -154,3 +167,73 @@ class LogTest(unittest.TestCase):
     def test_no_tls(self, reset):
         self.attack(A_REQUEST, reset=reset, context=self.certificate())
         self.assertEqual([], self.log.lines)
+
+
+class PipelineTest(unittest.TestCase):
+    """Requests without a valid token, sent before the replies are read."""
+
+    REQUESTS = 16
+
+    def setUp(self):
+        self.application = CountingApplication(b"x" * 50_000)
+        self.made = None
+
+    def frontend(self):
+        return frontend.Frontend(
+            self.application,
+            NobodyIsKnown(),
+            frontend.Limits(
+                threads=1,
+                max_connections=MANY,
+                max_strangers=MANY,
+                max_body_bytes=1 << 20,
+                receive_seconds=BOUND_SECONDS,
+            ),
+            lambda: None,
+        )
+
+    def run_with(self, client):
+        async def run():
+            listener = socket.create_server(("127.0.0.1", 0))
+            address = listener.getsockname()
+            self.made = self.frontend()
+            self.made.start([listener])
+            try:
+                async with asyncio.timeout(BOUND_SECONDS):
+                    return await client(*address)
+            finally:
+                await self.made.stop(BOUND_SECONDS)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run())
+
+    def test_one_reply_and_the_end(self):
+        async def client(host, port):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(A_REQUEST * self.REQUESTS)
+            reply = b""
+            with contextlib.suppress(ConnectionError):
+                while part := await reader.read(1 << 16):
+                    reply += part
+            writer.close()
+            return reply
+
+        head, _, body = self.run_with(client).partition(b"\r\n\r\n")
+        self.assertIn(b"connection: close", head.lower())
+        self.assertEqual(self.application.body, body)
+        self.assertEqual(1, self.application.calls)
+
+    def test_the_end_of_those_that_say_nothing(self):
+        """A stop closes connections before their first byte, too."""
+
+        async def client(host, port):
+            reader, writer = await asyncio.open_connection(host, port)
+            while not len(self.made._open):
+                await asyncio.sleep(0.01)
+            self.addCleanup(writer.close)
+            await self.made.stop(BOUND_SECONDS)
+            with contextlib.suppress(ConnectionError):
+                self.assertEqual(b"", await reader.read())
+            self.assertEqual(0, len(self.made._open))
+
+        self.run_with(client)
