@@ -37,6 +37,9 @@ user-mode-linux kernel, which any user can start. A guest has the host's files
 read-only: its writes are lost, except in folders given with --share.
 
   --sandbox      always a guest          --native       never a guest
+  --kernel DIR  a guest with the kernel of a later release of Debian: DIR has
+                its packages user-mode-linux and libc6, unpacked with dpkg -x
+                (root only)
   --share DIR    a folder that the guest can write (repeatable)
   --memory MIB   the guest's memory (2560)
   --scratch GIB  size of the scratch disk, sparse (12)
@@ -119,6 +122,7 @@ parse_options() {
         case $1 in
             --sandbox) SANDBOX_WANTED=guest ;;
             --native) SANDBOX_WANTED=native ;;
+            --kernel) SANDBOX_KERNEL=$(realpath "$2") && shift ;;
             --share) SANDBOX_SHARES+=("$(realpath "$2")") && shift ;;
             --memory) SANDBOX_MEMORY_MIB=$2 && shift ;;
             --scratch) SANDBOX_SCRATCH_GIB=$2 && shift ;;
@@ -133,6 +137,15 @@ parse_options() {
     REST=("$@")
 }
 
+# Starts this script again, where it sees the kernel of --kernel.
+use_kernel() {
+    [ -x "$SANDBOX_KERNEL/usr/bin/linux.uml" ] ||
+        die "no usr/bin/linux.uml in $SANDBOX_KERNEL"
+    export ACME_SANDBOX=1 SANDBOX_KERNEL_USED=$SANDBOX_KERNEL
+    exec python3 "$SANDBOX_HERE/kernel.py" "$SANDBOX_KERNEL" \
+        "$BASH" "${BASH_SOURCE[0]}" "$@"
+}
+
 main() {
     local verb
     parse_options "$@"
@@ -141,6 +154,7 @@ main() {
         run | start | check) parse_options "${REST[@]:1}" ;;
         *) REST=("${REST[@]:1}") ;;
     esac
+    [ "$SANDBOX_KERNEL" = "${SANDBOX_KERNEL_USED:-}" ] || use_kernel "$@"
     set -- "${REST[@]}"
     case $verb in
         run | start | check) choose_kind ;;
@@ -187,6 +201,7 @@ main() {
 }
 
 SANDBOX_WANTED=${ACME_SANDBOX:+guest} SANDBOX_SHARES=()
+SANDBOX_KERNEL=${SANDBOX_KERNEL_USED:-}
 : "${SANDBOX_MEMORY_MIB:=2560}" "${SANDBOX_SCRATCH_GIB:=12}"
 : "${SANDBOX_LIFE_SECONDS:=}"
 main "$@"

@@ -94,6 +94,14 @@ class ProofCase:
             # They have not stood still.
             self.assertGreater(last, begun[chain] + sets)
 
+    def check_transactions(self, exporter):
+        """:param exporter: that cannot cut."""
+        try:
+            self.check_set(exporter)
+        except moments.Unattainable:
+            self.skipTest("this kernel does not make them in one transaction")
+        self.check_proof(exporter, [moments.METHOD_ENGINE])
+
     def check_fails_unfenced(self):
         """Nothing is held back: soon writes are missing."""
         unfenced = memory.MemoryExporter()
@@ -128,11 +136,7 @@ class TestOneTransaction(ProofCase, test_btrfs_engine.PoolCase):
         )
 
     def test_every_set_is_a_prefix(self):
-        try:
-            self.check_set(self.exporter)
-        except moments.Unattainable:
-            self.skipTest("this kernel does not make them in one transaction")
-        self.check_proof(self.exporter, [moments.METHOD_ENGINE])
+        self.check_transactions(self.exporter)
 
     def test_the_proof_fails_otherwise(self):
         self.engine.stage_at_once = lambda members, seconds: None
@@ -280,6 +284,11 @@ class TestCut(NfsProofCase):
             self.check_proof(
                 exporter, [moments.METHOD_ENGINE, moments.METHOD_CUT], FEW_SETS
             )
+
+    def test_one_transaction_needs_no_cut(self):
+        exporter = memory.MemoryExporter()
+        exporter.cannot_cut = "it must not be needed"
+        self.check_transactions(exporter)
 
     def test_the_proof_fails_unfenced(self):
         self.engine.stage_at_once = lambda members, seconds: None
