@@ -31,12 +31,13 @@ FEATURE_QOS_BANDWIDTH = "share.qos_bandwidth"
 FEATURE_QOS_IOPS = "share.qos_iops"
 FEATURE_SNAPSHOT_EXPORT = "snapshot.export"
 FEATURE_REVERT = "share.revert"
+FEATURE_MOVE_POOL = "share.move_pool"
 FEATURE_GROUP = "share.group"
 FEATURE_GROUP_SNAPSHOT = "group.snapshot_crash_consistent"
 
 #: The members of a share that a merge patch can change.
 PATCHABLE = frozenset(
-    {"name", "size_bytes", "labels", "file", "qos", "group_id"}
+    {"name", "size_bytes", "labels", "file", "qos", "group_id", "pool"}
 )
 
 #: Maximum per share or snapshot; ``openapi.yaml`` has the same for a create.
@@ -50,6 +51,7 @@ class State(enum.StrEnum):
     AVAILABLE = "available"
     EXTENDING = "extending"
     REVERTING = "reverting"
+    MOVING = "moving"
     DEGRADED = "degraded"
     DELETING = "deleting"
     ERROR = "error"

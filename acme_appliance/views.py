@@ -164,8 +164,10 @@ def _described(row: Any) -> types.Body:
     }
 
 
-def job(row: Any) -> types.Body:
-    """:param row: a valid job, see ``jobrows``."""
+def job(row: Any, progress: types.Body | None = None) -> types.Body:
+    """:param row: a valid job, see ``jobrows``.
+    :param progress: the schema Progress.
+    """
     state = str(row.state)
     if state not in set(types.JobState):
         # A state that clients do not know: open, and not cancellable.
@@ -182,6 +184,7 @@ def job(row: Any) -> types.Body:
         "actor": row.actor,
         "request_id": row.request_id,
         "problem": row.problem,
+        "progress": progress,
         "attempts": row.attempts,
         "last_problem": row.last_problem,
         "created_at": time(row.created_at),

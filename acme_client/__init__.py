@@ -68,6 +68,7 @@ from acme_client.models import GrantedSnapshotAccess
 from acme_client.models import Job
 from acme_client.models import OwnToken
 from acme_client.models import Pool
+from acme_client.models import Progress
 from acme_client.models import Qos
 from acme_client.models import Share
 from acme_client.models import Snapshot
@@ -118,6 +119,7 @@ __all__ = (
     "Pool",
     "PreconditionFailed",
     "ProblemError",
+    "Progress",
     "ProtocolError",
     "Qos",
     "RateLimited",

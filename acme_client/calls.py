@@ -351,6 +351,7 @@ def is_as_wanted(
     return all(
         (
             patch.get("name", found.name) == found.name,
+            patch.get("pool", found.pool) == found.pool,
             patch.get("size_bytes", found.size_bytes) == found.size_bytes,
             "qos" not in patch
             or (getattr(found, "qos", None) or models.Qos())

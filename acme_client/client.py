@@ -322,6 +322,46 @@ class Client(groups.GroupCalls):
             messages.path("shares", share_id),
         )
 
+    def move_share(self, share_id: str, pool: str) -> models.Share:
+        """Move the share to another pool of the appliance.
+
+        Copies all data, so this may need a long deadline. After
+        :class:`JobUnfinished` the same call waits again.
+
+        :raises InUse: the share has access rules.
+        :raises HasSnapshots: the share has snapshots.
+        :raises Unsupported: one of the pools does not have
+            ``share.move_pool``, or lacks what the share needs.
+        :raises NoSpace: the pool is full.
+        :raises NotFound: ``share.not_found``, ``pool.not_found``.
+        :raises JobFailed: ``job.cancelled``. In all these cases the share
+            stays where it is.
+        """
+        path = messages.path("shares", share_id)
+        return self._calls.write(
+            messages.change("PATCH", path, {"pool": pool}),
+            models.Share.from_json,
+        )
+
+    # -- jobs ------------------------------------------------------------
+
+    def get_job(self, job_id: str) -> models.Job:
+        """:raises NotFound: ``job.not_found``."""
+        return self._calls.read(
+            messages.get(messages.path("jobs", job_id)), models.Job.from_json
+        )
+
+    def cancel_job(self, job_id: str) -> models.Job:
+        """Cancel a job that is queued, or a move that copies.
+
+        :returns: the job, cancelled or about to be.
+        :raises Conflict: ``job.not_cancellable``.
+        """
+        path = messages.path("jobs", job_id, "cancel")
+        return self._calls.read(
+            messages.change("POST", path), models.Job.from_json
+        )
+
     # -- access ----------------------------------------------------------
 
     def grant_access(

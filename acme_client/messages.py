@@ -68,7 +68,7 @@ def change(
     if_match: int | None = None,
     query: Mapping[str, str] | None = None,
 ) -> transport.Request:
-    """A PUT, PATCH or DELETE, all of which are repeatable."""
+    """A PUT, PATCH, DELETE or cancellation, all of which are repeatable."""
     headers = {} if if_match is None else {"If-Match": f'"{if_match}"'}
     merge = method == "PATCH"
     return transport.Request(

@@ -476,11 +476,27 @@ class Snapshot:
 
 
 @dataclasses.dataclass(frozen=True)
+class Progress:
+    """How much of its data a job has copied."""
+
+    done_bytes: int
+    total_bytes: int
+
+    @classmethod
+    def from_json(cls, body: Json) -> "Progress":
+        return cls(
+            done_bytes=typed(body, "done_bytes", int),
+            total_bytes=typed(body, "total_bytes", int),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Job:
     """Work that takes longer than a request waits.
 
     ``state`` goes ``queued -> running -> succeeded|failed|cancelled``;
-    ``problem`` is the problem+json object of one that failed.
+    ``problem`` is the problem+json object of one that failed. ``progress`` is
+    None if it copies nothing now.
     """
 
     id: str
@@ -490,6 +506,7 @@ class Job:
     snapshot_id: str | None
     request_id: str
     problem: Json | None
+    progress: Progress | None
 
     @property
     def finished(self) -> bool:
@@ -497,6 +514,7 @@ class Job:
 
     @classmethod
     def from_json(cls, body: Json) -> "Job":
+        progress = optional(body, "progress", dict)
         return cls(
             id=typed(body, "id", str),
             kind=typed(body, "kind", str),
@@ -505,6 +523,9 @@ class Job:
             snapshot_id=optional(body, "snapshot_id", str),
             request_id=typed(body, "request_id", str),
             problem=optional(body, "problem", dict),
+            progress=None
+            if progress is None
+            else Progress.from_json(progress),
         )
 
 

@@ -183,11 +183,13 @@ class Entries:
 
     # -- reading
 
-    def view(self, job_id: str) -> types.Body:
+    def view(
+        self, job_id: str, progress: types.Body | None = None
+    ) -> types.Body:
         """The job as clients see it."""
         with self.context.database.read() as session:
             (row,) = jobrows.read_all(session, models.Job.id == job_id)
-            return views.job(row)
+            return views.job(row, progress)
 
     def open(self, job_ids: Collection[str] | None = None) -> list[Open]:
         """The open jobs, of these ids or all, oldest first."""
@@ -221,6 +223,11 @@ class Entries:
         for job in jobs:
             left.marked_shares.pop(job.id, None)
         return jobs, set().union(*left.marked_shares.values())
+
+    def copies(self, job: Open) -> bool:
+        """Whether it is of a kind that copies data."""
+        kind = self._kinds.get(job.kind)
+        return kind is not None and kind.copies_data
 
     def build(self, job_id: str) -> tuple[Operation, problems.Problem | None]:
         """An open job's operation, and why it is being undone, if it is.

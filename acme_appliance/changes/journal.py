@@ -34,6 +34,7 @@ from concurrent import futures
 import logging
 import threading
 from typing import Final
+from typing import TypeVar
 
 from sqlalchemy import orm
 
@@ -45,13 +46,18 @@ from acme_appliance.changes import queue
 from acme_appliance.changes.context import Context
 from acme_appliance.changes.deadline import Deadline
 from acme_appliance.changes.operation import Operation
+from acme_appliance.changes.operation import Stopped
 from acme_appliance.changes.operation import Work
 from acme_appliance.storage import workers
 
 LOG = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: How long a stop waits for running changes.
 STOP_SECONDS: Final = 60.0
+#: How many changes copy data at once, from one pool to the same other one.
+COPIES: Final = 2
 
 
 class _Run:
@@ -78,6 +84,8 @@ class Journal:
         self._workers = workers.Workers(context.settings.workers)
         self._lock = threading.Lock()
         self._runs: dict[str, _Run] = {}
+        #: Operations that a worker runs, by job.
+        self._active: dict[str, Operation] = {}
         #: Work without a job, by pool; it also uses workers.
         self._performing: collections.Counter[str] = collections.Counter()
         self._stopped = threading.Event()
@@ -99,13 +107,14 @@ class Journal:
         try:
             self._register(run)
             self._open(run)
-            self._workers.submit(operation.pool, self._work, run)
+            self._submit(operation, self._work, run)
         except BaseException:
             self._forget(run)
             raise
         if workers.wait(run.future, deadline.remaining()):
             return run.future.result()
-        return types.Accepted(self.entries.view(operation.intent.id))
+        job_id = operation.intent.id
+        return types.Accepted(self.entries.view(job_id, self.progress(job_id)))
 
     def perform(
         self,
@@ -146,6 +155,11 @@ class Journal:
             self._performing[work.pool] -= 1
         self.context.queue.release(ticket)
 
+    def progress(self, job_id: str) -> types.Body | None:
+        """What the job has copied, if it copies."""
+        operation = self._active.get(job_id)
+        return None if operation is None else operation.progress
+
     def is_running(self, job_id: str) -> bool:
         """Whether a request's job runs or waits for a worker."""
         return job_id in self._runs
@@ -163,10 +177,19 @@ class Journal:
         return True
 
     def cancel(self, job_id: str) -> bool:
-        """Withdraw a job that no worker has begun; False: too late."""
+        """Withdraw a job that no worker has begun, or begin to undo one
+        that copies; False: too late."""
         run = self._runs.get(job_id)
-        if run is None or not run.queued or not self._take(run):
-            return False
+        if run is not None and run.queued and self._take(run):
+            self._withdraw(run)
+            return True
+        operation = self._active.get(job_id)
+        return operation is not None and operation.cancel(
+            problems.Problem("job.cancelled", "The job was cancelled.")
+        )
+
+    def _withdraw(self, run: _Run) -> None:
+        """Cancel a run that this has taken."""
         problem = problems.Problem(
             "job.cancelled", "The job was cancelled before it began."
         )
@@ -178,14 +201,15 @@ class Journal:
         self._forget(run)
         run.future.set_exception(problem)
         self.context.events.announce()
-        return True
 
     def stop(self) -> None:
         """Refuse new changes and wait for running ones.
 
-        The next start resumes changes that take too long.
+        The next start resumes changes that take too long, and copies.
         """
         self._stopped.set()
+        for operation in list(self._active.values()):
+            operation.interrupt()
         self._workers.stop(STOP_SECONDS)
 
     # -- the work itself, in a worker's thread
@@ -199,6 +223,13 @@ class Journal:
                     run.operation.intent.id, state=types.JobState.RUNNING
                 )
             done = self._forward(run.operation)
+        except Stopped:
+            self._forget(run)
+            run.future.set_exception(
+                problems.Problem(
+                    "system.starting", "The appliance is stopping."
+                )
+            )
         except BaseException as error:
             # Also if it is no Exception: the waiting caller needs it.
             self._forget(run)
@@ -218,9 +249,31 @@ class Journal:
         with self._lock:
             run.taken = False
         # A worker may have skipped it meanwhile. A second entry is harmless.
-        self._workers.submit(run.operation.pool, self._work, run)
+        self._submit(run.operation, self._work, run)
+
+    def _submit(
+        self, operation: Operation, work: Callable[..., T], *arguments: object
+    ) -> futures.Future[T]:
+        """Let a worker of the operation's lane do the work."""
+        return self._workers.submit(
+            operation.lane, work, *arguments, most=self._most(operation)
+        )
+
+    def _most(self, operation: Operation) -> int:
+        most = self.context.settings.workers
+        return min(most, COPIES) if operation.copies_data else most
 
     def _forward(self, operation: Operation) -> types.Done:
+        job_id = operation.intent.id
+        self._active[job_id] = operation
+        if self._stopped.is_set():
+            operation.interrupt()
+        try:
+            return self._run(operation)
+        finally:
+            del self._active[job_id]
+
+    def _run(self, operation: Operation) -> types.Done:
         try:
             self._act(operation)
         except Exception as error:
@@ -282,7 +335,12 @@ class Journal:
         for step in reversed(operation.steps()):
             self._step(operation, f"undo {step.name}", step.undo)
         self._step(operation, "undo settle", operation.settle)
-        self._abandon(operation, problem, types.JobState.FAILED)
+        cancelled = problem.code == "job.cancelled"
+        self._abandon(
+            operation,
+            problem,
+            types.JobState.CANCELLED if cancelled else types.JobState.FAILED,
+        )
 
     def _abandon(
         self,
@@ -343,7 +401,11 @@ class Journal:
                     problem = failures.to_problem(error)
                     LOG.error("Job %s is set aside: %s", job.id, problem)
                     self.entries.note_attempt(job.id, problem)
-            pool = built[0][0].pool if built else self.context.pools.default
+            if built:
+                return self._submit(
+                    built[0][0], self._resume_all, built, ticket, settle
+                )
+            pool = self.context.pools.default
             return self._workers.submit(
                 pool, self._resume_all, built, ticket, settle
             )
@@ -361,6 +423,8 @@ class Journal:
             for operation, problem in built:
                 self._resume(operation, problem)
             settle()
+        except Stopped:
+            LOG.info("The next start resumes what is left")
         finally:
             self.context.queue.release(ticket)
 
@@ -390,13 +454,13 @@ class Journal:
     # -- rows
 
     def _register(self, run: _Run) -> None:
-        pool = run.operation.pool
+        lane = run.operation.lane
         with self._lock:
             ahead = sum(
-                other.operation.pool == pool for other in self._runs.values()
+                other.operation.lane == lane for other in self._runs.values()
             )
-            ahead += self._performing[pool]
-            run.queued = ahead >= self.context.settings.workers
+            ahead += self._performing[lane]
+            run.queued = ahead >= self._most(run.operation)
             self._runs[run.operation.intent.id] = run
 
     def _open(self, run: _Run) -> None:

@@ -24,6 +24,8 @@ from acme_appliance.changes.runner import Runner
 
 LOG = logging.getLogger(__name__)
 
+Resumed = futures.Future[None]
+
 #: How often the timer checks for due jobs.
 LOOK_SECONDS: Final = 5.0
 #: Delay after the first failed attempt; it doubles with each further one,
@@ -33,6 +35,8 @@ MAX_DELAY_SECONDS: Final = 600.0
 #: How long a start waits for jobs of the last run. Longer ones continue in
 #: parallel with other changes, holding their claims.
 START_SECONDS: Final = 60.0
+#: The same for jobs that copy data: small copies are done at once.
+COPY_SECONDS: Final = 1.0
 
 
 class OpenJobs:
@@ -43,16 +47,26 @@ class OpenJobs:
         self.runner = runner
         self.entries = runner.journal.entries
 
-    def resume_all(self, wait_seconds: float = START_SECONDS) -> None:
-        """Resume all open jobs, and wait for them so long."""
-        self._resume(self.entries.open(), wait_seconds)
+    def resume_all(
+        self,
+        wait_seconds: float = START_SECONDS,
+        copy_seconds: float = START_SECONDS,
+    ) -> None:
+        """Resume all open jobs, and wait for them so long.
+
+        :param copy_seconds: for those that copy data.
+        """
+        jobs = self.entries.open()
+        copies = [job for job in jobs if self.entries.copies(job)]
+        others = [job for job in jobs if not self.entries.copies(job)]
+        begun = self._begin(copies)
+        self._wait(self._begin(others), wait_seconds)
+        self._wait(begun, copy_seconds)
 
     def resume_due(self) -> None:
         """Resume the open jobs that are due, without waiting."""
-        self._resume(
-            [job for job in self.entries.open() if self._is_due(job)],
-            wait_seconds=0,
-        )
+        due = [job for job in self.entries.open() if self._is_due(job)]
+        self._wait(self._begin(due), 0)
 
     def close(self, job_id: str) -> None:
         """End an open job as failed, on behalf of an operator.
@@ -74,15 +88,14 @@ class OpenJobs:
             "job.not_found", f"There is no open job {job_id}."
         )
 
-    def _resume(
-        self, jobs: Sequence[entries.Open], wait_seconds: float
-    ) -> None:
+    def _begin(self, jobs: Sequence[entries.Open]) -> list[Resumed]:
         """Resume jobs; those with conflicting claims wait for the next
         time."""
         begun = [self.runner.try_resume(job) for job in jobs]
-        done, _ = futures.wait(
-            [each for each in begun if each is not None], wait_seconds
-        )
+        return [each for each in begun if each is not None]
+
+    def _wait(self, begun: Sequence[Resumed], seconds: float) -> None:
+        done, _ = futures.wait(begun, seconds)
         for each in done:
             error = each.exception()
             if isinstance(error, Exception):

@@ -28,6 +28,13 @@ from acme_appliance import types
 from acme_appliance.changes.context import Context
 
 
+class Stopped(BaseException):
+    """The service stops. The job stays open, and the next start resumes it.
+
+    Not an error, which would undo the job.
+    """
+
+
 def _nothing() -> None:
     return None
 
@@ -63,6 +70,9 @@ class Operation(abc.ABC):
     #: False: it cannot be undone (deletes, revokes). After a failure the job
     #: stays open and is retried forward.
     undoable: bool = True
+    #: It copies data, which can take hours. Nobody waits for its end: neither
+    #: a start nor a stop.
+    copies_data: ClassVar[bool] = False
 
     def __init__(self, context: Context, intent: types.Intent) -> None:
         self.context = context
@@ -73,6 +83,29 @@ class Operation(abc.ABC):
         """The pool that the operation works in."""
         pool: str = self.intent.arguments["pool"]
         return pool
+
+    @property
+    def lane(self) -> str:
+        """The threads that run it; see :class:`storage.workers.Workers`."""
+        return self.pool
+
+    @property
+    def progress(self) -> types.Body | None:
+        """The schema Progress."""
+        return None
+
+    def cancel(self, problem: problems.Problem) -> bool:
+        """Begin to undo it while it runs; called in another thread.
+
+        :return: False: it is too late. True: this is on disk, so a restart
+            would undo it, too.
+        """
+        return False
+
+    def interrupt(self) -> None:
+        """Raise :class:`Stopped` soon, if it copies; called in another
+        thread."""
+        return
 
     def check(self) -> None:
         """Check whether resuming it makes sense now.

@@ -31,6 +31,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
         {
             State.EXTENDING,
             State.REVERTING,
+            State.MOVING,
             State.DEGRADED,
             State.ERROR,
             State.DELETING,
@@ -43,6 +44,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
         {State.AVAILABLE, State.DEGRADED, State.ERROR, State.DELETING}
     ),
     State.REVERTING: frozenset({State.AVAILABLE, State.ERROR, State.DELETING}),
+    State.MOVING: frozenset({State.AVAILABLE, State.ERROR, State.DELETING}),
     State.DELETING: frozenset({State.AVAILABLE, State.DEGRADED, State.ERROR}),
     State.ERROR: frozenset({State.AVAILABLE, State.DEGRADED, State.DELETING}),
 }

@@ -23,7 +23,9 @@ Ids must be lower-case UUIDs, so that no id is a path outside of the pool.
 
 import abc
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import re
 from typing import ClassVar
@@ -76,6 +78,8 @@ class Capabilities:
     ``volume_file``: creates and grows a volume file in a share.
     ``grow_online``: grows it while clients have the share mounted.
     ``revert``: reverts a volume file in place to a snapshot.
+    ``copy_file``: reads and writes volume files, so that shares can be moved
+    to and from other pools.
     ``hard_limit``: clients cannot use more of the pool than
     :meth:`Engine.set_limit` allows.
     ``durable``: shares outlive the process.
@@ -87,6 +91,7 @@ class Capabilities:
     volume_file: bool = True
     grow_online: bool = True
     revert: bool = True
+    copy_file: bool = False
     hard_limit: bool = False
     durable: bool = True
     snapshot_export: bool = True
@@ -167,6 +172,33 @@ class Staged(abc.ABC):
     @abc.abstractmethod
     def discard(self) -> None:
         """Remove all of them."""
+
+
+class OpenFile(abc.ABC):
+    """A volume file that is being copied; offsets and lengths are in bytes.
+
+    Methods raise :class:`EngineError`.
+    """
+
+    #: When it was opened.
+    size_bytes: int
+
+    @abc.abstractmethod
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Offset and length of each part that has data, in order. The rest
+        reads as zeros."""
+
+    @abc.abstractmethod
+    def read(self, offset: int, length: int) -> bytes:
+        """At least one byte, unless the file ends at the offset."""
+
+    @abc.abstractmethod
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of it. :raises NoSpace: the pool is full."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Put what was written on disk."""
 
 
 class Engine(abc.ABC):
@@ -358,6 +390,19 @@ class Engine(abc.ABC):
         :raises NotFound: the share or the snapshot is not there.
         :raises NoSpace: the pool is full.
         """
+
+    def open_file(
+        self, share_id: str, name: str, *, write: bool = False
+    ) -> contextlib.AbstractContextManager[OpenFile]:
+        """Open a volume file, to copy it to or from another pool.
+
+        Called only with the capability ``copy_file``, and while no client has
+        access.
+
+        :raises NotFound: the share does not exist.
+        :raises FileChanged: the file is missing, or not a regular file.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def delete_share(self, share_id: str) -> None:

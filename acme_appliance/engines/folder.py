@@ -37,6 +37,7 @@ import time
 from typing import ClassVar
 
 from acme_appliance.engines import base
+from acme_appliance.engines import diskfile
 from acme_appliance.engines import metadata
 from acme_appliance.host import filesystem
 from acme_appliance.host import reflink
@@ -59,7 +60,9 @@ class FolderEngine(base.Engine):
     further: ClassVar[tuple[str, ...]]
 
     def __init__(self, directory: str, *, hard_limit: bool = False) -> None:
-        self.capabilities = base.Capabilities(hard_limit=hard_limit)
+        self.capabilities = base.Capabilities(
+            copy_file=True, hard_limit=hard_limit
+        )
         self.root = os.path.realpath(directory)
         self.metadata = metadata.FolderStore(self.root)
         #: When the disk last answered, by the monotonic clock.
@@ -250,6 +253,21 @@ class FolderEngine(base.Engine):
             os.ftruncate(target, os.fstat(source).st_size)
             reflink.clone(source, target)
             self._shape(target, file)
+
+    @contextlib.contextmanager
+    def open_file(
+        self, share_id: str, name: str, *, write: bool = False
+    ) -> Iterator[diskfile.DiskFile]:
+        flags = os.O_RDWR if write else os.O_RDONLY
+        with contextlib.ExitStack() as stack:
+            with translated(share_id):
+                share = stack.enter_context(self.share(share_id))
+                base.check_file_name(name)
+                fd = stack.enter_context(regular_file(share, name, flags))
+                found = diskfile.DiskFile(
+                    fd, lambda: translated(f"{self.root}: {share_id}")
+                )
+            yield found
 
     def delete_share(self, share_id: str) -> None:
         self._delete(base.Kind.SHARE, share_id)

@@ -47,6 +47,11 @@ _COLUMNS: Final[Mapping[references.SubjectKind, tuple[str, ...]]] = {
 _TIMES = ("created_at", "updated_at")
 #: Of a share that is being reverted: what its job needs to go on.
 REVERT: Final = inspection.REVERT
+#: Of a share that is being moved to another pool: what its job needs to go
+#: on. Its data is valid unless the other pool has valid metadata of the share.
+MOVE: Final = "move"
+#: Instead of the metadata of a copy that is not complete, in the other pool.
+COPY: Final = "copy"
 #: Fields that may change alone, for example with each access rule.
 _VOLATILE = ("generation", "updated_at", REVERT)
 #: Fields that metadata has only with another value than this.

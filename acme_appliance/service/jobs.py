@@ -30,6 +30,8 @@ from acme_appliance.service import pages
 
 #: Polling interval for an open job that is not running.
 _LOOK_SECONDS = 1.0
+#: How long a cancellation waits until the job is undone.
+_CANCEL_SECONDS = 20.0
 
 
 class Jobs:
@@ -77,27 +79,33 @@ class Jobs:
         try:
             return read(
                 statement,
-                pages.each(lambda row: views.job(jobrows.checked(row))),
+                pages.each(lambda row: self._view(jobrows.checked(row))),
             )
         except jobrows.BROKEN:
             return read(
                 statement.with_only_columns(models.Job.id),
                 lambda session, ids: (
-                    views.job(jobrows.read(session, id_)) for id_ in ids
+                    self._view(jobrows.read(session, id_)) for id_ in ids
                 ),
             )
 
     def cancel(self, caller: types.Caller, job_id: str) -> types.Body:
-        """Cancel a queued job; success if it is already cancelled.
+        """Cancel a queued job, or one that copies; success if it is already
+        cancelled. It is open if undoing it takes longer than this waits.
         ``job.not_found``, ``job.not_cancellable``.
         """
         body = self._read(caller, job_id)
+        begun = False
         if body["state"] not in types.ENDED_JOB_STATES:
             try:
-                self.journal.cancel(job_id)
+                begun = self.journal.cancel(job_id)
             except Exception as error:
                 raise failures.to_problem(error) from error
             body = self._read(caller, job_id)
+        if begun and body["state"] not in types.ENDED_JOB_STATES:
+            body = self.get(caller, job_id, _CANCEL_SECONDS)
+            if body["state"] not in types.ENDED_JOB_STATES:
+                return body
         if body["state"] != types.JobState.CANCELLED:
             raise problems.Problem(
                 "job.not_cancellable", f"The job {job_id} is {body['state']}."
@@ -111,7 +119,10 @@ class Jobs:
                 raise problems.Problem(
                     "job.not_found", f"There is no job {job_id}."
                 )
-            return views.job(found[0])
+            return self._view(found[0])
+
+    def _view(self, row: Any) -> types.Body:
+        return views.job(row, self.journal.progress(row.id))
 
 
 def _statement(

@@ -46,6 +46,7 @@ from acme_appliance.service.reconcile.reconciliation import Reconciliation
 from acme_appliance.service.reconcile.recovery import Recovery
 from acme_appliance.service.retention import INTERVAL_SECONDS
 from acme_appliance.service.retention import Retention
+from acme_appliance.service.shares import moves
 from acme_appliance.service.shares import operations as share_operations
 from acme_appliance.service.shares import reverts
 from acme_appliance.service.shares.shares import Shares
@@ -63,6 +64,7 @@ OPERATIONS: Final[Mapping[str, type[operation.Operation]]] = {
         share_operations.UpdateShare,
         share_operations.DeleteShare,
         reverts.RevertShare,
+        moves.MoveShare,
         access.PutAccess,
         access.DeleteAccess,
         snapshots.CreateSnapshot,

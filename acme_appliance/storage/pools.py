@@ -94,6 +94,8 @@ class Pools(Mapping[str, engines.Engine]):
                 features.append(types.FEATURE_GROW_ONLINE)
             if able.revert:
                 features.append(types.FEATURE_REVERT)
+            if able.copy_file:
+                features.append(types.FEATURE_MOVE_POOL)
         if able.hard_limit:
             features.append(types.FEATURE_HARD_LIMIT)
         if able.qos_bandwidth:

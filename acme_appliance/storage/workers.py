@@ -12,9 +12,10 @@
 
 """Worker threads for changes, separate for each pool.
 
-A pool whose disk hangs blocks only its own threads. They are daemons, which
-concurrent.futures does not support: a hanging call must not block the
-process's exit. The journal handles such an exit.
+A pool whose disk hangs blocks only its own threads. Changes of two pools have
+a lane of their own, with a few threads: so they block neither pool's. The
+threads are daemons, which concurrent.futures does not support: a hanging call
+must not block the process's exit. The journal handles such an exit.
 """
 
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def wait(future: "futures.Future[Any]", seconds: float) -> bool:
 
 
 class _PoolWorkers:
-    """One pool's threads, started when needed."""
+    """One lane's threads, started when needed."""
 
     def __init__(self, pool: str, most: int) -> None:
         self._pool = pool
@@ -89,7 +90,7 @@ class _PoolWorkers:
 
 
 class Workers:
-    """:param most: the threads of each pool."""
+    """:param most: the threads of each pool, unless ``submit`` says less."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -98,9 +99,15 @@ class Workers:
         self._pools: dict[str, _PoolWorkers] = {}
 
     def submit(
-        self, pool: str, work: Callable[..., _Result], *arguments: Any
+        self,
+        pool: str,
+        work: Callable[..., _Result],
+        *arguments: Any,
+        most: int | None = None,
     ) -> "futures.Future[_Result]":
-        """:raises problems.Problem: ``system.starting`` after a stop."""
+        """:param pool: or another lane.
+        :param most: the threads of this lane, the same in each call.
+        :raises problems.Problem: ``system.starting`` after a stop."""
         future: futures.Future[_Result] = futures.Future()
         with self._lock:
             if self._stopped:
@@ -108,7 +115,9 @@ class Workers:
                     "system.starting", "The appliance is stopping."
                 )
             if pool not in self._pools:
-                self._pools[pool] = _PoolWorkers(pool, self._most)
+                self._pools[pool] = _PoolWorkers(
+                    pool, min(self._most, most or self._most)
+                )
             self._pools[pool].put((future, lambda: work(*arguments)))
         return future
 

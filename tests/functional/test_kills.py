@@ -51,8 +51,13 @@ ON_DISK = sorted(
 )
 
 
+#: Those which need another pool, of another file system.
+BETWEEN_POOLS = {"move"}
+
+
 class KillCase(unittest.TestCase):
     pool_class = machine.Pool
+    second_class = machine.XfsPool
     nfs = False
 
     @classmethod
@@ -65,6 +70,7 @@ class KillCase(unittest.TestCase):
         )
         cls.addClassCleanup(cls.pool.close)
         cls.engine = cls.pool.engine()
+        cls.second = None
         cls.database = cls.pool.folder / "appliance.db"
         cls.empty_database = cls.pool.folder / "empty.db"
         database = Database(f"sqlite:///{cls.empty_database}")
@@ -93,6 +99,15 @@ class KillCase(unittest.TestCase):
         cls.launcher.wait(60)
         cls.launcher.stdout.close()
 
+    @classmethod
+    def make_second(cls):
+        if cls.second is None:
+            machine.require_btrfs()
+            machine.require_filesystem("xfs")
+            pool = cls.second_class(256 << 20)
+            cls.addClassCleanup(pool.close)
+            cls.second = pool.engine()
+
     def setUp(self):
         super().setUp()
         self.reset()
@@ -104,10 +119,11 @@ class KillCase(unittest.TestCase):
             kernel.KernelExporter(self.root).reconcile(
                 [], apply=True, remove=True
             )
-        for id_ in self.engine.ids(engines.Kind.SHARE):
-            self.engine.delete_share(id_)
-        for id_ in self.engine.ids(engines.Kind.SNAPSHOT):
-            self.engine.delete_snapshot(id_)
+        for engine in filter(None, (self.engine, self.second)):
+            for id_ in engine.ids(engines.Kind.SHARE):
+                engine.delete_share(id_)
+            for id_ in engine.ids(engines.Kind.SNAPSHOT):
+                engine.delete_snapshot(id_)
         for left in self.pool.folder.glob("appliance.db*"):
             left.unlink()
         shutil.copyfile(self.empty_database, self.database)
@@ -116,6 +132,7 @@ class KillCase(unittest.TestCase):
         request = {
             "pool": str(self.pool.directory),
             "engine": self.engine.name,
+            "second": self.second and (self.second.name, self.second.root),
             "root": str(self.root),
             "nfs": self.nfs,
             "scenario": name,
@@ -129,6 +146,8 @@ class KillCase(unittest.TestCase):
 
     def check_scenario(self, name):
         """Without a kill first, then killed at each step."""
+        if name in BETWEEN_POOLS:
+            self.make_second()
         uncut = self.run_process(name, "prepare", "request")
         self.assertIsNone(uncut["signal"])
         self.assertEqual({}, uncut["state"]["found"])
@@ -157,6 +176,7 @@ class TestKillsOnXfs(TestKills):
     """With the reflink engine."""
 
     pool_class = machine.XfsPool
+    second_class = machine.Pool
 
     @classmethod
     def require(cls):

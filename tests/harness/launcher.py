@@ -19,10 +19,10 @@ real database, a pool on a disk and, where there is one, the kernel's NFS
 server; at a given step it kills itself with SIGKILL, in the middle of
 whatever it is doing.
 
-Request: ``{pool, engine, root, nfs, phases, scenario, crash_at}``;
-root is the exporter's; phases are of ``prepare`` and ``request``; crash_at
-counts the steps of the request, null: never. Answer: ``{signal, steps, state,
-report}``.
+Request: ``{pool, engine, second, root, nfs, phases, scenario, crash_at}``;
+second is null or another pool's engine and directory; root is the exporter's;
+phases are of ``prepare`` and ``request``; crash_at counts the steps of the
+request, null: never. Answer: ``{signal, steps, state, report}``.
 """
 
 import dataclasses
@@ -65,9 +65,13 @@ class ProcessFixture(fixtures.ServiceCalls):
             self.exporter = kernel.KernelExporter(request["root"])
         else:
             self.exporter = memory.MemoryExporter(request["root"])
+        self.engines = {"gold": self.engine}
+        if request["second"] is not None:
+            engine, pool = request["second"]
+            self.engines["silver"] = _ENGINES[engine](pool)
         self.service = Service(
             database,
-            {"gold": self.engine},
+            self.engines,
             self.exporter,
             ServiceSettings(
                 system_id=fixtures.SYSTEM_ID,
@@ -84,6 +88,7 @@ class ProcessFixture(fixtures.ServiceCalls):
 
     def run(self, request):
         prepare, change = scenarios.SCENARIOS[request["scenario"]]
+        self.service.recovery.copy_seconds = fixtures.WAIT
         report = self.service.start()
         report.add(self.service.wait_until_compared(fixtures.WAIT))
         if "prepare" in request["phases"]:
@@ -114,11 +119,12 @@ class ProcessFixture(fixtures.ServiceCalls):
                 for each, clients in self.exporter.exported().items()
             },
             "storage": {
-                f"{kind} {id_}": _content(
-                    pathlib.Path(self.engine.root, f"{kind}s", id_)
+                f"{pool} {kind} {id_}": _content(
+                    pathlib.Path(engine.root, f"{kind}s", id_)
                 )
+                for pool, engine in self.engines.items()
                 for kind in engines.Kind
-                for id_ in sorted(self.engine.ids(kind))
+                for id_ in sorted(engine.ids(kind))
             },
             "found": {
                 name: value
@@ -132,6 +138,7 @@ class ProcessFixture(fixtures.ServiceCalls):
 
 class _Warming(fixtures.ServiceCalls):
     write = fixtures.ServiceFixture.write
+    _entry = fixtures.ServiceFixture._entry
 
 
 def _content(folder):
@@ -185,15 +192,17 @@ def _warm_up(file):
     database = Database(f"sqlite:///{file}")
     database.upgrade()
     engine = MemoryEngine(durable=False)
+    engines_by_name = {"gold": engine, "silver": MemoryEngine(durable=False)}
     service = Service(
         database,
-        {"gold": engine},
+        engines_by_name,
         memory.MemoryExporter(),
         ServiceSettings(system_id=fixtures.SYSTEM_ID, system_name="test"),
     )
     service.start()
     fixture = _Warming()
     fixture.service, fixture.engine = service, engine
+    fixture.engines = engines_by_name
     for prepare, change in scenarios.SCENARIOS.values():
         prepare(fixture)
         change(fixture)

@@ -35,6 +35,7 @@ def get_job(request: ApiRequest) -> ApiResponse:
 
 
 def cancel_job(request: ApiRequest) -> ApiResponse:
-    return ApiResponse(
-        request.service.jobs.cancel(request.caller, request.path["job_id"])
-    )
+    job = request.service.jobs.cancel(request.caller, request.path["job_id"])
+    if job["finished_at"] is None:
+        return common.accepted(job)
+    return ApiResponse(job)

@@ -167,6 +167,7 @@ class MemoryEngine(base.Engine):
         self.capabilities = base.Capabilities(
             hard_limit=hard_limit,
             durable=durable,
+            copy_file=True,
             qos_bandwidth=True,
             qos_iops=True,
         )
@@ -338,6 +339,15 @@ class MemoryEngine(base.Engine):
             target.reserved_bytes = source.reserved_bytes
             self._shape(target, file)
 
+    @contextlib.contextmanager
+    def open_file(
+        self, share_id: str, name: str, *, write: bool = False
+    ) -> Iterator["OpenEntry"]:
+        base.check_file_name(name)
+        with self._changing():
+            entry = _regular(self._share(share_id).entries.get(name), name)
+        yield OpenEntry(self, share_id, entry)
+
     def delete_share(self, share_id: str) -> None:
         base.check_id(share_id)
         with self._changing():
@@ -452,6 +462,44 @@ class MemoryEngine(base.Engine):
                 raise base.NoSpace(f"no space for {size_bytes} bytes")
             entry.reserved_bytes = wanted
         entry.size_bytes = max(entry.size_bytes, size_bytes)
+
+
+class OpenEntry(base.OpenFile):
+    """Reads and writes whole blocks."""
+
+    def __init__(
+        self, engine: MemoryEngine, share_id: str, entry: Entry
+    ) -> None:
+        self._engine = engine
+        self._reference = base.Reference(base.Kind.SHARE, share_id)
+        self._entry = entry
+        self.size_bytes = entry.size_bytes
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        with self._engine._changing():
+            numbers = sorted(self._entry.blocks)
+        for number in numbers:
+            yield number * BLOCK_BYTES, BLOCK_BYTES
+
+    def read(self, offset: int, length: int) -> bytes:
+        with self._engine._changing():
+            return self._entry.read(offset, length)
+
+    def write(self, offset: int, data: bytes) -> None:
+        with self._engine._changing():
+            room = self._engine.usage().free_bytes
+            room += self._entry.reserved_bytes
+            if len(data) > room:
+                raise base.NoSpace(f"no space for {len(data)} bytes")
+            # Marks it as changed.
+            self._engine.entries(self._reference)
+            size_bytes = self._entry.size_bytes
+            self._entry.write(offset, data)
+            # The last block may be a part of one.
+            self._entry.size_bytes = size_bytes
+
+    def flush(self) -> None:
+        """A power cut loses it nevertheless, as a new file without sync."""
 
 
 def _regular(entry: Entry | None, name: str) -> Entry:

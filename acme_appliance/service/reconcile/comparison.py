@@ -82,9 +82,13 @@ class Comparison:
     ) -> None:
         engine = self.context.pools.engine(pool)
         # Read the pool first: its contents already have rows, or the job of
-        # a revert, which keeps the old content by the job's id.
+        # a revert, which keeps the old content by the job's id, or of a move,
+        # whose share is in two pools.
         found = engine.ids(kind)
-        kept = {job.id for job in self.runner.journal.entries.open()}
+        entries = self.runner.journal.entries
+        jobs = entries.open()
+        kept = {job.id for job in jobs}
+        kept |= {job.share_id for job in jobs if entries.copies(job)}
         rows = self._rows(pool, kind)
         for row in rows:
             if not row.has_open_job and not _is_well(row, self._look(row)):

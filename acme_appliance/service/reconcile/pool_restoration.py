@@ -32,7 +32,9 @@ from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import descriptions
 from acme_appliance.service import rules as access_rules
+from acme_appliance.service.reconcile import moving
 from acme_appliance.service.reconcile.reports import RestorationReport
+from acme_appliance.service.shares import moves
 from acme_appliance.service.shares import operations as share_operations
 from acme_appliance.service.shares import reverts
 from acme_appliance.storage import identity
@@ -64,12 +66,14 @@ class Inventory:
     rules: Mapping[engines.Kind, dict[str, dict[str, models.AccessRule]]]
     #: The access rules that stand with the exports.
     exported: Mapping[references.Reference, exporters.Rules]
+    moves: moving.Found
 
     @classmethod
     def read(
         cls,
         session: orm.Session,
         exported: Mapping[references.Reference, exporters.Rules],
+        moves: moving.Found,
     ) -> "Inventory":
         places = {
             references.Reference(kind, row.id): row.pool
@@ -79,7 +83,7 @@ class Inventory:
         rules = {
             kind: access_rules.rows(session, kind) for kind in engines.Kind
         }
-        return cls(places, rules, exported)
+        return cls(places, rules, exported, moves)
 
 
 def _jobs_beside(pool: str) -> Any:
@@ -133,6 +137,22 @@ class PoolRestoration:
             kind: self.engine.metadata.ids(kind) for kind in engines.Kind
         }
         self.rows = {kind: self._rows(kind) for kind in engines.Kind}
+        self._leave_out_moves()
+
+    def _leave_out_moves(self) -> None:
+        """Do not restore what a move left of a share that is elsewhere."""
+        found = self.inventory.moves
+        unclear = {
+            (pool, id_): reason
+            for (pool, id_), reason in found.unclear.items()
+            if references.share(id_) not in self.inventory.places
+        }
+        for pool, id_ in found.elsewhere | unclear.keys():
+            if pool == self.pool:
+                self.held[engines.Kind.SHARE].discard(id_)
+                self.described[engines.Kind.SHARE].discard(id_)
+        for (pool, id_), reason in unclear.items():
+            self.report.undescribed[f"{pool}/{id_}"] = reason
 
     def remove_deleted(self) -> None:
         """What an older copy has, and the pool has no more."""
@@ -153,6 +173,7 @@ class PoolRestoration:
                 self._restore_rules(references.Reference(kind, id_), row)
         for share in self.rows[engines.Kind.SHARE].values():
             self._reopen_revert(share)
+            self._reopen_move(share)
         self.report.namespaces += [
             each.namespace for each in self.rows[engines.Kind.SHARE].values()
         ]
@@ -418,6 +439,24 @@ class PoolRestoration:
         self.report.reopened_jobs.append(job_id)
         if self.report.applied:
             reverts.reopen(self.context, self.session, share, marker)
+
+    def _reopen_move(self, share: models.Share) -> None:
+        """Open the job of an interrupted move, from or to this pool."""
+        move = self.inventory.moves.moves.get(share.id)
+        if move is None or not self._is_restored(references.share(share.id)):
+            return
+        self.report.undescribed.pop(f"{move.target}/{share.id}", None)
+        if move.job_id in self.report.closed_jobs:
+            self.report.closed_jobs.remove(move.job_id)
+        self.report.reopened_jobs.append(move.job_id)
+        if self.report.applied:
+            moves.reopen(
+                self.context,
+                self.session,
+                share,
+                move.marker,
+                moved=move.is_moved,
+            )
 
     # -- access
 

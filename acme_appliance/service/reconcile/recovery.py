@@ -76,6 +76,8 @@ class Recovery:
         self.context = runner.context
         self.open_jobs = openjobs.OpenJobs(runner)
         self.comparison = comparison.Comparison(runner)
+        #: How long a start waits for jobs that copy data.
+        self.copy_seconds = openjobs.COPY_SECONDS
         #: Pools whose exports the start skipped.
         self._left: set[str] = set()
 
@@ -94,7 +96,7 @@ class Recovery:
             # Before open jobs are finished: a change of a share's rules
             # exports it only to the clients of its rules.
             self.compare_exports()
-        self.open_jobs.resume_all()
+        self.open_jobs.resume_all(copy_seconds=self.copy_seconds)
         self._note_jobs(report)
         self._reconcile_exports(report, remove=False)
         return report

@@ -104,7 +104,7 @@ class RestorationReport:
     #: ``{share_id or snapshot_id, granted, revoked}``: holders.
     changed_rules: list[types.Body] = _list()
     closed_jobs: list[str] = _list()
-    #: Interrupted reverts; the next start resumes them.
+    #: Interrupted reverts and moves; the next start resumes them.
     reopened_jobs: list[str] = _list()
     #: Data without metadata, and why it was not adopted.
     undescribed: dict[str, str] = dataclasses.field(default_factory=dict)

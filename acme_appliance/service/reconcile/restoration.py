@@ -21,8 +21,8 @@ not commit. The rules:
   change writes it with the generation that its beginning gave the row. A row
   whose metadata and data are both gone was deleted since.
 * The access rules of the exports replace those of an older copy.
-* Jobs that are open in an older copy ended since, except a revert that the
-  metadata of its share describes: its job is opened again.
+* Jobs that are open in an older copy ended since, except a revert or a move
+  that the metadata of its share describes: its job is opened again.
 * An id has one place. What was deleted goes first, in all pools, since it may
   have been made again in another one. Data whose id a row of another pool has
   is only listed.
@@ -40,6 +40,7 @@ from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.changes.context import Context
 from acme_appliance.db import models
+from acme_appliance.service.reconcile import moving
 from acme_appliance.service.reconcile import pool_restoration
 from acme_appliance.service.reconcile.reports import RestorationReport
 from acme_appliance.storage import identity
@@ -77,7 +78,9 @@ class Restoration:
             self.context.generations.reserve()
         opened = self.context.database.write if apply else self._dry_run
         with opened() as session:
-            inventory = pool_restoration.Inventory.read(session, rules)
+            inventory = pool_restoration.Inventory.read(
+                session, rules, moving.find(self.context, pools)
+            )
             found = [
                 pool_restoration.PoolRestoration(
                     self.context,

@@ -54,5 +54,14 @@ def check(
             )
 
 
+def needed(qos: types.Body | None) -> set[str]:
+    """The features that a pool needs to keep to these limits."""
+    return {
+        _FEATURES[member]
+        for member, limit in (qos or {}).items()
+        if limit is not None
+    }
+
+
 def for_engine(qos: types.Body | None) -> engines.Qos:
     return engines.Qos(**(qos or {}))

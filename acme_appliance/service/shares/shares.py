@@ -37,6 +37,7 @@ from acme_appliance.service import pages
 from acme_appliance.service import rules
 from acme_appliance.service.shares import bodies
 from acme_appliance.service.shares import creation
+from acme_appliance.service.shares import moves
 from acme_appliance.service.shares import operations
 from acme_appliance.service.shares import qos
 
@@ -48,6 +49,7 @@ class Shares:
         self.runner = runner
         self.context = runner.context
         self._creation = creation.Creation(runner.context)
+        self._moves = moves.Moves(runner)
 
     # -- reading
 
@@ -132,9 +134,18 @@ class Shares:
         """Merge-patch a share; ``patch`` is the schema SharePatch.
 
         A patch without effect keeps the generation. ``share.not_found``,
-        ``share.shrink_refused``, ``share.degraded``, ``pool.no_space``.
+        ``share.shrink_refused``, ``share.degraded``, ``pool.no_space``; with
+        a pool, see :class:`moves.Moves`.
         """
         fields.check_fields(patch, types.PATCHABLE)
+        if "pool" in patch:
+            return self._moves.patch(
+                caller,
+                share_id,
+                patch,
+                wait_seconds=wait_seconds,
+                if_match=if_match,
+            )
         outcome = self.runner.run(
             lambda: _claims_of_patch(share_id, patch),
             lambda: self._decide_patch(caller, share_id, patch, if_match),

@@ -21,6 +21,7 @@ import threading
 import uuid
 
 from acme_appliance.engines import base
+from acme_appliance.engines import copies
 
 BLOCK = 4096
 SIZE = 1 << 20
@@ -555,6 +556,57 @@ class EngineSuite:
             "volume",
             volume("clone"),
         )
+
+    # -- copies
+
+    def test_copy_of_a_file_keeps_its_holes(self):
+        wanted = volume(size_bytes=SIZE + 2 * BLOCK)
+        source, target = self.make_share(wanted), self.make_share(wanted)
+        for offset in (2 * BLOCK, SIZE // 2):
+            self.client.write(share(source), "volume", offset, b"x" * BLOCK)
+        self.engine.sync()
+        copy = copies.Copy()
+        checks = []
+        with (
+            self.engine.open_file(source, "volume") as read,
+            self.engine.open_file(target, "volume", write=True) as written,
+        ):
+            self.assertEqual(wanted.size_bytes, read.size_bytes)
+            copy.run(read, written, lambda: checks.append(copy.done_bytes))
+        self.engine.sync()
+        self.assertEqual(checks[0], 0)
+        self.assertEqual(copy.total_bytes, copy.done_bytes)
+        self.assertEqual(
+            self.client.read(share(source), "volume", 0, SIZE),
+            self.client.read(share(target), "volume", 0, SIZE),
+        )
+        self.assertEqual(
+            wanted.size_bytes, self.engine.file_size(target, "volume")
+        )
+        used = self.engine.used_bytes(target, "volume")
+        self.assertLess(used, SIZE // 2)
+
+    def test_copy_of_nothing(self):
+        source, target = self.make_share(), self.make_share()
+        with (
+            self.engine.open_file(source, "volume") as read,
+            self.engine.open_file(target, "volume", write=True) as written,
+        ):
+            copies.Copy().run(read, written, self.fail)
+        self.assertEqual(0, self.engine.used_bytes(target, "volume"))
+
+    def test_copy_of_what_is_not_there(self):
+        id_ = self.make_share()
+        self.client.plant_directory(share(id_), "directory")
+        for error, given in (
+            (base.NotFound, (new_id(), "volume")),
+            (base.FileChanged, (id_, "other")),
+            (base.FileChanged, (id_, "directory")),
+            (ValueError, (id_, "../volume")),
+        ):
+            with self.assertRaises(error):
+                with self.engine.open_file(*given):
+                    self.fail("it was opened")
 
     # -- revert
 

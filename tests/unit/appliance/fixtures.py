@@ -371,20 +371,32 @@ class ServiceFixture(ServiceCalls):
 
     def start(self):
         """Start the service; what that and the comparison found."""
+        # Interrupted moves, too, which a real start does not wait for.
+        self.service.recovery.copy_seconds = WAIT
         report = self.service.start()
         compared = self.service.wait_until_compared(WAIT)
         assert compared is not None
         report.add(compared)
         return report
 
+    def lose_unsynced(self):
+        """A power cut."""
+        for engine in self.engines.values():
+            engine.lose_unsynced()
+
     # -- what clients do
 
     def write(self, share_id, data, name="volume"):
-        self.engine.entries(share(share_id))[name].write(0, data)
+        self._entry(share_id, name).write(0, data)
 
     def read(self, share_id, name="volume"):
-        entry = self.engine.entries(share(share_id))[name]
+        entry = self._entry(share_id, name)
         return entry.read(0, entry.size_bytes)
+
+    def _entry(self, share_id, name):
+        """In the pool that the service says."""
+        pool = self.service.shares.get(ADMIN, share_id)["pool"]
+        return self.engines[pool].entries(share(share_id))[name]
 
     # -- everything there is
 
@@ -412,9 +424,9 @@ class ServiceFixture(ServiceCalls):
 
 
 @functools.cache
-def saved_after(prepare):
+def saved_after(prepare, pools=("gold",)):
     """What a fixture has after ``prepare(fixture)``; once per process."""
-    fixture = ServiceFixture(unittest.TestCase())
+    fixture = ServiceFixture(unittest.TestCase(), pools=pools)
     try:
         prepare(fixture)
         fixture.service.stop()

@@ -29,6 +29,8 @@ GROUP_SNAPSHOT = "88888888-8888-4888-8888-888888888888"
 REVERT = "55555555-5555-4555-8555-555555555555"
 
 MIB = 1 << 20
+#: What a fixture needs to have.
+POOLS = ("gold", "silver")
 
 
 def _nothing(fixture):
@@ -166,6 +168,18 @@ def of_groups(count):
     }
 
 
+def _written_once(fixture):
+    """With a hole, and an owner of its own."""
+    fixture.put_share(
+        SHARE,
+        size_bytes=3 * MIB,
+        file={"name": "data", "mode": "0600", "uid": 1001},
+        labels={"a": "b"},
+    )
+    fixture.write(SHARE, b"1" * MIB, "data")
+    fixture.engine.sync()
+
+
 SCENARIOS = {
     "create": (
         _nothing,
@@ -248,6 +262,10 @@ SCENARIOS = {
     "revert": (
         _written,
         lambda fixture: fixture.put_revert(SHARE, REVERT, SNAPSHOT),
+    ),
+    "move": (
+        _written_once,
+        lambda fixture: fixture.patch_share(SHARE, pool="silver"),
     ),
     "revoke": (
         _granted,

@@ -51,6 +51,7 @@ _REPLIES = {
     models.Job: "Job",
     models.OwnToken: "OwnToken",
     models.Pool: "Pool",
+    models.Progress: "Progress",
     models.Share: "Share",
     models.Snapshot: "Snapshot",
     models.Source: "Source",

@@ -27,8 +27,8 @@ NAMES = """
     Group GroupShareSpec GroupSnapshot GroupSource HasSnapshots InUse
     InternalError InvalidArgument Job JobFailed JobUnfinished LimitReached
     Moment NoSpace NotFound NotSent OutcomeUnknown OwnToken Pool
-    PreconditionFailed ProblemError ProtocolError Qos RateLimited Share
-    SharesLeft ShrinkRefused Snapshot SnapshotSpec Source Stats System
+    PreconditionFailed ProblemError Progress ProtocolError Qos RateLimited
+    Share SharesLeft ShrinkRefused Snapshot SnapshotSpec Source Stats System
     TlsError TransportError Unavailable Unsupported Versions VolumeFile
     VolumeFileSpec WrongState
 """.split()
@@ -50,7 +50,10 @@ METHODS = {
         "(self, snapshot_id: str, holder: str) ->"
         " Mapping[str, AccessRule] | None"
     ),
+    "cancel_job": "(self, job_id: str) -> Job",
     "close": "(self) -> None",
+    "get_job": "(self, job_id: str) -> Job",
+    "move_share": "(self, share_id: str, pool: str) -> Share",
     "create_share": (
         "(self, share_id: str, *, name: str, size_bytes: int | None = None,"
         " pool: str | None = None,"

@@ -43,7 +43,7 @@ class TestCrashes(unittest.TestCase):
     def uncut(self, name):
         """The steps of an uncut run, and how it ends."""
         prepare, request = scenarios.SCENARIOS[name]
-        fixture = fixtures.ServiceFixture(self)
+        fixture = fixtures.ServiceFixture(self, pools=scenarios.POOLS)
         prepare(fixture)
         fixture.steps.names.clear()
         request(fixture)
@@ -52,7 +52,7 @@ class TestCrashes(unittest.TestCase):
     def crashed_fixtures(self, name, count, prepare_fault=None):
         """A fixture for each step, crashed there, not restarted."""
         prepare, request = scenarios.SCENARIOS[name]
-        saved = fixtures.saved_after(prepare)
+        saved = fixtures.saved_after(prepare, scenarios.POOLS)
         for index in range(count):
             fixture = fixtures.ServiceFixture(self, saved=saved)
             if prepare_fault is not None:
@@ -109,7 +109,7 @@ class TestCrashes(unittest.TestCase):
         _, request = scenarios.SCENARIOS[name]
         for fixture, step in self.crashed_fixtures(name, len(steps)):
             with self.subTest(step):
-                fixture.engine.lose_unsynced()
+                fixture.lose_unsynced()
                 fixture.restart()
                 if step == "result:after":
                     # The reply may have been sent: nothing is repaired.
@@ -122,7 +122,7 @@ class TestCrashes(unittest.TestCase):
         """Where the client never comes back."""
         steps, expected = self.uncut(name)
         prepare, _ = scenarios.SCENARIOS[name]
-        fixture = fixtures.ServiceFixture(self)
+        fixture = fixtures.ServiceFixture(self, pools=scenarios.POOLS)
         prepare(fixture)
         before = fixture.state()
         for fixture, step in self.crashed_fixtures(name, len(steps)):
@@ -143,7 +143,7 @@ class TestCrashes(unittest.TestCase):
                     try:
                         fixture.restart(steps=fixtures.Steps(index))
                     except fixtures.Crash:
-                        fixture.engine.lose_unsynced()
+                        fixture.lose_unsynced()
                     else:
                         break
                 fixture.steps.crash_at = None
@@ -173,6 +173,12 @@ class TestCrashes(unittest.TestCase):
             engines.NoSpace("full"),
             "pool.no_space",
         ),
+        (
+            "move",
+            "open_file",
+            engines.Unavailable("gone"),
+            "engine.unavailable",
+        ),
     )
     @ddt.unpack
     def test_crashes_while_undoing(self, name, method, error, code):
@@ -188,7 +194,7 @@ class TestCrashes(unittest.TestCase):
 
             setattr(fixture.engine, method, sync_and_fail)
 
-        fixture = fixtures.ServiceFixture(self)
+        fixture = fixtures.ServiceFixture(self, pools=scenarios.POOLS)
         prepare(fixture)
         before = fixture.state()
         break_engine(fixture)
@@ -208,7 +214,7 @@ class TestCrashes(unittest.TestCase):
         ):
             with self.subTest(step):
                 delattr(fixture.engine, method)
-                fixture.engine.lose_unsynced()
+                fixture.lose_unsynced()
                 fixture.restart()
                 if step.startswith("undo"):
                     self.check_same(fixture, before)

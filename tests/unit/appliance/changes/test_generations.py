@@ -72,7 +72,7 @@ class TestGenerations(unittest.TestCase):
     def watched(self, name, fail_at=None):
         """The change, which may fail once, and then the same again."""
         prepare, request = scenarios.SCENARIOS[name]
-        saved = fixtures.saved_after(prepare)
+        saved = fixtures.saved_after(prepare, scenarios.POOLS)
         fixture = fixtures.ServiceFixture(self, saved=saved, start=False)
         watch = Watch(fixture, fail_at)
         fixture.restart(steps=watch)

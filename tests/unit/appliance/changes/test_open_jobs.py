@@ -64,14 +64,13 @@ def by_timer(fixture):
 
 def resume_due(fixture):
     """What the timer does, waited for."""
-    fixture.service.recovery.open_jobs._resume(
-        [
-            job
-            for job in fixture.service.journal.entries.open()
-            if fixture.service.recovery.open_jobs._is_due(job)
-        ],
-        SOON,
-    )
+    open_jobs = fixture.service.recovery.open_jobs
+    due = [
+        job
+        for job in fixture.service.journal.entries.open()
+        if open_jobs._is_due(job)
+    ]
+    open_jobs._wait(open_jobs._begin(due), SOON)
 
 
 WAYS = {
@@ -89,7 +88,7 @@ class TestFaultThatPasses(unittest.TestCase):
 
     def failed_fixture(self, name, index):
         prepare, request = scenarios.SCENARIOS[name]
-        saved = fixtures.saved_after(prepare)
+        saved = fixtures.saved_after(prepare, scenarios.POOLS)
         fixture = fixtures.ServiceFixture(self, saved=saved, start=False)
         fixture.restart(steps=FailingSteps(index))
         try:
@@ -101,7 +100,7 @@ class TestFaultThatPasses(unittest.TestCase):
     @ddt.data(*NAMES)
     def test_ends_well_by_every_way(self, name):
         prepare, request = scenarios.SCENARIOS[name]
-        fixture = fixtures.ServiceFixture(self)
+        fixture = fixtures.ServiceFixture(self, pools=scenarios.POOLS)
         prepare(fixture)
         before = fixture.state()
         fixture.steps.names.clear()

@@ -185,7 +185,7 @@ class TestUnexplainedExports(case.ServiceCase):
             mock.patch.object(
                 self.fixture.service.recovery.open_jobs,
                 "resume_all",
-                lambda: resume_all(0),
+                lambda **given: resume_all(0),
             ),
         ):
             report = self.fixture.service.start()
