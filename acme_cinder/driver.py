@@ -33,6 +33,7 @@ from acme_cinder import managecalls
 from acme_cinder import migration
 from acme_cinder import mixins
 from acme_cinder import mount
+from acme_cinder import moves
 from acme_cinder import opts
 from acme_cinder import parts
 from acme_cinder import recognition
@@ -218,8 +219,11 @@ class acmeNfsDriver(  # noqa: N801 - the name operators configure
     def migrate_volume(
         self, context: Any, volume: objects.Volume, host: dict[str, Any]
     ) -> tuple[bool, dict[str, Any] | None]:
-        """Not supported: Cinder copies the data."""
-        return False, None
+        """Move a volume to another pool of the appliance; False: Cinder
+        must copy the data."""
+        with errors.operation(f"Migrated to {host['host']}", volume=volume):
+            update = moves.move(self._shares, self._settings, volume, host)
+        return update is not None, update
 
     @volume_utils.trace
     def before_volume_copy(

@@ -23,6 +23,7 @@ GROW_ONLINE: Final = "share.grow_online"
 THICK: Final = "share.thick"
 SNAPSHOT_EXPORT: Final = "snapshot.export"
 REVERT: Final = "share.revert"
+MOVE_POOL: Final = "share.move_pool"
 #: How long to believe what a pool can do; also refreshed by the stats.
 _FEATURES_SECONDS = 300.0
 
@@ -38,18 +39,26 @@ class PoolFeatures:
         self._api = api
         self._clock = clock
         self._by_pool: dict[str, frozenset[str]] = {}
+        self._system_id: str | None = None
         self._learnt_at = -_FEATURES_SECONDS
 
-    def learn(self, pools: tuple[acme_client.Pool, ...]) -> None:
-        self._by_pool = {pool.name: pool.features for pool in pools}
+    def learn(self, found: acme_client.Stats) -> None:
+        self._by_pool = {pool.name: pool.features for pool in found.pools}
+        self._system_id = found.system_id
         self._learnt_at = self._clock()
+
+    def system_id(self) -> str:
+        """The id of the appliance."""
+        if self._system_id is None:
+            self.learn(self._api.get_stats())
+        return str(self._system_id)
 
     def has(self, pool: str | None, feature: str) -> bool:
         """Whether a pool has a feature; without a name: whether all have
         it."""
         stale = self._clock() - self._learnt_at >= _FEATURES_SECONDS
         if stale or (pool is not None and pool not in self._by_pool):
-            self.learn(self._api.get_stats().pools)
+            self.learn(self._api.get_stats())
         if pool is not None and pool in self._by_pool:
             return feature in self._by_pool[pool]
         return bool(self._by_pool) and all(

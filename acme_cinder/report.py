@@ -24,6 +24,7 @@ from oslo_log import log as logging
 from acme_cinder import errors
 from acme_cinder import exportcheck
 from acme_cinder import features
+from acme_cinder import moves
 from acme_cinder import peers
 from acme_cinder import settings as options
 from acme_cinder import startup
@@ -62,7 +63,7 @@ class Report:
 
     def learn(self, found: acme_client.Stats) -> None:
         """Pass the figures to the other parts."""
-        self._features.learn(found.pools)
+        self._features.learn(found)
         chosen = self._settings.portal
         self._addresses.publish_own((chosen,) if chosen else found.portals)
 
@@ -87,7 +88,10 @@ class Report:
         made = stats.backend(
             common,
             [
-                stats.pool(pool, sparse=sparse, common=pool_common)
+                {
+                    **stats.pool(pool, sparse=sparse, common=pool_common),
+                    "location_info": moves.location_info(found.system_id),
+                }
                 for pool in startup.chosen(found.pools, self._settings)
             ],
             sparse=sparse,
