@@ -78,6 +78,14 @@ def is_services(holder: str) -> bool:
     return holder.startswith(_SERVICE_PREFIX)
 
 
+def host_of(holder: str) -> str:
+    """The host in one of the driver's holders."""
+    for prefix in (_HOST_PREFIX, _SERVICE_PREFIX, _MOUNT_PREFIX):
+        if holder.startswith(prefix):
+            return holder.removeprefix(prefix)
+    return holder
+
+
 def _plain(host: str) -> str:
     """A host's name, or its digest if it is not valid in a holder."""
     if _HOST.fullmatch(host):

@@ -45,6 +45,13 @@ say that it was deleted, no record names it, nothing has access to it or works
 on it, and nothing changed it for --min-age. Everything else is only shown:
 shares of another Cinder or without the driver's labels stay.
 """
+_VOLUMES: Final = """\
+Shows the volumes of the back ends: name, id, size, status and pool; the share,
+if its id is another one; the hosts that have access to it; and where Cinder
+and the appliance differ: access without an attachment or the other way round,
+a share that is gone or has another size. Only reads, from Cinder's database
+and the appliance.
+"""
 _REAP: Final = """\
 Unmounts what is mounted below nfs_mount_point_base, belongs to the appliance,
 and has neither a user nor an access rule of this host. Other mounts are left
@@ -97,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="MINUTES",
         help="leave alone what is younger (default: %(default)s)",
     )
+    _add(commands, "volumes", "show volumes, shares and access", _VOLUMES)
     _add(
         commands,
         "reap",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from acme_cinder import settings
 
 LOG = logging.getLogger(__name__)
+_CALL_SECONDS = 30.0
 _DRIVER = "acme_cinder.driver.acmeNfsDriver"
 
 
@@ -82,6 +83,11 @@ class Backend:
     @property
     def name(self) -> str:
         return self.section.name
+
+    @property
+    def call_seconds(self) -> float:
+        """Time limit of a call: somebody waits at a terminal."""
+        return min(self.settings.deadline_seconds, _CALL_SECONDS)
 
 
 def sections(files: Sequence[str], names: Sequence[str]) -> list[Section]:

@@ -27,18 +27,14 @@ import sys
 from typing import Final
 from typing import TYPE_CHECKING
 
-from oslo_db import exception as db_exception
-import sqlalchemy.exc
-
 from acme_cinder.cmd import configuration
+from acme_cinder.cmd import failures
 from acme_cinder.cmd import output
-import acme_client
 
 if TYPE_CHECKING:
     from acme_cinder.orphans import orphan
 
 LOG = logging.getLogger(__name__)
-_CALL_SECONDS: Final = 30.0
 _REMOVED: Final = "removed"
 
 
@@ -61,16 +57,10 @@ def run(given: argparse.Namespace) -> int:
         backends = configuration.load(given.config_file, given.backend)
         configuration.shorten_database_waits()
         configuration.prepare_commands()
-        found = {each.name: _work(each, given) for each in backends}
-    except configuration.Wrong as error:
+        with failures.told():
+            found = {each.name: _work(each, given) for each in backends}
+    except (configuration.Wrong, failures.CannotRun) as error:
         LOG.critical("%s", error)
-        return 2
-    except acme_client.ApiError as error:
-        LOG.critical("the appliance does not answer as it must: %s", error)
-        return 2
-    except (db_exception.DBError, sqlalchemy.exc.SQLAlchemyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        LOG.critical("Cinder's database does not answer: %s", reason)
         return 2
     if given.format == "json":
         output.show_json(as_json(found))
@@ -98,7 +88,7 @@ def _work(
 
     section = backend.section
     with startup.new_client(backend.settings) as client:
-        api = client.with_deadline(_CALL_SECONDS)
+        api = client.with_deadline(backend.call_seconds)
         known = recognition.Recognition(api, section.host, section.cluster)
         scene = orphan.Scene(
             backend.settings,

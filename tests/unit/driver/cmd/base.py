@@ -96,7 +96,7 @@ class CommandCase(unittest.TestCase):
 def _processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["acme_cinder.driver", "acme_cinder.cmd.main"]
+        ["acme_cinder.driver", "acme_cinder.checks.backend", __name__]
     )
     return context
 
