@@ -37,9 +37,9 @@ user-mode-linux kernel, which any user can start. A guest has the host's files
 read-only: its writes are lost, except in folders given with --share.
 
   --sandbox      always a guest          --native       never a guest
-  --kernel DIR  a guest with the kernel of a later release of Debian: DIR has
-                its packages user-mode-linux and libc6, unpacked with dpkg -x
-                (root only)
+  --kernel DIR   a guest with the kernel of a later release of Debian: DIR has
+                 its packages user-mode-linux and libc6, unpacked with dpkg -x
+                 (root only)
   --share DIR    a folder that the guest can write (repeatable)
   --memory MIB   the guest's memory (2560)
   --scratch GIB  size of the scratch disk, sparse (12)

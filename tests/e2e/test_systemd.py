@@ -227,7 +227,7 @@ class SystemdTestCase(SystemdCase):
         self.assertEqual(("1", "2"), (found["NoNewPrivs"], found["Seccomp"]))
         for kind in ("CapPrm", "CapEff", "CapAmb"):
             self.assertEqual(found["CapBnd"], found[kind])
-        self.assertEqual(6, int(found["CapBnd"], 16).bit_count())
+        self.assertEqual(7, int(found["CapBnd"], 16).bit_count())
 
     def test_pools_are_mounted_before_they_are_served(self) -> None:
         before = self.system.value(POOLS, "Before").split()

@@ -125,10 +125,14 @@ class RuleCase(unittest.TestCase):
                 self.assertNotIn(packetrules.NAME, found.stdout, program)
 
     @contextlib.contextmanager
-    def holder(self, form):
-        """A process that holds back the replies now."""
+    def holder(self, form, *prefix):
+        """A process that holds back the replies now.
+
+        :param prefix: of its command.
+        """
         program = subprocess.Popen(
             [
+                *prefix,
                 *(sys.executable, "-c", textwrap.dedent(HOLD)),
                 *(str(self.portlist), form),
             ],
@@ -226,6 +230,20 @@ class TestForms(RuleCase):
         with cut.prepared() as prepared, prepared.shut(3.0):
             subprocess.run(["nft", "flush", "ruleset"], capture_output=True)
             self.assertFalse(self.is_reachable())
+
+    def test_the_privilege_of_the_unit_is_enough(self):
+        form = self.use("nft")
+        self.portlist.chmod(0o644)
+        self.portlist.parent.chmod(0o755)
+        privilege = "-all,+net_admin"
+        with self.holder(
+            form,
+            *("setpriv", "--reuid", "65534", "--regid", "65534"),
+            *("--clear-groups", "--no-new-privs", "--inh-caps", privilege),
+            *("--ambient-caps", privilege, "--bounding-set", privilege),
+        ):
+            self.assertFalse(self.is_reachable())
+        self.wait_until_reachable()
 
     def test_refused_without_the_privilege(self):
         program = """
