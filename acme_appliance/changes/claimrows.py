@@ -95,6 +95,12 @@ def of_job(connection: sa.Connection, job_id: str) -> Claims:
     return _read(connection.execute(_OF_JOB, {"id": job_id}))
 
 
+def claimed(connection: sa.Connection, kind: str) -> set[str]:
+    """The ids of all claimed objects of a kind."""
+    statement = sa.select(_CLAIM.object_id).where(_CLAIM.kind == kind)
+    return set(connection.execute(statement).scalars())
+
+
 def left_open(connection: sa.Connection, claims: Claims) -> Left:
     """Find what blocks a change with these claims."""
     ids = [resource.id for resource in claims]

@@ -169,6 +169,7 @@ class Entries:
 
     def give_up(self, job_id: str, problem: problems.Problem) -> None:
         """End an open job as failed, whatever its progress."""
+        self.context.generations.reserve()
         with self.context.database.write() as session:
             session.execute(
                 sa.update(models.Job)
@@ -180,6 +181,19 @@ class Entries:
                 )
             )
             claimrows.delete(session, job_id)
+            # What it was to create is not complete. Shares and snapshots are
+            # compared with the pool instead.
+            for table in (models.Group, models.GroupSnapshot):
+                session.execute(
+                    sa.update(table)
+                    .where(table.job_id == job_id)
+                    .values(
+                        state=types.State.ERROR,
+                        job_id=None,
+                        generation=self.context.generations.next(),
+                    )
+                    .execution_options(synchronize_session=False)
+                )
 
     # -- reading
 
@@ -208,6 +222,11 @@ class Entries:
         with self.context.database.read_rows() as connection:
             found = claimrows.of_job(connection, job.id)
         return found or exclusive(share(job.share_id))
+
+    def claimed(self, kind: engines.Kind) -> set[str]:
+        """The ids of all objects of a kind that open jobs claim."""
+        with self.context.database.read_rows() as connection:
+            return claimrows.claimed(connection, kind.value)
 
     def left_open(self, claims: Claims) -> tuple[list[Open], set[str]]:
         """What must end before a change with these claims begins.

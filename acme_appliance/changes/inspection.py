@@ -36,6 +36,8 @@ LOG = logging.getLogger(__name__)
 
 #: Stands beside a share while it is being reverted.
 REVERT = "revert"
+#: The ends of the kinds of jobs that create something.
+_CREATES = (".create", ".snapshot")
 _STEADY = (types.State.AVAILABLE, types.State.DEGRADED)
 
 Row = models.Share | models.Snapshot
@@ -60,7 +62,9 @@ class Inspector:
         self.context = context
 
     def inspect_share(self, row: Any) -> Finding:
-        """:param row: id, pool, state, file and size_bytes of a share."""
+        """:param row: id, pool, state, file, size_bytes and group_id of a
+        share.
+        """
         engine = self.context.pools.engine(row.pool)
         reference = engines.Reference(engines.Kind.SHARE, row.id)
         found = None
@@ -71,7 +75,7 @@ class Inspector:
         if found is None and not engine.exists(reference):
             return Finding(types.State.ERROR, row.size_bytes, exists=False)
         if row.state not in _STEADY:
-            if self._was_never_made(row.id):
+            if self._was_never_made(row):
                 return _half(row)
             if self._is_half_reverted(row):
                 return Finding(types.State.ERROR, row.size_bytes)
@@ -89,21 +93,29 @@ class Inspector:
         return Finding(types.State.AVAILABLE, found)
 
     def inspect_snapshot(self, row: Any) -> Finding:
-        """:param row: id, share_id, pool, state and size_bytes of one."""
+        """:param row: id, share_id, pool, state, size_bytes and
+        group_snapshot_id of one.
+        """
         engine = self.context.pools.engine(row.pool)
         reference = engines.Reference(engines.Kind.SNAPSHOT, row.id)
         if not engine.exists(reference):
             return Finding(types.State.ERROR, row.size_bytes, exists=False)
         if row.state not in _STEADY and self._was_never_made(
-            row.share_id, row.id
+            row, row.share_id, row.id
         ):
             return _half(row)
         return Finding(types.State.AVAILABLE, row.size_bytes)
 
     def _was_never_made(
-        self, share_id: str, snapshot_id: str | None = None
+        self,
+        row: Any,
+        share_id: str | None = None,
+        snapshot_id: str | None = None,
     ) -> bool:
-        """Whether its last job is a create that failed.
+        """Whether its last job is a create that failed, of itself or of a
+        group.
+
+        :param share_id, snapshot_id: of a snapshot.
 
         Parts may be left. The client knows of the failure, so they must not
         become available.
@@ -111,7 +123,15 @@ class Inspector:
         job = models.Job
         statement = (
             sa.select(job.kind, job.state)
-            .where(job.share_id == share_id, job.snapshot_id == snapshot_id)
+            .where(
+                sa.or_(
+                    sa.and_(
+                        job.share_id == (share_id or row.id),
+                        job.snapshot_id == snapshot_id,
+                    ),
+                    _created_with(row),
+                )
+            )
             .order_by(job.id.desc())
             .limit(1)
         )
@@ -120,7 +140,7 @@ class Inspector:
         return (
             last is not None
             and last.state == types.JobState.FAILED
-            and last.kind.endswith(".create")
+            and last.kind.endswith(_CREATES)
         )
 
     def _is_half_reverted(self, row: Any) -> bool:
@@ -161,6 +181,18 @@ class Inspector:
         if isinstance(row, models.Share):
             return self.inspect_share(row)
         return self.inspect_snapshot(row)
+
+
+def _created_with(row: Any) -> sa.ColumnElement[bool]:
+    """The create of the group that a share or snapshot is in, which made its
+    members, too. Nothing can join a group whose create failed."""
+    job = models.Job
+    if hasattr(row, "group_snapshot_id"):
+        return sa.and_(
+            job.group_snapshot_id == row.group_snapshot_id,
+            job.kind == "group.snapshot",
+        )
+    return sa.and_(job.group_id == row.group_id, job.kind == "group.create")
 
 
 def _half(row: Any) -> Finding:

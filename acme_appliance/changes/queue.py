@@ -21,10 +21,14 @@ arrival. So there is no starvation and no deadlock.
 import collections
 from collections.abc import Iterable
 import threading
+from typing import Final
 
 from acme_appliance.changes.claims import Claim
 from acme_appliance.changes.claims import Claims
 from acme_appliance.changes.claims import Resource
+
+#: How many resources an error names.
+_NAMED: Final = 4
 
 
 class Busy(Exception):
@@ -37,6 +41,14 @@ class Ticket:
     def __init__(self, claims: Claims) -> None:
         self.claims = dict(claims)
         self.granted = threading.Event()
+
+
+def _names(ticket: Ticket) -> str:
+    """Of a few of the resources that it is about."""
+    names = [str(resource) for resource in ticket.claims]
+    if len(names) > _NAMED:
+        names[_NAMED:] = [f"{len(names) - _NAMED} more"]
+    return ", ".join(names)
 
 
 class FairQueue:
@@ -60,7 +72,7 @@ class FairQueue:
             if ticket.granted.is_set():
                 return ticket
             self._leave(ticket)
-        raise Busy(", ".join(map(str, ticket.claims)))
+        raise Busy(_names(ticket))
 
     def release(self, ticket: Ticket) -> None:
         """Release a ticket and grant waiting ones."""

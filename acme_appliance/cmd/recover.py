@@ -40,6 +40,13 @@ _TITLES: Final = {
     "updated_snapshots": "Snapshots that had changed since the copy was made",
     "removed_shares": "Shares that were deleted since the copy was made",
     "removed_snapshots": "Snapshots that were deleted since the copy was made",
+    "added_groups": "Groups and group snapshots added from their metadata",
+    "updated_groups": "Groups and group snapshots that had changed since the"
+    " copy was made",
+    "removed_groups": "Groups and group snapshots that were deleted since the"
+    " copy was made",
+    "incomplete_groups": "Group snapshots that were not complete; their"
+    " snapshots are kept as ordinary ones",
     "changed_rules": "Access rules changed to match the exports",
     "closed_jobs": "Changes that ended since the copy was made",
     "reopened_jobs": "Reverts that the next start completes",

@@ -52,6 +52,20 @@ class Base(orm.DeclarativeBase):
     }
 
 
+def _few(table: str, *columns: str) -> list[sa.Index]:
+    """Indices of columns that most rows do not have: those cost nothing."""
+    return [
+        sa.Index(
+            f"ix_{table}_{column}_id",
+            column,
+            "id",
+            sqlite_where=sa.text(f"{column} IS NOT NULL"),
+            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+        )
+        for column in columns
+    ]
+
+
 class Share(Base):
     __tablename__ = "shares"
 
@@ -270,6 +284,7 @@ class Job(Base):
         sa.Index(None, "namespace", "state", "id"),
         sa.Index(None, "share_id", "id"),
         sa.Index(None, "finished_at"),
+        *_few("jobs", "group_id", "group_snapshot_id"),
     )
 
 

@@ -55,6 +55,9 @@ def check_join(
             f"The group {group_id} is in the pool {row.pool}, not {pool}.",
             pointer="/group_id",
         )
+    # A group that is being created with shares takes them in.
+    if row.state == types.State.ERROR and added > 0:
+        lookup.check_usable(session.get_one(models.Group, group_id))
     limit = context.settings.limits.max_shares_per_group
     count = session.scalar(
         sa.select(sa.func.count())

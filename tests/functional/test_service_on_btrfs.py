@@ -41,7 +41,12 @@ class RealCase(PoolCase, fixtures.ServiceCalls):
         self.addCleanup(self.database.close)
         self.database.upgrade()
         self.exporter = MemoryExporter(str(self.pool.directory))
-        self.service = Service(
+        self.service = self.new_service()
+        self.service.start()
+        self.addCleanup(lambda: self.service.stop())
+
+    def new_service(self):
+        return Service(
             self.database,
             {"gold": self.engine},
             self.exporter,
@@ -51,8 +56,6 @@ class RealCase(PoolCase, fixtures.ServiceCalls):
                 portals=(Portal("192.0.2.10"),),
             ),
         )
-        self.service.start()
-        self.addCleanup(self.service.stop)
 
     def path(self, share_id, name="volume"):
         return pathlib.Path(

@@ -81,14 +81,16 @@ class Comparison:
         self, report: Report, pool: str, kind: engines.Kind
     ) -> None:
         engine = self.context.pools.engine(pool)
-        # Read the pool first: its contents already have rows, or the job of
-        # a revert, which keeps the old content by the job's id, or of a move,
-        # whose share is in two pools.
+        # Read the pool first: its contents already have rows, or an open job:
+        # a revert keeps the old content by the job's id, a move has its share
+        # in two pools, a copy of a group has claimed its temporary snapshots.
         found = engine.ids(kind)
         entries = self.runner.journal.entries
         jobs = entries.open()
         kept = {job.id for job in jobs}
         kept |= {job.share_id for job in jobs if entries.copies(job)}
+        if kind == engines.Kind.SNAPSHOT:
+            kept |= entries.claimed(kind)
         rows = self._rows(pool, kind)
         for row in rows:
             if not row.has_open_job and not _is_well(row, self._look(row)):
@@ -124,9 +126,9 @@ class Comparison:
         very many."""
         table = _TABLES[kind]
         if kind == engines.Kind.SHARE:
-            more = [table.id.label("share_id"), table.file]
+            more = [table.id.label("share_id"), table.file, table.group_id]
         else:
-            more = [table.share_id]
+            more = [table.share_id, table.group_snapshot_id]
         is_open = table.job_id.in_(
             sa.select(models.Job.id).where(jobrows.IS_OPEN)
         )

@@ -32,6 +32,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import descriptions
 from acme_appliance.service import rules as access_rules
+from acme_appliance.service.reconcile import group_restoration
 from acme_appliance.service.reconcile import moving
 from acme_appliance.service.reconcile.reports import RestorationReport
 from acme_appliance.service.shares import moves
@@ -137,6 +138,9 @@ class PoolRestoration:
             kind: self.engine.metadata.ids(kind) for kind in engines.Kind
         }
         self.rows = {kind: self._rows(kind) for kind in engines.Kind}
+        self._groups = group_restoration.GroupRestoration(
+            context, session, report, pool, is_older=self.is_older
+        )
         self._leave_out_moves()
 
     def _leave_out_moves(self) -> None:
@@ -158,6 +162,7 @@ class PoolRestoration:
         """What an older copy has, and the pool has no more."""
         if self.is_older:
             self._close_jobs()
+            self._groups.remove_deleted()
             self._remove_rows(engines.Kind.SNAPSHOT, set())
             self._flush()
             self._remove_rows(engines.Kind.SHARE, self._shares_of_snapshots())
@@ -168,6 +173,7 @@ class PoolRestoration:
         self._restore_shares()
         self._flush()
         self._restore_snapshots()
+        self._groups.restore(self.rows)
         for kind, rows in self.rows.items():
             for id_, row in rows.items():
                 self._restore_rules(references.Reference(kind, id_), row)

@@ -101,6 +101,12 @@ class RestorationReport:
     updated_snapshots: list[str] = _list()
     removed_shares: list[str] = _list()
     removed_snapshots: list[str] = _list()
+    #: Groups and group snapshots.
+    added_groups: list[str] = _list()
+    updated_groups: list[str] = _list()
+    removed_groups: list[str] = _list()
+    #: Group snapshots that were not complete; their snapshots are in none.
+    incomplete_groups: list[str] = _list()
     #: ``{share_id or snapshot_id, granted, revoked}``: holders.
     changed_rules: list[types.Body] = _list()
     closed_jobs: list[str] = _list()

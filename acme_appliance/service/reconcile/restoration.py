@@ -26,6 +26,8 @@ not commit. The rules:
 * An id has one place. What was deleted goes first, in all pools, since it may
   have been made again in another one. Data whose id a row of another pool has
   is only listed.
+* Groups and group snapshots come from their metadata, see
+  :mod:`group_restoration`.
 * Data without metadata is only listed, unless the operator adopts it.
 * Metadata without data is only listed.
 """

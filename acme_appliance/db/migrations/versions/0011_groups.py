@@ -85,6 +85,15 @@ def upgrade() -> None:
         op.add_column(
             table, sa.Column(column, sa.String(length=36), nullable=True)
         )
+    for column in ("group_id", "group_snapshot_id"):
+        # Most jobs have neither.
+        op.create_index(
+            f"ix_jobs_{column}_id",
+            "jobs",
+            [column, "id"],
+            sqlite_where=sa.text(f"{column} IS NOT NULL"),
+            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+        )
     for table, *columns in _INDICES:
         op.create_index(
             f"ix_{table}_{'_'.join(columns)}", table, list(columns)

@@ -36,24 +36,25 @@ def fail(error):
     return method
 
 
-@ddt.ddt
-class TestCrashes(unittest.TestCase):
-    """Each test runs its scenario as often as it has steps."""
+class CrashCase(unittest.TestCase):
+    """Each check runs its scenario as often as it has steps."""
+
+    scenarios = scenarios.SCENARIOS
 
     def uncut(self, name):
         """The steps of an uncut run, and how it ends."""
-        prepare, request = scenarios.SCENARIOS[name]
+        prepare, request = self.scenarios[name]
         fixture = fixtures.ServiceFixture(self, pools=scenarios.POOLS)
         prepare(fixture)
         fixture.steps.names.clear()
         request(fixture)
         return fixture.steps.names, fixture.state()
 
-    def crashed_fixtures(self, name, count, prepare_fault=None):
+    def crashed_fixtures(self, name, count, prepare_fault=None, every=1):
         """A fixture for each step, crashed there, not restarted."""
-        prepare, request = scenarios.SCENARIOS[name]
+        prepare, request = self.scenarios[name]
         saved = fixtures.saved_after(prepare, scenarios.POOLS)
-        for index in range(count):
+        for index in range(0, count, every):
             fixture = fixtures.ServiceFixture(self, saved=saved)
             if prepare_fault is not None:
                 prepare_fault(fixture)
@@ -72,6 +73,36 @@ class TestCrashes(unittest.TestCase):
         )
         self.assertEqual([], fixture.service.system.readiness())
 
+    def check_killed(self, name, every=1):
+        steps, expected = self.uncut(name)
+        _, request = self.scenarios[name]
+        for fixture, step in self.crashed_fixtures(
+            name, len(steps), every=every
+        ):
+            with self.subTest(step):
+                fixture.restart()
+                request(fixture)
+                self.check_same(fixture, expected)
+                request(fixture)
+                self.check_same(fixture, expected)
+
+    def check_power_cut(self, name):
+        """All that was not synced is lost, what was replied is not."""
+        steps, expected = self.uncut(name)
+        _, request = self.scenarios[name]
+        for fixture, step in self.crashed_fixtures(name, len(steps)):
+            with self.subTest(step):
+                fixture.lose_unsynced()
+                fixture.restart()
+                if step == "result:after":
+                    # The reply may have been sent: nothing is repaired.
+                    self.assertEqual([], fixture.steps.names)
+                request(fixture)
+                self.check_same(fixture, expected)
+
+
+@ddt.ddt
+class TestCrashes(CrashCase):
     @ddt.data(*NAMES)
     def test_steps_are_where_they_should_be(self, name):
         steps, _ = self.uncut(name)
@@ -92,36 +123,17 @@ class TestCrashes(unittest.TestCase):
 
     @ddt.data(*NAMES)
     def test_killed_restarted_and_sent_again(self, name):
-        steps, expected = self.uncut(name)
-        _, request = scenarios.SCENARIOS[name]
-        for fixture, step in self.crashed_fixtures(name, len(steps)):
-            with self.subTest(step):
-                fixture.restart()
-                request(fixture)
-                self.check_same(fixture, expected)
-                request(fixture)
-                self.check_same(fixture, expected)
+        self.check_killed(name)
 
     @ddt.data(*NAMES)
     def test_power_cut(self, name):
-        """All that was not synced is lost, what was replied is not."""
-        steps, expected = self.uncut(name)
-        _, request = scenarios.SCENARIOS[name]
-        for fixture, step in self.crashed_fixtures(name, len(steps)):
-            with self.subTest(step):
-                fixture.lose_unsynced()
-                fixture.restart()
-                if step == "result:after":
-                    # The reply may have been sent: nothing is repaired.
-                    self.assertEqual([], fixture.steps.names)
-                request(fixture)
-                self.check_same(fixture, expected)
+        self.check_power_cut(name)
 
     @ddt.data(*NAMES)
     def test_restart_alone_leaves_all_or_nothing(self, name):
         """Where the client never comes back."""
         steps, expected = self.uncut(name)
-        prepare, _ = scenarios.SCENARIOS[name]
+        prepare, _ = self.scenarios[name]
         fixture = fixtures.ServiceFixture(self, pools=scenarios.POOLS)
         prepare(fixture)
         before = fixture.state()
@@ -136,7 +148,7 @@ class TestCrashes(unittest.TestCase):
     def test_crashes_while_recovering(self, name):
         """The restart dies at its first step, the next at its second..."""
         steps, expected = self.uncut(name)
-        _, request = scenarios.SCENARIOS[name]
+        _, request = self.scenarios[name]
         for fixture, step in self.crashed_fixtures(name, len(steps)):
             with self.subTest(step):
                 for index in range(100):
@@ -184,7 +196,7 @@ class TestCrashes(unittest.TestCase):
     def test_crashes_while_undoing(self, name, method, error, code):
         """A step fails, and the process dies at each step of the undoing;
         what was begun to be undone is not done by the restart."""
-        prepare, request = scenarios.SCENARIOS[name]
+        prepare, request = self.scenarios[name]
 
         def break_engine(fixture):
             def sync_and_fail(*arguments):
@@ -220,6 +232,30 @@ class TestCrashes(unittest.TestCase):
                     self.check_same(fixture, before)
                 request(fixture)
                 self.check_same(fixture, expected)
+
+
+ONE = scenarios.of_groups(1)
+MANY = scenarios.of_groups(20)
+
+
+@ddt.ddt
+class TestGroupSizes(CrashCase):
+    """Groups of one share and of many; those of two are above."""
+
+    scenarios = ONE | MANY
+
+    @ddt.data(*ONE)
+    def test_killed_restarted_and_sent_again(self, name):
+        self.check_killed(name)
+
+    @ddt.data(*MANY)
+    def test_many(self, name):
+        """Most steps are those of one share, again and again."""
+        self.check_killed(name, every=7)
+
+    @ddt.data(*ONE)
+    def test_power_cut(self, name):
+        self.check_power_cut(name)
 
 
 class TestFailures(unittest.TestCase):
