@@ -18,9 +18,12 @@ import shutil
 import subprocess
 import time
 import unittest
+from unittest import mock
 import uuid
 
+from acme_appliance import moments
 from acme_appliance import problems
+from acme_appliance import references
 from acme_appliance.db.session import Database
 from acme_appliance.engines.btrfs import engine as btrfs
 from acme_appliance.engines.memory.engine import MemoryEngine
@@ -137,6 +140,66 @@ class HungPoolSuite(fixtures.ServiceCalls):
             0, self.service.shares.get(fixtures.ADMIN, gold)["used_bytes"]
         )
         self.put_snapshot(gold)
+
+    def test_one_transaction_is_bounded(self):
+        self.check_moment("stage_at_once")
+
+    def test_held_replies_are_bounded(self):
+        engine = self.service.context.pools["gold"]
+        with mock.patch.object(
+            engine, "stage_at_once", autospec=True, return_value=None
+        ):
+            self.check_moment("stage")
+
+    def check_moment(self, step):
+        """The disk hangs just before the snapshots."""
+        engine = self.service.context.pools["gold"]
+        exporter = self.service.context.exports.exporter
+        members = [
+            (self.put_share(pool="gold").body["id"], str(uuid.uuid4()))
+            for _ in range(2)
+        ]
+        limits = moments.Limits(
+            engine=1.0, cut=1.5, margin=0.5, write_back=5.0, publish=5.0
+        )
+        original = getattr(engine, step)
+
+        def hang(*arguments):
+            self.hang()
+            hung.append(True)
+            return original(*arguments)
+
+        def take():
+            return moments.take(engine, exporter, members, limits=limits)
+
+        hung = []
+        try:
+            with mock.patch.object(engine, step, hang):
+                self.assertRaises(moments.Busy, take)
+            self.assertFalse(exporter.is_shut)
+            # Nothing more waits for this disk.
+            self.assertRaises(moments.Busy, take)
+            self.assertEqual([True], hung)
+        finally:
+            self.answer()
+        self.wait_until_empty(self.directory / "moments")
+        self.assertEqual(set(), engine.ids(references.Kind.SNAPSHOT))
+        # The earlier call may still be ending.
+        end = time.monotonic() + BOUND_SECONDS
+        while not engine.ids(references.Kind.SNAPSHOT):
+            self.assertLess(time.monotonic(), end)
+            with contextlib.suppress(moments.Busy):
+                take()
+        self.assertEqual(
+            {made for _, made in members},
+            engine.ids(references.Kind.SNAPSHOT),
+        )
+
+    def wait_until_empty(self, folder):
+        end = time.monotonic() + BOUND_SECONDS
+        while any(folder.glob("*")):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.1)
 
 
 class TestFrozen(HungPoolSuite, unittest.TestCase):
