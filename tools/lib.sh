@@ -117,12 +117,17 @@ apt_install() {
     return $code
 }
 
-# ensure_sandbox [--sandbox]: installs the requirements of tools/sandbox.sh. If
-# there is no user-mode Linux (for example on another CPU), tries to install
-# more modules for the running kernel.
+# ensure_sandbox [--sandbox]: installs the requirements of tools/sandbox.sh.
 ensure_sandbox() {
+    "$ACME_TOP/tools/sandbox.sh" "$@" check >/dev/null 2>&1 ||
+        install_sandbox "$@"
+    ! needs_mappings "$@" || ensure_mappings
+}
+
+# If there is no user-mode Linux (for example on another CPU), tries to install
+# more modules for the running kernel.
+install_sandbox() {
     local modules
-    "$ACME_TOP/tools/sandbox.sh" "$@" check >/dev/null 2>&1 && return
     if apt-cache show user-mode-linux >/dev/null 2>&1; then
         ensure_packages sandbox
     else
@@ -134,6 +139,26 @@ ensure_sandbox() {
     fi
     "$ACME_TOP/tools/sandbox.sh" "$@" check >/dev/null ||
         fail "neither this kernel nor a sandbox can serve NFS here"
+}
+
+# From 6.12 on, a user-mode kernel uses a mapping of the host for almost every
+# page of a process, and kills the process at the host's limit. Debian's is
+# 65530, which is 256 MiB. The new value is the default of Fedora and Ubuntu.
+ensure_mappings() {
+    local now wanted=1048576
+    now=$(sysctl -n vm.max_map_count) || return
+    [ "$now" -lt "$wanted" ] || return 0
+    say "setting vm.max_map_count from $now to $wanted, until the next boot"
+    as_root sysctl -q -w "vm.max_map_count=$wanted" ||
+        say "not possible: large processes in the sandbox may be killed"
+}
+
+# needs_mappings [--sandbox]: whether a user-mode kernel of that kind is used.
+needs_mappings() {
+    local release
+    [ "$("$ACME_TOP/tools/sandbox.sh" "$@" check 2>/dev/null)" = guest ] &&
+        release=$(linux.uml --version 2>/dev/null) &&
+        [ "$(printf '%s\n' 6.12 "$release" | sort -V | head -n 1)" = 6.12 ]
 }
 
 # Prints a Python that Cinder 29 supports: 3.11, 3.12 or 3.13.

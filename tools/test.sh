@@ -224,6 +224,7 @@ prepare() {
     # Cached byte code makes later starts of Python programs fast.
     unset PYTHONDONTWRITEBYTECODE
     ensure_packages appliance test sandbox
+    ! needs_mappings || ensure_mappings
     make_environments &
     others=$!
     ensure_venv "$ACME_WORK/venv/test" constraints.txt pyproject.toml \
