@@ -69,17 +69,14 @@ def change(
     )
 
 
-def accepted(job: types.Body) -> ApiResponse:
-    """The reply to a change that is in progress."""
-    return ApiResponse(
-        job, 202, {"Location": f"/v1/jobs/{job['id']}", "Retry-After": "1"}
-    )
-
-
 def _changed(outcome: types.Done | types.Accepted) -> ApiResponse:
     """The reply to a change: done, absent, or still in progress."""
     if isinstance(outcome, types.Accepted):
-        return accepted(outcome.job)
+        return ApiResponse(
+            outcome.job,
+            202,
+            {"Location": f"/v1/jobs/{outcome.job['id']}", "Retry-After": "1"},
+        )
     if outcome.body is None:
         return ApiResponse(
             None, 204, {"Was-Absent": "true"} if outcome.absent else {}

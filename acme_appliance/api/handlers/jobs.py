@@ -35,7 +35,6 @@ def get_job(request: ApiRequest) -> ApiResponse:
 
 
 def cancel_job(request: ApiRequest) -> ApiResponse:
-    job = request.service.jobs.cancel(request.caller, request.path["job_id"])
-    if job["finished_at"] is None:
-        return common.accepted(job)
-    return ApiResponse(job)
+    return ApiResponse(
+        request.service.jobs.cancel(request.caller, request.path["job_id"])
+    )
