@@ -471,13 +471,13 @@ def _unknown(group: str) -> list[str]:
         known.update(old.name for old in opt.deprecated_opts)
     given = {
         name.replace("-", "_")
-        for path in _config_files()
+        for path in config_files()
         for name in _section(path, group)
     }
     return sorted(given - known)
 
 
-def _config_files() -> list[str]:
+def config_files() -> list[str]:
     """The configuration files of the service, as oslo.config reads them."""
     in_directories = [
         path

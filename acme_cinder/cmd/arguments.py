@@ -45,6 +45,12 @@ say that it was deleted, no record names it, nothing has access to it or works
 on it, and nothing changed it for --min-age. Everything else is only shown:
 shares of another Cinder or without the driver's labels stay.
 """
+_BUNDLE: Final = """\
+Writes one .tar.gz for those who help: versions, the options of the back ends,
+the findings of the check (without its share), the appliance's state, and the
+warnings and errors of cinder-volume's log, if that is a file. Passwords and
+tokens are masked. Changes nothing else; only its owner can read the file.
+"""
 _VOLUMES: Final = """\
 Shows the volumes of the back ends: name, id, size, status and pool; the share,
 if its id is another one; the hosts that have access to it; and where Cinder
@@ -103,6 +109,18 @@ def parser() -> argparse.ArgumentParser:
         default=60,
         metavar="MINUTES",
         help="leave alone what is younger (default: %(default)s)",
+    )
+    bundle = _add(
+        commands,
+        "support-bundle",
+        "write an archive for those who help",
+        _BUNDLE,
+        has_format=False,
+    )
+    bundle.add_argument(
+        "--output",
+        metavar="FILE",
+        help="a new file (default: acme-cinder-HOST-TIME.tar.gz, here)",
     )
     _add(commands, "volumes", "show volumes, shares and access", _VOLUMES)
     _add(

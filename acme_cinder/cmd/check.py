@@ -49,7 +49,7 @@ def run(given: argparse.Namespace) -> int:
     configuration.prepare_commands()
     found: dict[str, list[findings.Finding]] = {}
     for section in sections:
-        found[section.name] = list(_check(section))
+        found[section.name] = find(section)
         if given.format == "table":
             output.show(table(section.name, found[section.name]))
     if given.format == "json":
@@ -57,17 +57,26 @@ def run(given: argparse.Namespace) -> int:
     return int(any(each.needs_work for one in found.values() for each in one))
 
 
-def _check(section: configuration.Section) -> Iterator[findings.Finding]:
+def find(
+    section: configuration.Section, *, may_change: bool = True
+) -> list[findings.Finding]:
+    """:param may_change: False: make no share to mount."""
     # Cinder must be configured first.
     from acme_cinder import checks
     from acme_cinder.checks import backend
+    from acme_cinder.checks import trial
 
-    return backend.check(
-        section.options,
-        section.name,
-        section.host,
-        section.cluster,
-        checks.ALL,
+    wanted = [
+        each for each in checks.ALL if may_change or each is not trial.MOUNT
+    ]
+    return list(
+        backend.check(
+            section.options,
+            section.name,
+            section.host,
+            section.cluster,
+            wanted,
+        )
     )
 
 

@@ -39,7 +39,7 @@ class MainTest(base.CommandCase):
         self.assertEqual(0, done.returncode)
         base.assert_example(self, "help.txt", done.stdout)
 
-    @ddt.data("check", "orphans", "reap", "volumes")
+    @ddt.data("check", "orphans", "reap", "support-bundle", "volumes")
     def test_help_of_a_command(self, name):
         done = self.run_command(name, "--help")
         self.assertEqual(0, done.returncode)
@@ -68,8 +68,8 @@ class MainTest(base.CommandCase):
 
     def test_all_commands_say_what_they_do(self):
         text = arguments.parser().format_help()
-        for name in ("check", "orphans", "reap", "volumes"):
-            self.assertRegex(text, rf"\n    {name} +\w")
+        for name in ("check", "orphans", "reap", "support-bundle", "volumes"):
+            self.assertRegex(text, rf"\n    {name}\s+\w")
 
 
 class OutputTest(unittest.TestCase):
