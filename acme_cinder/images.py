@@ -419,13 +419,14 @@ def _cipher(encryption: dict[str, Any]) -> dict[str, str]:
 def _passphrase_file(
     context: Any, encryption: dict[str, Any]
 ) -> Iterator[str]:
-    """The volume's passphrase in a file that only the service can read."""
+    """The volume's passphrase in a file without a name.
+
+    It is in memory, and ends with this process, however that dies. qemu-img,
+    as the service's user or as root, opens it by the service's descriptor.
+    """
     key: Any = key_manager.API(cfg.CONF).get(
         context, encryption["encryption_key_id"]
     )
-    secret: bytes = key.get_encoded()
-    folder = volume_utils.image_conversion_dir()
-    with tempfile.NamedTemporaryFile(prefix="luks_", dir=folder) as file:
-        file.write(binascii.hexlify(secret))
-        file.flush()
-        yield file.name
+    with open(os.memfd_create("acme_luks"), "wb", buffering=0) as file:
+        file.write(binascii.hexlify(key.get_encoded()))
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
