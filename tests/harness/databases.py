@@ -23,6 +23,8 @@ import sqlite3
 import tempfile
 from typing import Any
 
+import sqlalchemy as sa
+
 from acme_appliance.db.session import Database
 
 #: Where there is memory for it: hundreds of databases sync all the time.
@@ -30,16 +32,19 @@ FAST_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 class Content:
-    """All tables of a database at one moment, in memory."""
+    """All tables of an SQLite database at one moment, in memory.
 
-    def __init__(self, database: Database) -> None:
+    :param engine: that of the database.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
         self._copy = sqlite3.connect(":memory:", check_same_thread=False)
-        with database.writers.connect() as connection:
+        with engine.connect() as connection:
             _driver(connection).backup(self._copy)
 
-    def restore(self, database: Database) -> None:
-        """Replace all tables, also while others read."""
-        with database.writers.connect() as connection:
+    def restore(self, engine: sa.Engine) -> None:
+        """Replace all tables of a database, also while others read."""
+        with engine.connect() as connection:
             self._copy.backup(_driver(connection))
 
 
@@ -55,7 +60,7 @@ class _Databases:
         self._count = 0
         first = self._new()
         first.upgrade()
-        self._empty = Content(first)
+        self._empty = Content(first.writers)
         self._free.append(first)
 
     def _new(self) -> Database:
@@ -65,7 +70,7 @@ class _Databases:
 
     def take(self) -> Database:
         database = self._free.pop() if self._free else self._new()
-        self._empty.restore(database)
+        self._empty.restore(database.writers)
         return database
 
     def give_back(self, database: Database) -> None:

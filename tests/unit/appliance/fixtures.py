@@ -290,12 +290,12 @@ class Saved:
     """What a stopped fixture has on its disks, for more fixtures like it."""
 
     def __init__(self, fixture):
-        self._content = databases.Content(fixture.database)
+        self._content = databases.Content(fixture.database.writers)
         self._engines = fixture.engines
         self._exporter = fixture.exporter
 
     def restore(self, fixture):
-        self._content.restore(fixture.database)
+        self._content.restore(fixture.database.writers)
         fixture.engines = {
             name: _copied(engine) for name, engine in self._engines.items()
         }

@@ -246,7 +246,7 @@ class FixtureTest(unittest.TestCase):
                 [("GET", "/healthz", 200)],
                 [(r.method, r.path, r.status) for r in appliance.requests],
             )
-            appliance.forget_requests()
+            appliance.requests.clear()
             self.assertEqual([], appliance.requests)
             before = threading.active_count()
             appliance.drop_connections()

@@ -34,6 +34,7 @@ from acme_cinder import settings as options
 import acme_client
 from tests.harness import inprocess
 from tests.harness import transports
+from tests.harness import wsgi
 from tests.unit.driver import cinderdb
 from tests.unit.driver import fakehost
 
@@ -88,7 +89,7 @@ class DriverTestCase(unittest.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.context = cinderdb.context()
-        self.addCleanup(cinderdb.forget_volumes)
+        self.addCleanup(cinderdb.empty)
         self.appliance = self.start_appliance()
         made = tempfile.TemporaryDirectory(prefix="acme-driver-")
         self.addCleanup(made.cleanup)
@@ -135,14 +136,15 @@ class DriverTestCase(unittest.TestCase):
         matches: Any = lambda request: True,
         backend: str = "acme-1",
         adapter: transports.CountingAdapter | None = None,
+        clock: Any = None,
         **changes: Any,
     ) -> driver.acmeNfsDriver:
         made = self.unready_driver(**changes)
         settings = options.read(made.configuration)
         self.adapter = transports.FaultyAdapter(
-            self.log, faults, matches=matches
+            self.log, faults, matches=matches, find=self.appliance.find
         )
-        clock = Clock()
+        clock = clock or Clock()
         api = acme_client.Client(
             settings.api_addresses,
             settings.credentials,
@@ -222,12 +224,17 @@ class DriverTestCase(unittest.TestCase):
         return found
 
     def find_share(self, share_id: str) -> acme_client.Share | None:
-        with acme_client.Client(
-            [self.appliance.url],
-            acme_client.BearerToken(self.appliance.admin_token),
-            verify=self.appliance.ca_file,
-        ) as api:
+        with self.client(self.appliance.admin_token) as api:
             return api.find_share(share_id)
+
+    def client(self, token: str) -> acme_client.Client:
+        """Of the appliance, without a connection; somebody closes it."""
+        return acme_client.Client(
+            [self.appliance.url],
+            acme_client.BearerToken(token),
+            verify=self.appliance.ca_file,
+            adapter_factory=lambda: wsgi.DirectAdapter(self.appliance.find),
+        )
 
     def entries(self, volume: objects.Volume) -> dict[str, memory.Entry]:
         """The files of a volume's share."""

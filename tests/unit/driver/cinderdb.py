@@ -12,12 +12,14 @@
 
 """Cinder's own database and objects, without its services.
 
-The database is a file of this process, made by Cinder's migrations once.
+The database is a file of this process, made by Cinder's migrations once, and
+emptied for each test.
 """
 
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import functools
 import shutil
 import tempfile
@@ -30,13 +32,17 @@ from cinder import exception
 from cinder import objects
 from cinder import privsep
 from cinder.common import config
+from cinder.db import api as db
 from cinder.db import migration
 from cinder.objects import fields
 from cinder.volume import configuration
 from cinder.volume import driver as base_driver
 from cinder.volume import volume_types
+from oslo_db.sqlalchemy import engines
+import sqlalchemy as sa
 
 from acme_cinder import driver
+from tests.harness import databases
 
 CONF = config.CONF
 HOST = "ctl-1@acme#gold"
@@ -44,31 +50,71 @@ PROJECT = "5d3b8f0e5e7d4b0b8c7b9c8d6f1a2e30"
 USER = "9a1c0d2b7f6e4a5d8c3b2a1908f7e6d5"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """What the tests of this process share."""
+
+    content: databases.Content
+    default_type_id: str
+
+
 @functools.cache
-def start() -> str:
-    """Configure Cinder and make the database; returns its directory."""
-    directory = tempfile.mkdtemp(prefix="acme-cinder-db-")
+def start() -> _Prepared:
+    """Configure Cinder and make the database."""
+    directory = tempfile.mkdtemp(
+        prefix="acme-cinder-db-", dir=databases.FAST_FOLDER
+    )
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     CONF([], project="cinder", default_config_files=[])
-    CONF.set_override(
-        "connection", f"sqlite:///{directory}/cinder.db", "database"
-    )
-    # It goes with the process: nothing has to be on the disk.
-    CONF.set_override("sqlite_synchronous", False, "database")
+    url = f"sqlite:///{directory}/cinder.db"
+    CONF.set_override("connection", url, "database")
     CONF.set_override("state_path", directory)
     CONF.set_override("image_conversion_dir", f"{directory}/conversion")
     CONF.set_override("lock_path", directory, "oslo_concurrency")
     objects.register_all()
     migration.db_sync()
+    db.main_context_manager.patch_engine(_engine(url))
     # As the service does: locks are files below state_path.
     coordination.COORDINATOR.start()
     # No privileged daemon: what it would run is run here.
     privsep.sys_admin_pctxt.set_client_mode(False)
-    return directory
+    default_type = volume_types.get_default_volume_type(_context())
+    return _Prepared(databases.Content(db.get_engine()), default_type["id"])
+
+
+def _engine(url: str) -> sa.Engine:
+    """As oslo.db makes it, with a pool of connections.
+
+    It has none for SQLite, which reads the definitions of all tables when
+    it opens a file: more work than that of most transactions.
+    """
+
+    def create(url: sa.URL, **options: Any) -> tuple[sa.Engine, sa.Engine]:
+        pooled = {**options, "poolclass": sa.pool.QueuePool, "pool_size": 20}
+        made = sa.create_engine(url, **pooled)
+        return made, made
+
+    return engines.create_engine(
+        url,
+        # It goes with the process: nothing has to be on the disk.
+        sqlite_synchronous=False,
+        # Threads are native.
+        thread_checkin=False,
+        _engine_target=create,
+    )
+
+
+def empty() -> None:
+    """Make the database as the migrations left it."""
+    start().content.restore(db.get_engine())
 
 
 def context() -> cinder_context.RequestContext:
     start()
+    return _context()
+
+
+def _context() -> cinder_context.RequestContext:
     return cinder_context.RequestContext(
         USER, PROJECT, is_admin=True, request_id=f"req-{uuid.uuid4()}"
     )
@@ -85,7 +131,7 @@ def volume(**values: Any) -> objects.Volume:
         "availability_zone": "nova",
         "project_id": PROJECT,
         "user_id": USER,
-        "volume_type_id": volume_types.get_default_volume_type(ctxt)["id"],
+        "volume_type_id": start().default_type_id,
         "display_name": "a volume",
     }
     made = objects.Volume(context=ctxt, **(given | values))
@@ -109,12 +155,6 @@ def snapshot(of: objects.Volume, **values: Any) -> objects.Snapshot:
     )
     made.create()
     return objects.Snapshot.get_by_id(context(), made.id)
-
-
-def forget_volumes() -> None:
-    """As on an empty back end: the driver knows an appliance by them."""
-    for found in objects.VolumeList.get_all(context()):
-        found.destroy()
 
 
 def reloaded(found: objects.Volume) -> objects.Volume:

@@ -55,11 +55,7 @@ class ManageCase(base.DriverTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.operator = acme_client.Client(
-            [self.appliance.url],
-            acme_client.BearerToken(self.appliance.token),
-            verify=self.appliance.ca_file,
-        )
+        self.operator = self.client(self.appliance.token)
         self.addCleanup(self.operator.close)
         self.manager = Manager(self.driver)
         for name in ("volume", "snapshot"):

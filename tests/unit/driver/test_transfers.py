@@ -18,7 +18,6 @@ from cinder import exception
 from cinder.db import api as db
 import ddt
 
-import acme_client
 from tests.harness import transports
 from tests.unit.driver import base
 from tests.unit.driver import cinderdb
@@ -66,11 +65,7 @@ class TransferTest(base.DriverTestCase):
 
     def projects(self):
         """What the labels say: of the share, and of each snapshot."""
-        with acme_client.Client(
-            [self.appliance.url],
-            acme_client.BearerToken(self.appliance.admin_token),
-            verify=self.appliance.ca_file,
-        ) as api:
+        with self.client(self.appliance.admin_token) as api:
             labels = [
                 api.get_share(self.volume.name_id).labels,
                 *(

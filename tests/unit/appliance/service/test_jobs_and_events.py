@@ -19,6 +19,7 @@ from unittest import mock
 from acme_appliance.service import Accepted
 from acme_appliance.service import Done
 from acme_appliance.service import retention
+from acme_appliance.service import service
 from tests.unit.appliance import case
 from tests.unit.appliance import fixtures
 
@@ -379,9 +380,7 @@ class TestRetention(case.ServiceCase):
         self.assertEqual((0, 1), self.counts())
 
     def test_pruned_while_serving(self):
-        self.enterContext(
-            mock.patch.object(retention, "INTERVAL_SECONDS", 0.01)
-        )
+        self.enterContext(mock.patch.object(service, "INTERVAL_SECONDS", 0.01))
         self.make_share()
         self.fixture.clock.advance(days=100)
         self.fixture.restart()
