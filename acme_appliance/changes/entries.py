@@ -45,6 +45,11 @@ LOG = logging.getLogger(__name__)
 
 Kinds = Mapping[str, type[Operation]]
 
+_JOB = rows.table(models.Job).c
+_ARGUMENTS = sa.select(_JOB.arguments).where(
+    _JOB.id == sa.bindparam("this_id")
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Open:
@@ -202,19 +207,15 @@ class Entries:
     ) -> types.Body:
         """The job as clients see it."""
         with self.context.database.read() as session:
-            (row,) = jobrows.read_all(session, models.Job.id == job_id)
-            return views.job(row, progress)
+            return views.job(jobrows.find(session, job_id), progress)
 
     def open(self, job_ids: Collection[str] | None = None) -> list[Open]:
         """The open jobs, of these ids or all, oldest first."""
-        conditions = [jobrows.IS_OPEN]
-        if job_ids is not None:
-            conditions.append(models.Job.id.in_(job_ids))
         names = [field.name for field in dataclasses.fields(Open)]
         with self.context.database.read() as session:
             return [
                 Open(*(getattr(row, name) for name in names))
-                for row in jobrows.read_all(session, *conditions)
+                for row in jobrows.open_jobs(session, job_ids)
             ]
 
     def claims(self, job: Open) -> Claims:
@@ -257,12 +258,10 @@ class Entries:
         """
         try:
             with self.context.database.read() as session:
-                arguments = session.scalars(
-                    sa.select(models.Job.arguments).where(
-                        models.Job.id == job_id
-                    )
-                ).one()
-                (row,) = jobrows.read_all(session, models.Job.id == job_id)
+                arguments = session.execute(
+                    _ARGUMENTS, {"this_id": job_id}
+                ).scalar_one()
+                row = jobrows.find(session, job_id)
             if isinstance(row, jobrows.PartialRow):
                 raise problems.Problem.from_dict(row.last_problem)
             return self._build(row, arguments)

@@ -17,7 +17,7 @@ read separately, column by column. Unreadable values are omitted, and the
 job's last problem reports them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -30,29 +30,37 @@ from sqlalchemy import orm
 from acme_appliance import problems
 from acme_appliance import types
 from acme_appliance.db import models
+from acme_appliance.db import rows
 
 #: Exceptions that reading a broken row may raise.
 BROKEN: Final = (ValueError, TypeError, LookupError)
 
+_JOB: Final = rows.table(models.Job).c
 _ENDED: Final = sorted(types.ENDED_JOB_STATES)
-_STATE: Final = models.Job.state
+
+
+def _is_open(state: Any) -> sa.ColumnElement[bool]:
+    """As "NOT IN" of the ended states, which would scan every ended job."""
+    return sa.or_(
+        state < _ENDED[0],
+        *(
+            sa.and_(state > low, state < high)
+            for low, high in zip(_ENDED, _ENDED[1:], strict=False)
+        ),
+        state > _ENDED[-1],
+    )
+
+
 #: The open jobs, including those in states that this release does not know.
-#: "NOT IN" is equivalent, but would scan every ended job.
-IS_OPEN: Final = sa.or_(
-    _STATE < _ENDED[0],
-    *(
-        sa.and_(_STATE > low, _STATE < high)
-        for low, high in zip(_ENDED, _ENDED[1:], strict=False)
-    ),
-    _STATE > _ENDED[-1],
-)
+IS_OPEN: Final = _is_open(models.Job.state)
 
 #: All but the arguments, which only running the job needs.
-COLUMNS: Final = tuple(
-    getattr(models.Job, column.key)
-    for column in models.Job.__table__.columns
-    if column.key != "arguments"
-)
+COLUMNS: Final = tuple(each for each in _JOB if each.key != "arguments")
+# Built once, and plain rows: every start and every change reads open jobs.
+_ALL: Final = sa.select(*COLUMNS).order_by(_JOB.id)
+_ONE: Final = _ALL.where(_JOB.id == sa.bindparam("this_id"))
+_OPEN: Final = _ALL.where(_is_open(_JOB.state))
+_OPEN_OF: Final = _OPEN.where(_JOB.id.in_(sa.bindparam("ids", expanding=True)))
 
 #: Columns, their types, and the default for anything else.
 _EXPECTED: Final[tuple[tuple[str, Any, Any], ...]] = (
@@ -71,14 +79,29 @@ class PartialRow(SimpleNamespace):
     """The readable values of a broken row, and defaults."""
 
 
-def read_all(
-    session: orm.Session, *conditions: sa.ColumnElement[bool]
+def find(session: orm.Session, job_id: str) -> Any | None:
+    """A job; None: not found."""
+    found = _read_all(session, _ONE, {"this_id": job_id})
+    return found[0] if found else None
+
+
+def open_jobs(
+    session: orm.Session, job_ids: Collection[str] | None = None
 ) -> list[Any]:
-    """The jobs that match, oldest first."""
+    """The open jobs, of these ids or all, oldest first."""
+    if job_ids is None:
+        return _read_all(session, _OPEN, {})
+    return _read_all(session, _OPEN_OF, {"ids": list(job_ids)})
+
+
+def _read_all(
+    session: orm.Session, statement: sa.Select[Any], values: types.Body
+) -> list[Any]:
     try:
-        found = session.execute(_select(COLUMNS, conditions)).all()
+        found = session.execute(statement, values).all()
     except BROKEN:
-        ids = session.scalars(_select([models.Job.id], conditions)).all()
+        only_ids = statement.with_only_columns(_JOB.id)
+        ids = session.scalars(only_ids, values).all()
         return [read(session, id_) for id_ in ids]
     return [checked(row) for row in found]
 
@@ -87,7 +110,7 @@ def read(session: orm.Session, job_id: str) -> Any:
     """Read a job's row column by column."""
     values, faults = {}, []
     for column in COLUMNS:
-        statement = _select([column], [models.Job.id == job_id])
+        statement = sa.select(column).where(_JOB.id == job_id)
         try:
             values[column.key] = session.scalar(statement)
         except BROKEN as error:
@@ -110,12 +133,6 @@ def unreadable(job_id: str, reason: str) -> problems.Problem:
         " appliance and close the entry: acme-appliance reconcile --apply"
         f" --close-job {job_id}",
     )
-
-
-def _select(
-    columns: Iterable[Any], conditions: Iterable[sa.ColumnElement[bool]]
-) -> sa.Select[Any]:
-    return sa.select(*columns).where(*conditions).order_by(models.Job.id)
 
 
 def _mended(values: types.Body, faults: list[str]) -> PartialRow | None:

@@ -114,12 +114,12 @@ class Jobs:
 
     def _read(self, caller: types.Caller, job_id: str) -> types.Body:
         with self.context.database.read() as session:
-            found = jobrows.read_all(session, models.Job.id == job_id)
-            if not found or not caller.sees(found[0].namespace):
+            found = jobrows.find(session, job_id)
+            if found is None or not caller.sees(found.namespace):
                 raise problems.Problem(
                     "job.not_found", f"There is no job {job_id}."
                 )
-            return self._view(found[0])
+            return self._view(found)
 
     def _view(self, row: Any) -> types.Body:
         return views.job(row, self.journal.progress(row.id))

@@ -35,6 +35,7 @@ from acme_appliance import views
 from acme_appliance.changes import openjobs
 from acme_appliance.changes.runner import Runner
 from acme_appliance.db import models
+from acme_appliance.db import rows
 from acme_appliance.engines import base as engines
 from acme_appliance.exporters import base as exporters
 from acme_appliance.service import access
@@ -277,37 +278,46 @@ class Recovery:
 
     def _wanted_exports_of(self, kind: references.Kind) -> list[_Wanted]:
         """Plain rows: there may be very many."""
-        table, rule = lookup.TABLES[kind], models.AccessRule
-        is_share = kind == references.Kind.SHARE
-        statement = sa.select(
-            table.id,
-            (table.id if is_share else table.share_id).label("share_id"),
-            table.pool,
-            table.file,
-            rule.holder,
-            rule.clients,
-            rule.level,
-        ).join(
-            rule, sa.and_(rule.object_id == table.id, rule.kind == kind.value)
-        )
-        rows: dict[str, list[Any]] = {}
-        with self.context.database.read() as session:
-            for row in session.execute(statement):
+        found: dict[str, list[Any]] = {}
+        with self.context.database.read_rows() as connection:
+            for row in connection.execute(_rules(kind)):
                 if row.pool in self.context.pools:
-                    rows.setdefault(row.id, []).append(row)
-        return [self._wanted_export(kind, each) for each in rows.values()]
+                    found.setdefault(row.id, []).append(row)
+        return [self._wanted_export(kind, each) for each in found.values()]
 
     def _wanted_export(
-        self, kind: references.Kind, rows: list[Any]
+        self, kind: references.Kind, found: list[Any]
     ) -> _Wanted:
-        """:param rows: one for each rule of the same."""
-        first, rules = rows[0], access.rules_of(rows)
+        """:param found: a row for each rule of the same."""
+        first, rules = found[0], access.rules_of(found)
         directory = access.exported_directory(
             self.context, references.Reference(kind, first.id), first, rules
         )
         return _Wanted(
             first.pool, first.share_id, directory, exporters.clients_of(rules)
         )
+
+
+@functools.cache
+def _rules(kind: references.Kind) -> sa.Select[Any]:
+    """All access rules of shares or snapshots, with what they are for."""
+    object_ = rows.table(lookup.TABLES[kind]).c
+    rule = rows.table(models.AccessRule).c
+    share_id = (
+        object_.id if kind == references.Kind.SHARE else object_.share_id
+    )
+    return sa.select(
+        object_.id,
+        share_id.label("share_id"),
+        object_.pool,
+        object_.file,
+        rule.holder,
+        rule.clients,
+        rule.level,
+    ).join(
+        rows.table(models.AccessRule),
+        sa.and_(rule.object_id == object_.id, rule.kind == kind.value),
+    )
 
 
 def _plain(difference: exporters.Difference) -> types.Body:
