@@ -21,6 +21,14 @@ SANDBOX_GRACE_SECONDS=60
 
 sandbox_say() { printf '%s\n' "$*" >&2; }
 
+# sandbox_complain DIR TEXT: says it, with the end of the sandbox's logs.
+sandbox_complain() {
+    local dir=$1
+    sandbox_say "sandbox: $2; the end of its logs:"
+    tail -n 20 "$dir/console.log" "$dir/sandbox.log" "$dir/supervisor.log" \
+        >&2 2>/dev/null
+}
+
 # Prints why this machine cannot run a native sandbox; nothing if it can.
 native_obstacle() {
     local name
@@ -195,9 +203,7 @@ sandbox_start() {
         kill -0 "$!" 2>/dev/null || break
         sleep 0.1
     done
-    sandbox_say "sandbox: cannot start a sandbox; the end of its logs:"
-    tail -n 20 "$dir/console.log" "$dir/sandbox.log" "$dir/supervisor.log" \
-        >&2 2>/dev/null
+    sandbox_complain "$dir" "cannot start a sandbox"
     return 1
 }
 
@@ -213,9 +219,7 @@ sandbox_stop() {
         kill -0 "$pid" 2>/dev/null || { rm -rf "$dir"; return 0; }
         sleep 0.1
     done
-    sandbox_say "sandbox: $dir does not end; the end of its logs:"
-    tail -n 20 "$dir/console.log" "$dir/sandbox.log" "$dir/supervisor.log" \
-        >&2 2>/dev/null
+    sandbox_complain "$dir" "$dir does not end"
     return 1
 }
 
