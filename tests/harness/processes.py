@@ -10,7 +10,12 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Processes with a log file, a check for readiness and a reliable end."""
+"""Processes with a log file, a check for readiness and a reliable end.
+
+mirakuru has executors for this, which write to a pipe instead of a log, and
+search the environments of all processes at every end (its ``base_env.py``).
+The processes here stay in their group, and /proc is slow in the sandbox.
+"""
 
 from collections.abc import Callable
 from collections.abc import Mapping
