@@ -21,6 +21,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import functools
+import gc
 import shutil
 import tempfile
 from typing import Any
@@ -79,6 +80,9 @@ def start() -> _Prepared:
     # No privileged daemon: what it would run is run here.
     privsep.sys_admin_pctxt.set_client_mode(False)
     default_type = volume_types.get_default_volume_type(_context())
+    # Cinder stays: no garbage collection has to look at all of it again.
+    gc.collect()
+    gc.freeze()
     return _Prepared(databases.Content(db.get_engine()), default_type["id"])
 
 
