@@ -125,7 +125,7 @@ class ApplianceCase(CommandCase):
         ).start()
         self.addCleanup(self.appliance.stop)
         cinderdb.start()
-        self.addCleanup(cinderdb.forget_volumes)
+        self.addCleanup(cinderdb.empty)
 
     def run_with_cinder(self, command, *options, more="", **given):
         """Run a subcommand; the back end is that of ``cinderdb.HOST``."""
