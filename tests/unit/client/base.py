@@ -115,6 +115,7 @@ def job(state: str, **members: Any) -> dict[str, Any]:
         "snapshot_id": None,
         "request_id": "req-1",
         "problem": None,
+        "progress": None,
         **members,
     }
 
