@@ -27,6 +27,7 @@ from oslo_log import log as logging
 from acme_cinder import access
 from acme_cinder import errors
 from acme_cinder import features
+from acme_cinder import groupcalls
 from acme_cinder import identity
 from acme_cinder import imagecalls
 from acme_cinder import managecalls
@@ -53,6 +54,7 @@ LOG = logging.getLogger(__name__)
 
 @interface.volumedriver
 class acmeNfsDriver(  # noqa: N801 - the name operators configure
+    groupcalls.GroupCalls,
     imagecalls.ImageCalls,
     managecalls.ManageCalls,
     driver.MigrateVD,

@@ -18,6 +18,7 @@ a reschedule, and some callers catch only CinderException. So every public
 method of the driver that can fail uses :func:`operation`.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
 import subprocess
@@ -98,6 +99,46 @@ def translated(
         raise translate(
             error, volume=volume, snapshot=snapshot, source=source
         ) from error
+
+
+@contextlib.contextmanager
+def group_operation(
+    action: str, group: Any, volumes: Iterable[Any]
+) -> Iterator[None]:
+    """Like :func:`operation`, for a group or a group snapshot.
+
+    :param volumes: all that it concerns, for the error.
+    :raises VolumeBackendAPIException: any error.
+    """
+    started = time.monotonic()
+    what = f"{type(group).__name__} {group.id}"
+    volumes = list(volumes)
+    try:
+        yield
+    except BELOW as error:
+        raise exception.VolumeBackendAPIException(
+            data=f"{what}: {_text(error)}{_owners(volumes, _text(error))}"
+        ) from error
+    LOG.info(
+        "%(action)s %(what)s, %(count)s volumes, in %(seconds).3f s",
+        {
+            "action": action,
+            "what": what,
+            "count": len(volumes),
+            "seconds": time.monotonic() - started,
+        },
+    )
+
+
+def _owners(volumes: Iterable[Any], text: str) -> str:
+    """Says whose the shares in a text are."""
+    owners = {identity.share_id(each): each.name for each in volumes}
+    named = [
+        f"{share_id} is the share of {name}"
+        for share_id, name in owners.items()
+        if share_id in text
+    ]
+    return f" ({'; '.join(named)})" if named else ""
 
 
 def translate(

@@ -24,6 +24,10 @@ THICK: Final = "share.thick"
 SNAPSHOT_EXPORT: Final = "snapshot.export"
 REVERT: Final = "share.revert"
 MOVE_POOL: Final = "share.move_pool"
+#: For Cinder's consistent groups, a pool needs both.
+CONSISTENT_GROUPS: Final = frozenset(
+    {"share.group", "group.snapshot_crash_consistent"}
+)
 #: How long to believe what a pool can do; also refreshed by the stats.
 _FEATURES_SECONDS = 300.0
 

@@ -10,14 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The labels of shares and snapshots, which show the appliance's operator
-their names and projects in Cinder."""
+"""The labels of shares, snapshots and groups, which show the appliance's
+operator their names and projects in Cinder."""
 
 from typing import Any
 from typing import Final
 
 VOLUME: Final = "cinder.volume_id"
 SNAPSHOT: Final = "cinder.snapshot_id"
+GROUP: Final = "cinder.group_id"
+GROUP_SNAPSHOT: Final = "cinder.group_snapshot_id"
 PROJECT: Final = "cinder.project_id"
 #: A change of labels that removes all of these.
 REMOVED: Final = dict.fromkeys((VOLUME, SNAPSHOT, PROJECT))
@@ -29,6 +31,18 @@ def of_volume(volume: Any) -> dict[str, str]:
 
 def of_snapshot(snapshot: Any) -> dict[str, str]:
     return {SNAPSHOT: snapshot.id, **of_project(snapshot.project_id)}
+
+
+def of_group(group: Any) -> dict[str, str]:
+    return {GROUP: group.id, **of_project(group.project_id)}
+
+
+def of_group_snapshot(group_snapshot: Any) -> dict[str, str]:
+    return {
+        GROUP_SNAPSHOT: group_snapshot.id,
+        GROUP: group_snapshot.group_id,
+        **of_project(group_snapshot.project_id),
+    }
 
 
 def of_project(project_id: str | None) -> dict[str, str]:

@@ -20,6 +20,8 @@ from typing import Any
 from acme_cinder import attachments
 from acme_cinder import copies
 from acme_cinder import exportcheck
+from acme_cinder import groups
+from acme_cinder import groupsnapshots
 from acme_cinder import images
 from acme_cinder import manage
 from acme_cinder import manageable
@@ -52,6 +54,8 @@ class Parts:
     managed: manage.Managed
     managed_snapshots: managesnapshots.ManagedSnapshots
     manageable: manageable.Manageable
+    groups: groups.Groups
+    group_snapshots: groupsnapshots.GroupSnapshots
 
 
 def assemble(
@@ -111,4 +115,6 @@ def assemble(
         managed=manage.Managed(volume_shares, settings),
         managed_snapshots=managesnapshots.ManagedSnapshots(api),
         manageable=manageable.Manageable(api, settings, known.where),
+        groups=groups.Groups(volume_shares),
+        group_snapshots=groupsnapshots.GroupSnapshots(volume_shares),
     )

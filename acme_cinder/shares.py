@@ -36,6 +36,7 @@ from oslo_utils import units
 from acme_cinder import errors
 from acme_cinder import exports
 from acme_cinder import features
+from acme_cinder import grouping
 from acme_cinder import holders
 from acme_cinder import identity
 from acme_cinder import labels as volume_labels
@@ -46,6 +47,7 @@ from acme_cinder import recognition
 from acme_cinder import records
 from acme_cinder import settings as options
 from acme_cinder import specs
+from acme_cinder import undo
 from acme_cinder import volumefile
 import acme_client
 
@@ -111,50 +113,92 @@ class Shares:
 
         Removes everything after an error, as far as possible.
         """
-        _forget_copied_ids(volume)
         given = volume_labels.of_volume(volume) if labels is None else labels
+        spec = self.spec(volume, given)
+        share = self.with_known_features(
+            lambda: self._create(volume, origin, spec())
+        )
+        with self._discarded_on_error(volume):
+            return self.finish_create(volume, origin, share)
+
+    def spec(
+        self, volume: objects.Volume, labels: Mapping[str, str]
+    ) -> Callable[[], acme_client.GroupShareSpec]:
+        """The share that a volume needs, after the checks of its type.
+
+        :returns: a function, because the file in it depends on the pool's
+            features, which :meth:`with_known_features` may have to learn.
+        :raises InvalidVolumeType: its pool cannot have it.
+        """
+        _forget_copied_ids(volume)
+        pool = pool_of(volume)
         wanted = specs.of_volume(volume)
-        self.provisioning.check(wanted, pool_of(volume))
+        self.provisioning.check(wanted, pool)
+
+        def made() -> acme_client.GroupShareSpec:
+            has_files = self.features.has(pool, features.VOLUME_FILE)
+            return acme_client.GroupShareSpec(
+                identity.share_id(volume),
+                volume.name,
+                size_bytes=bytes_of(volume.size),
+                file=self._file_spec(volume, wanted) if has_files else None,
+                labels=labels,
+                qos=wanted.qos,
+            )
+
+        return made
+
+    def with_known_features(self, create: Callable[[], _Reply]) -> _Reply:
+        """Create shares; again if the appliance was reconfigured since its
+        features were last read."""
         try:
-            share = self._create(volume, origin, given, wanted)
+            return create()
         except acme_client.BadRequest as error:
             if not _about_files(error):
                 raise
-            # The appliance was reconfigured since the last check.
             self.features.distrust()
-            share = self._create(volume, origin, given, wanted)
-        with self._discarded_on_error(volume):
-            export = exports.choose(
-                share.export_locations, portal=self._settings.portal
-            )
-            if share.file is None:
-                self._make_file(volume, origin, export.location)
-        return {
-            "provider_id": share.id,
-            "provider_location": export.location,
-        }
+            return create()
 
     def _create(
         self,
         volume: objects.Volume,
         origin: Origin | None,
-        labels: Mapping[str, str],
-        wanted: specs.Specs,
+        spec: acme_client.GroupShareSpec,
     ) -> acme_client.Share:
-        pool = pool_of(volume)
-        has_files = self.features.has(pool, features.VOLUME_FILE)
-        file = self._file_spec(volume, wanted) if has_files else None
-        with _undone_if_unsure(lambda: self.discard(volume)):
-            return self.api.create_share(
-                identity.share_id(volume),
-                name=volume.name,
-                size_bytes=bytes_of(volume.size),
-                pool=pool,
-                file=file,
-                source=origin.source if origin else None,
-                labels=labels,
-                qos=wanted.qos,
+        group = grouping.of_volume(volume)
+        with undo.if_unsure(lambda: self.discard(volume)):
+            return grouping.in_existing(
+                self.api,
+                group,
+                lambda: self.api.create_share(
+                    spec.id,
+                    name=spec.name,
+                    size_bytes=spec.size_bytes,
+                    pool=pool_of(volume),
+                    file=spec.file,
+                    source=origin.source if origin else None,
+                    labels=spec.labels,
+                    qos=spec.qos,
+                    group_id=group.id if group else None,
+                ),
             )
+
+    def finish_create(
+        self,
+        volume: objects.Volume,
+        origin: Origin | None,
+        share: acme_client.Share,
+    ) -> dict[str, Any]:
+        """Make the file if the appliance has not; return the model update."""
+        export = exports.choose(
+            share.export_locations, portal=self._settings.portal
+        )
+        if share.file is None:
+            self._make_file(volume, origin, export.location)
+        return {
+            "provider_id": share.id,
+            "provider_location": export.location,
+        }
 
     def _make_file(
         self, volume: objects.Volume, origin: Origin | None, location: str
@@ -199,12 +243,12 @@ class Shares:
 
         Cinder still has the volume, in error, and deletes it by its id.
         """
-        with _left_on_error(volume.name, identity.share_id(volume)):
+        with undo.left_on_error(volume.name, identity.share_id(volume)):
             self._delete(volume)
 
     def create_snapshot(self, snapshot: objects.Snapshot) -> None:
         """Create a snapshot of a volume, attached or not."""
-        with _undone_if_unsure(lambda: self._discard_snapshot(snapshot)):
+        with undo.if_unsure(lambda: self._discard_snapshot(snapshot)):
             self.api.create_snapshot(
                 identity.snapshot_id(snapshot),
                 identity.share_id(snapshot.volume),
@@ -214,7 +258,7 @@ class Shares:
 
     def _discard_snapshot(self, snapshot: objects.Snapshot) -> None:
         snapshot_id = identity.snapshot_id(snapshot)
-        with _left_on_error(snapshot.name, snapshot_id):
+        with undo.left_on_error(snapshot.name, snapshot_id):
             self.api.delete_snapshot(snapshot_id)
 
     def grow(self, volume: objects.Volume, new_size: int) -> None:
@@ -343,7 +387,7 @@ class Shares:
         try:
             was_there = self.api.delete_snapshot(snapshot_id)
         except acme_client.InUse:
-            self._revoke_snapshot_leftovers(snapshot)
+            self.revoke_snapshot_leftovers(snapshot)
             was_there = self.api.delete_snapshot(snapshot_id)
         if was_there:
             return
@@ -390,7 +434,11 @@ class Shares:
             )
             self.api.revoke_access(share.id, holder)
 
-    def _revoke_snapshot_leftovers(self, snapshot: objects.Snapshot) -> None:
+    def revoke_snapshot_leftovers(self, snapshot: objects.Snapshot) -> None:
+        """Remove the driver's leftover rules of a snapshot.
+
+        :raises SnapshotIsBusy: it is in use.
+        """
         snapshot_id = identity.snapshot_id(snapshot)
         found = self.api.get_snapshot(snapshot_id)
         others = [name for name in found.access if not holders.is_ours(name)]
@@ -488,32 +536,6 @@ def _forget_copied_ids(volume: objects.Volume) -> None:
         volume.save()
 
 
-@contextlib.contextmanager
-def _undone_if_unsure(undo: Callable[[], None]) -> Iterator[None]:
-    """Undo a failed creation that may have succeeded."""
-    try:
-        yield
-    except acme_client.AlreadyExists:
-        # It is not what this call would have created: keep it.
-        raise
-    except acme_client.ApiError as error:
-        if error.may_have_been_applied:
-            undo()
-        raise
-
-
-@contextlib.contextmanager
-def _left_on_error(name: str, id_: str) -> Iterator[None]:
-    """For cleanup while another error is raised to the caller."""
-    try:
-        yield
-    except (*errors.BELOW, exception.CinderException):
-        LOG.exception(
-            "%(name)s may be left on the appliance, with the id %(id)s",
-            {"name": name, "id": id_},
-        )
-
-
 def bytes_of(size: int | str) -> int:
     """GiB to bytes; Cinder sometimes has the number as a string."""
     return int(size) * units.Gi
@@ -526,7 +548,4 @@ def pool_of(volume: objects.Volume) -> str | None:
 
 
 def _about_files(error: acme_client.BadRequest) -> bool:
-    return any(
-        field.pointer == "/file" or field.pointer.startswith("/file/")
-        for field in error.errors
-    )
+    return any("file" in field.pointer.split("/") for field in error.errors)

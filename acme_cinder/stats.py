@@ -89,7 +89,8 @@ def pool(
             "multiattach": True,
             "sparse_copy_volume": sparse,
             "clone_across_pools": False,
-            "consistent_group_snapshot_enabled": False,
+            "consistent_group_snapshot_enabled": features.CONSISTENT_GROUPS
+            <= found.features,
             "QoS_support": not found.features.isdisjoint(specs.QOS_FEATURES),
             "replication_enabled": False,
         },

@@ -119,7 +119,11 @@ class Calls:
             return found
 
     def remove(
-        self, resource: str, gone: tuple[str, ...], query: Mapping[str, str]
+        self,
+        resource: str,
+        gone: tuple[str, ...],
+        query: Mapping[str, str],
+        if_match: int | None = None,
     ) -> bool:
         """Delete; the code ``gone`` counts as success.
 
@@ -130,8 +134,11 @@ class Calls:
             requester.nothing(reply)
             return "Was-Absent" not in reply.headers
 
+        request = messages.change(
+            "DELETE", resource, if_match=if_match, query=query
+        )
         return self._remove(
-            resource, gone, was_there, query, after_job=True, if_gone=False
+            request, gone, was_there, after_job=True, if_gone=False
         )
 
     def remove_from(
@@ -148,22 +155,19 @@ class Calls:
             requester.nothing(reply)
             return None
 
-        return self._remove(
-            resource, gone, read, {}, after_job=None, if_gone=None
-        )
+        request = messages.change("DELETE", resource)
+        return self._remove(request, gone, read, after_job=None, if_gone=None)
 
     def _remove(
         self,
-        resource: str,
+        request: transport.Request,
         gone: tuple[str, ...],
         reader: ReplyReader[_T],
-        query: Mapping[str, str],
         *,
         after_job: _T,
         if_gone: _T,
     ) -> _T:
         call = self.begin()
-        request = messages.change("DELETE", resource, query=query)
         try:
             left = self.requester.perform(request, call, _or_job(reader))
             if not isinstance(left, models.Job):

@@ -99,22 +99,30 @@ class GroupCalls:
         *,
         delete_shares: bool = False,
         cascade: bool = False,
+        if_match: int | None = None,
     ) -> bool:
         """Delete the group; absent is success.
 
         :param delete_shares: False: its shares stay.
         :param cascade: with the snapshots of its shares.
+        :param if_match: the generation; shares that join or leave a group
+            change it.
         :returns: whether it existed, as for a share.
         :raises SharesLeft: some shares could not be deleted, and ``errors``
             says why, with the pointers ``/shares/ID``. The other shares are
             deleted, and the group stays.
+        :raises PreconditionFailed: it has another generation. Nothing was
+            deleted, unless an earlier attempt of this call deleted shares.
         """
         query = {
             "shares": "delete" if delete_shares else "keep",
             "snapshots": "cascade" if cascade else "fail",
         }
         return self._calls.remove(
-            messages.path("groups", group_id), ("group.not_found",), query
+            messages.path("groups", group_id),
+            ("group.not_found",),
+            query,
+            if_match,
         )
 
     def create_group_snapshot(
@@ -148,15 +156,6 @@ class GroupCalls:
         path = messages.path("group-snapshots", group_snapshot_id)
         return self._calls.write(
             messages.change("PUT", path, body), models.GroupSnapshot.from_json
-        )
-
-    def get_group_snapshot(
-        self, group_snapshot_id: str
-    ) -> models.GroupSnapshot:
-        """:raises NotFound: ``group_snapshot.not_found``."""
-        return self._calls.read(
-            messages.get(messages.path("group-snapshots", group_snapshot_id)),
-            models.GroupSnapshot.from_json,
         )
 
     def delete_group_snapshot(self, group_snapshot_id: str) -> bool:

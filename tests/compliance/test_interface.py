@@ -31,6 +31,7 @@ objects.register_all()
 
 from cinder.interface import util  # noqa: E402
 from cinder.interface import volume_driver  # noqa: E402
+from cinder.interface import volume_group_driver  # noqa: E402
 from cinder.interface import volume_manageable_driver  # noqa: E402
 from cinder.interface import volume_snapshotmanagement_driver  # noqa: E402
 from cinder.volume import driver as base_driver  # noqa: E402
@@ -142,6 +143,7 @@ class InterfaceTest(unittest.TestCase):
             volume_manageable_driver.VolumeManagementDriver,
             volume_manageable_driver.VolumeListManageableDriver,
             volume_snapshotmanagement_driver.VolumeSnapshotManagementDriver,
+            volume_group_driver.VolumeGroupDriver,
         ):
             with self.subTest(optional.__name__):
                 self.assertTrue(issubclass(CLASS, optional))
@@ -206,6 +208,8 @@ class SignatureTest(unittest.TestCase):
             "terminate_connection",
             "update_migrated_volume",
             "local_path",
+            "create_group_from_src",
+            "delete_group_snapshot",
         ):
             self.assertIn(name, compared)
 

@@ -67,7 +67,7 @@ class StatsTest(base.DriverTestCase):
             "QoS_support": True,
             "backend_state": "up",
             "total_volumes": 1,
-            "consistent_group_snapshot_enabled": False,
+            "consistent_group_snapshot_enabled": True,
             "clone_across_pools": False,
         }
         expected["max_over_subscription_ratio"] = 5.0
@@ -175,6 +175,7 @@ class MinimalVendorStatsTest(base.WithoutVolumeFile, base.DriverTestCase):
     def test_volumes_grow_online_through_a_mount(self):
         pool = self.driver.get_volume_stats(refresh=True)["pools"][0]
         self.assertTrue(pool["online_extend_support"])
+        self.assertFalse(pool["consistent_group_snapshot_enabled"])
         volume = self.create()
         self.attach(volume, base.connector("cmp-1"))
         self.driver.extend_volume(cinderdb.reloaded(volume), 2)
