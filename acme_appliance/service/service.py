@@ -166,6 +166,11 @@ class Service:
         self._background.start()
         return report
 
+    def warnings(self) -> list[str]:
+        """What an operator should look at although changes are accepted.
+        Names no shares or clients, because anyone may ask."""
+        return self.system.export_warnings() + self._background.overdue()
+
     def wait_until_compared(self, seconds: float) -> reports.Report | None:
         """The result of the comparison of the pools after a start; None: it
         takes longer."""

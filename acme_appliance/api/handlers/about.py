@@ -34,7 +34,7 @@ def get_readiness(request: ApiRequest) -> ApiResponse:
     body = {
         "ready": not reasons,
         "reasons": reasons,
-        "warnings": request.service.system.export_warnings(),
+        "warnings": request.service.warnings(),
     }
     if reasons:
         return ApiResponse(body, 503, {"Retry-After": "1"})

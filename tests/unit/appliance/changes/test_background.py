@@ -15,6 +15,7 @@
 import threading
 import time
 import unittest
+from unittest import mock
 
 from acme_appliance import problems
 from acme_appliance.changes import background
@@ -72,6 +73,59 @@ class TestBackground(unittest.TestCase):
         for _ in range(20):
             self.assertTrue(other.acquire(timeout=SOON))
         self.assertEqual([1], hung)
+
+    def test_one_that_hangs_is_named(self):
+        go, begun = threading.Event(), threading.Event()
+        self.addCleanup(go.set)
+        now = [0.0]
+
+        def hang():
+            begun.set()
+            go.wait(SOON)
+
+        task = background.Task("compare gold", 0.001, hang)
+        tasks = background.Background(task, clock=lambda: now[0])
+        self.addCleanup(tasks.stop)
+        tasks.start()
+        self.assertTrue(begun.wait(SOON))
+        self.assertEqual([], tasks.overdue())
+        now[0] = 1200.0
+        (line,) = tasks.overdue()
+        self.assertIn("'compare gold' has been running for 20 min", line)
+        go.set()
+        self.assertTrue(self.ends(lambda: not tasks.overdue()))
+
+    def ends(self, condition):
+        deadline = time.monotonic() + SOON
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return condition()
+
+    def test_one_that_hangs_is_logged_once(self):
+        go, begun = threading.Event(), threading.Event()
+        self.addCleanup(go.set)
+        now = [0.0]
+
+        def hang():
+            begun.set()
+            go.wait(SOON)
+
+        with (
+            mock.patch.object(background, "OVERDUE_SECONDS", 0.05),
+            self.assertLogs(background.LOG, "WARNING") as logs,
+        ):
+            task = background.Task("compare gold", 0.001, hang)
+            tasks = background.Background(task, clock=lambda: now[0])
+            self.addCleanup(tasks.stop)
+            tasks.start()
+            self.assertTrue(begun.wait(SOON))
+            now[0] = 60.0
+            self.assertTrue(self.ends(lambda: bool(logs.output)))
+            # Several more looks: the watching task runs each 5 ms.
+            time.sleep(0.1)
+            go.set()
+            tasks.stop()
+        self.assertEqual(1, len(logs.output), logs.output)
 
     def test_stop_without_a_start(self):
         background.Background(background.Task("x", 1.0, lambda: None)).stop()
