@@ -236,12 +236,15 @@ class Client(groups.GroupCalls):
         group_id: str | None = None,
         origin_id: str | None = None,
         state: str | None = None,
+        holder: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Iterator[models.Share]:
         """Iterate over shares by id, fetched page by page.
 
         Each page has its own deadline. Shares that are created or deleted
         during the iteration may or may not appear; no other is missed.
+
+        :param holder: of an access rule that the shares have.
         """
         filters = messages.without_none(
             name=name,
@@ -249,6 +252,7 @@ class Client(groups.GroupCalls):
             group_id=group_id,
             origin_id=origin_id,
             state=state,
+            holder=holder,
         )
         return self._calls.pages(
             "shares",

@@ -147,6 +147,8 @@ class AccessRule(Base):
     clients: orm.Mapped[list[str]] = orm.mapped_column()
     level: orm.Mapped[str] = orm.mapped_column(sa.String(2))
 
+    __table_args__ = (sa.Index(None, "holder", "kind", "object_id"),)
+
 
 class Snapshot(Base):
     __tablename__ = "snapshots"

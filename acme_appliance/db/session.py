@@ -30,7 +30,7 @@ from acme_appliance.db.groupcommit import GroupCommit
 WRITE_WAIT_SECONDS: Final = 30.0
 
 #: The newest migration.
-REVISION: Final = "0011"
+REVISION: Final = "0012"
 
 _T = TypeVar("_T")
 

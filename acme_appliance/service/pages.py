@@ -68,16 +68,19 @@ def visible(
     model: Any,
     caller: types.Caller,
     filters: Mapping[str, Any] = _NO_FILTERS,
+    *,
+    narrow: bool = False,
 ) -> sa.Select[Any]:
     """The rows of a table that match and that a caller may see.
 
     :param filters: values by column.
+    :param narrow: the caller adds a condition that few rows meet.
     """
     statement = sa.select(model).filter_by(**filters)
     if caller.namespace is None:
         return statement
     namespace = model.namespace
-    if filters.keys() & _NARROW:
+    if narrow or filters.keys() & _NARROW:
         # SQLite cannot estimate which of two indices is better and would use
         # the namespace's: prevent that.
         namespace = namespace.concat("")

@@ -69,8 +69,8 @@ class Shares:
         limit: int,
         marker: str | None,
     ) -> types.Page:
-        """``filters``: name, pool, origin_id, state, group_id, and labels,
-        a mapping of which all must match.
+        """``filters``: name, pool, origin_id, state, group_id; holder, of an
+        access rule; and labels, a mapping of which all must match.
         """
         page = pages.read_page(
             self.context.database,
@@ -384,7 +384,19 @@ def page_statement(
     """The shares that a caller may see; filters as in :meth:`Shares.page`."""
     columns = dict(filters)
     labels = columns.pop("labels", {})
-    statement = pages.visible(models.Share, caller, columns)
+    holder = columns.pop("holder", None)
+    statement = pages.visible(
+        models.Share, caller, columns, narrow=bool(labels or holder)
+    )
+    if holder is not None:
+        statement = statement.where(
+            models.Share.id.in_(
+                sa.select(models.AccessRule.object_id).where(
+                    models.AccessRule.holder == holder,
+                    models.AccessRule.kind == references.Kind.SHARE,
+                )
+            )
+        )
     return _with_labels(statement, labels)
 
 

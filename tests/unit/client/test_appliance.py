@@ -272,6 +272,11 @@ class LifeTest(ApplianceTestCase):
         odd = self.api.list_shares(labels={"odd": "1"}, state="available")
         self.assertEqual(2, len(list(odd)))
         self.assertEqual([], list(self.api.list_shares(origin_id=new_id())))
+        self.api.grant_access(shares[3].id, "host:a", ["192.0.2.1"], "rw")
+        self.api.grant_access(shares[1].id, "host:b", ["192.0.2.2"], "rw")
+        (found,) = self.api.list_shares(holder="host:a")
+        self.assertEqual(shares[3].id, found.id)
+        self.assertEqual([], list(self.api.list_shares(holder="host:c")))
 
     def test_pages(self):
         shares = {self.share().id for _ in range(5)}

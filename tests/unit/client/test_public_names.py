@@ -109,7 +109,7 @@ METHODS = {
     "list_shares": (
         "(self, *, name: str | None = None, pool: str | None = None,"
         " group_id: str | None = None, origin_id: str | None = None,"
-        " state: str | None = None,"
+        " state: str | None = None, holder: str | None = None,"
         " labels: Mapping[str, str] | None = None) -> Iterator[Share]"
     ),
     "list_snapshots": (

@@ -114,6 +114,20 @@ class ReaperTest(base.DriverTestCase):
         self.reap()
         self.assert_unmounted()
 
+    def test_needed_mounts_cost_no_request_each(self):
+        volumes = [self.create() for _ in range(5)]
+        for volume in volumes:
+            self.grant_to(volume, self.local)
+            self.brick_mount(volume.provider_location)
+        self.log.clear()
+        self.reap()
+        self.assertEqual(5, len(self.host.table()))
+        # A page for each of the two holders that a host has.
+        self.assertEqual(2, len(self.log.sent), self.log.sent)
+        self.driver._api.revoke_access(volumes[0].id, self.local)
+        self.reap()
+        self.assertEqual(4, len(self.host.table()))
+
     def test_of_a_deleted_share(self):
         self.crash()
         self.driver.delete_volume(self.volume)
