@@ -60,7 +60,8 @@ def move(
     :param host: the destination: ``host`` and its ``capabilities``.
     :returns: the model update; None: Cinder must copy it, and nothing was
         changed.
-    :raises VolumeMigrationFailed: it stands still, and was cancelled.
+    :raises VolumeMigrationFailed: it failed, was cancelled by an operator, or
+        stood still and was cancelled.
     """
     reason = _hindrance(volume_shares, volume, host)
     if reason is None:
@@ -138,6 +139,7 @@ def _moved(
             return api.move_share(share_id, pool)
         except acme_client.JobUnfinished as error:
             job = api.get_job(error.job_id)
+        _check_not_failed(volume, pool, job)
         now = (job.state, job.progress)
         # One that is queued waits for others, which have their own limits.
         if now == before and job.state != "queued":
@@ -157,6 +159,22 @@ def _moved(
             },
         )
     return _given_up(api, volume, pool, job)
+
+
+def _check_not_failed(
+    volume: objects.Volume, pool: str, job: acme_client.Job
+) -> None:
+    """It may have ended just now: the same request would begin another one,
+    for example after an operator has cancelled this one.
+
+    :raises VolumeMigrationFailed: it has failed, or was cancelled.
+    """
+    if job.finished and job.state != "succeeded":
+        why = (job.problem or {}).get("detail", "no reason is given")
+        raise exception.VolumeMigrationFailed(
+            reason=f"the move of {volume.name} to pool {pool}, job {job.id} of"
+            f" the appliance, is {job.state}: {why}"
+        )
 
 
 def _given_up(

@@ -174,8 +174,13 @@ class Entries:
 
     def give_up(self, job_id: str, problem: problems.Problem) -> None:
         """End an open job as failed, whatever its progress."""
+        operations = [
+            operation for job, operation in self.readable() if job.id == job_id
+        ]
         self.context.generations.reserve()
         with self.context.database.write() as session:
+            for operation in operations:
+                operation.give_up(session)
             session.execute(
                 sa.update(models.Job)
                 .where(models.Job.id == job_id, jobrows.IS_OPEN)

@@ -141,6 +141,11 @@ class Operation(abc.ABC):
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         """Restore the previous state: all steps are undone, or none began."""
 
+    def give_up(self, session: orm.Session) -> None:
+        """Write what holds if the change is closed where it stands, beside
+        the states, which follow from the contents of the pool."""
+        return
+
     def settle(self) -> None:
         """Sync the effects of steps or their undo to disk."""
         self.context.pools.sync(self.pool)

@@ -220,10 +220,13 @@ class MoveShare(operations.ShareOperation):
         self.context.pools.sync(self.target)
         with self._turn:
             self._check_copy()
-            moved = {**self.intent.arguments, "moved": True}
-            self._write_job(arguments=moved)
             self._is_cancellable = False
+            # First: after an error it may be written nevertheless, so the
+            # job stays open, and the next attempt reads which it is.
             self.undoable = False
+            moved = {**self.intent.arguments, "moved": True}
+            # A cancellation that failed may have been written, too.
+            self._write_job(arguments=moved, undo=False, problem=None)
 
     def _describe_target(self) -> None:
         metadata = descriptions.of_share(self.read_row())
@@ -257,6 +260,13 @@ class MoveShare(operations.ShareOperation):
             detail={"from": self.pool, "to": self.target},
         )
         return types.Done(bodies.of(self.context, row))
+
+    def give_up(self, session: orm.Session) -> None:
+        """The target has the share, once the move cannot be undone."""
+        if not self.undoable:
+            row = self.row(session)
+            row.pool = self.target
+            row.generation = self.context.generations.next()
 
     def abandon(self, session: orm.Session, problem: problems.Problem) -> None:
         row = self.row(session)

@@ -239,3 +239,21 @@ class SlowMoveTest(MoveCase):
         with mock.patch.object(acme_client.Client, "get_job", then_go_on):
             self.migrate()
         self.check_is_in("silver")
+
+    def test_one_that_an_operator_cancels_is_not_begun_again(self):
+        """Even between two requests of the driver."""
+        get_job = acme_client.Client.get_job
+
+        def cancelled(client: Any, job_id: str) -> Any:
+            threading.Timer(0.2, self.go.set).start()
+            client.cancel_job(job_id)
+            return get_job(client, job_id)
+
+        with mock.patch.object(acme_client.Client, "get_job", cancelled):
+            with self.assertRaisesRegex(
+                exception.VolumeMigrationFailed, "cancelled"
+            ):
+                self.migrate()
+        self.volume = cinderdb.reloaded(self.volume)
+        self.assertEqual("error", self.volume.migration_status)
+        self.check_is_in("gold")

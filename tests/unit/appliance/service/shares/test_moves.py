@@ -24,6 +24,7 @@ from acme_appliance.engines import base as engines
 from acme_appliance.engines import copies
 from acme_appliance.service import Accepted
 from acme_appliance.service import Done
+from acme_appliance.service.shares import moves
 from tests.unit.appliance import case
 from tests.unit.appliance import fixtures
 from tests.unit.appliance.service.reconcile import test_restoration
@@ -441,6 +442,55 @@ class TestJob(SlowCase):
         self.assertEqual([False], found)
         self.check_is_in("silver")
 
+    def test_no_way_back_though_the_reply_of_the_database_is_lost(self):
+        """Written or not, it is never undone in part."""
+        write = moves.MoveShare._write_job
+
+        def lost(operation, **values):
+            if is_written:
+                write(operation, **values)
+            raise RuntimeError("connection lost")
+
+        self.go.set()
+        for is_written in (True, False):
+            self.fixture.steps.hooks["undo copy:before"] = mock.Mock(
+                side_effect=fixtures.Crash
+            )
+            with (
+                self.subTest(is_written=is_written),
+                mock.patch.object(moves.MoveShare, "_write_job", lost),
+            ):
+                self.check_problem("engine.unavailable", self.move)
+            self.fixture.restart()
+            self.check_is_in("silver")
+            self.move(pool="gold")
+            self.gold.sync()
+
+    def test_cancellation_that_may_have_been_written(self):
+        """It was refused, so it has no effect later."""
+        write = moves.MoveShare._write_job
+        job_id = self.begin()
+
+        def lost(operation, **values):
+            write(operation, **values)
+            raise RuntimeError("connection lost")
+
+        with mock.patch.object(moves.MoveShare, "_write_job", lost):
+            with self.assertRaises(problems.Problem):
+                self.cancel(job_id)
+
+        def crash():
+            self.fixture.steps.crashed = True
+            raise fixtures.Crash
+
+        hooks = self.fixture.steps.hooks
+        hooks["delete source:after"] = crash
+        self.go.set()
+        with contextlib.suppress(fixtures.Crash):
+            self.move()
+        self.fixture.restart()
+        self.check_is_in("silver")
+
     def test_stop_does_not_wait_for_it(self):
         job_id = self.begin()
         journal = self.fixture.service.journal
@@ -609,5 +659,27 @@ class TestLostDatabase(MoveCase, test_restoration.RestorationCase):
         self.silver.metadata.delete(fixtures.share(self.share_id))
         self.fixture.restart()
         self.check_is_in("gold")
+
+    @ddt.data(
+        "pass the point of no return:after",
+        "describe target:after",
+        "delete source:before",
+        "delete source:after",
+    )
+    def test_closed_by_an_operator_when_there_is_no_way_back(self, step):
+        """The source may be gone already: the target has the share."""
+        self.cut_off(step)
+        self.fixture.restart(start=False)
+        (job,) = self.fixture.service.system.status()["open_jobs"]
+        self.fixture.service.reconciliation.run(True, [job["id"]])
+        report = self.fixture.service.reconciliation.run(False)
+        self.assertEqual([], report["missing_shares"])
+        is_left = self.gold.exists(fixtures.share(self.share_id))
+        left = [f"gold/{self.share_id}"] if is_left else []
+        self.assertEqual(left, report["unknown_shares"])
+        self.gold.delete_share(self.share_id)
+        self.gold.metadata.delete(fixtures.share(self.share_id))
+        self.fixture.restart()
+        self.check_is_in("silver")
 
     make_later = test_reverts.TestLostDatabase.make_later
