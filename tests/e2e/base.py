@@ -48,6 +48,9 @@ class E2ETestCase(unittest.TestCase):
     #: Besides gold.
     more_pools: tuple[str, ...] = ()
 
+    #: Of the appliance, besides those of its systemd unit.
+    more_rights: tuple[str, ...] = ()
+
     machine: ClassVar[stack.Stack]
     view: ClassVar[appliance.View]
     cinder: ClassVar[Any]
@@ -72,6 +75,7 @@ class E2ETestCase(unittest.TestCase):
             cinder_options=cls.cinder_options,
             api_url=cls.api_url(),
             more_pools=cls.more_pools,
+            more_rights=cls.more_rights,
         )
         cls.addClassCleanup(shutil.rmtree, cls._folder)
         cls.addClassCleanup(cls.machine.stop)

@@ -36,15 +36,19 @@ UNIT = (
 )
 
 
-def _rights_of_the_unit() -> list[str]:
+def _rights_of_the_unit(more: tuple[str, ...]) -> list[str]:
     """A command prefix that reduces capabilities to those of the systemd unit,
-    to show that they are sufficient."""
+    to show that they are sufficient.
+
+    :param more: others, as ``net_raw``.
+    """
     (granted,) = re.findall(
         r"^CapabilityBoundingSet=(.+)$", UNIT.read_text(), re.MULTILINE
     )
     kept = [
         f"+{name.removeprefix('CAP_').lower()}" for name in granted.split()
     ]
+    kept += [f"+{name}" for name in more]
     return [
         *("setpriv", "--no-new-privs"),
         *("--bounding-set", ",".join(["-all", *kept])),
@@ -64,6 +68,7 @@ class Appliance:
         address: str = "127.0.0.1",
         options: str = "",
         arguments: tuple[str, ...] = (),
+        more_rights: tuple[str, ...] = (),
     ) -> None:
         self.url = f"https://127.0.0.1:{PORT}"
         self.pool = export_root / "gold"
@@ -76,7 +81,7 @@ class Appliance:
         self.process = processes.Process(
             "appliance",
             [
-                *_rights_of_the_unit(),
+                *_rights_of_the_unit(more_rights),
                 *(command, "--config-file", str(self._config)),
                 *arguments,
                 "serve",
@@ -204,6 +209,10 @@ class View:
         snapshot: dict[str, Any] | None = self._get(f"snapshots/{ident}")
         return snapshot
 
+    def group(self, ident: str) -> dict[str, Any] | None:
+        group: dict[str, Any] | None = self._get(f"groups/{ident}")
+        return group
+
     def grant(self, ident: str, holder: str, client: str) -> None:
         """Grant access to a client that Cinder does not know."""
         self._http.put(
@@ -221,7 +230,7 @@ class View:
         return f"{self._url}/v1/shares/{ident}/access/{holder}"
 
     def all_ids(self, resource: str) -> list[str]:
-        """The ids of all shares or snapshots, which fit into one page."""
+        """The ids of all shares, snapshots or groups: one page of them."""
         items = self._get(f"{resource}?limit=1000")[resource]
         return [item["id"] for item in items]
 

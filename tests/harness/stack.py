@@ -96,6 +96,7 @@ class Stack:
         backend_options: str = "",
         api_url: str | None = None,
         more_pools: tuple[str, ...] = (),
+        more_rights: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.logs = logs
@@ -116,6 +117,7 @@ class Stack:
             export_root=export_root,
             address=address,
             options=appliance_options,
+            more_rights=more_rights,
         )
         self._more_pools = more_pools
         self._api_url = api_url or self.appliance.url
@@ -291,6 +293,7 @@ class Stack:
         return {
             "shares": view.all_ids("shares"),
             "snapshots": view.all_ids("snapshots"),
+            "groups": view.all_ids("groups"),
             "unfinished jobs": view.open_jobs(),
             "btrfs subvolumes": view.subvolumes(),
             "NFS exports": appliance.exports(),
