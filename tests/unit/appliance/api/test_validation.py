@@ -229,6 +229,7 @@ class BodyTest(Case):
         {},
         {"labels": {"a": None, "b": "x"}},
         {"size_bytes": 5, "name": "n", "file": {"name": "f"}},
+        {"pool": "gold"},
     )
     def test_good_patch(self, body):
         self.body("patch_share", body)
@@ -239,7 +240,7 @@ class BodyTest(Case):
         {"labels": None},
         {"labels": {"a": 1}},
         {"file": {"uid": 1}},
-        {"pool": "gold"},
+        {"pool": "no pool"},
         {"id": SHARE_ID},
     )
     def test_bad_patch(self, body):

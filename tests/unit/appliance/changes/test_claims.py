@@ -348,15 +348,15 @@ class _EndsWhenAsked:
 
     def __init__(self, operation, go, runs):
         self.intent = operation.intent
-        self._pool = operation.pool
+        self._lane = operation.lane
         self._go = go
         self._runs = runs
 
     @property
-    def pool(self):
+    def lane(self):
         self._go.set()
         # It may not end before the look is over: so much is waited here.
         end = time.monotonic() + 1
         while self.intent.id in self._runs and time.monotonic() < end:
             time.sleep(0.001)
-        return self._pool
+        return self._lane

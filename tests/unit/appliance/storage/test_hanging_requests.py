@@ -76,7 +76,7 @@ class HangCase(case.ServiceCase):
         )
 
     def check_held(self):
-        self.assertTrue(self.reached.is_set())
+        self.assertTrue(self.reached.wait(LONG))
         for request in (self.grant, lambda: self.patch(name="later")):
             problem = self.check_problem("share.busy", request)
             self.assertTrue(problem.row.retryable)
