@@ -52,6 +52,7 @@ from acme_cinder import volumefile
 import acme_client
 
 LOG = logging.getLogger(__name__)
+_FREE_OTHERS = "unmount it there, and remove these rules on the appliance"
 
 _Reply = TypeVar("_Reply")
 
@@ -417,9 +418,10 @@ class Shares:
         ]
         others = [name for name in share.access if not holders.is_ours(name)]
         if attached or others:
+            way_out = "detach it there" if attached else _FREE_OTHERS
             raise exception.VolumeIsBusy(
                 message=f"{volume.name} is busy: its share has access "
-                f"rules of {', '.join(attached or others)}",
+                f"rules of {', '.join(attached or others)}: {way_out}",
                 volume_name=volume.name,
             )
         for holder in share.access:
@@ -443,9 +445,12 @@ class Shares:
         found = self.api.get_snapshot(snapshot_id)
         others = [name for name in found.access if not holders.is_ours(name)]
         if others or records.is_backed_up(snapshot):
+            way_out = (
+                _FREE_OTHERS if others else "wait until its backup has ended"
+            )
             raise exception.SnapshotIsBusy(
                 message=f"{snapshot.name} is busy: it has access rules of "
-                f"{', '.join(others or found.access)}",
+                f"{', '.join(others or found.access)}: {way_out}",
                 snapshot_name=snapshot.name,
             )
         if snapshot.provider_location:

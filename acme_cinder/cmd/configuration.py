@@ -101,6 +101,7 @@ def sections(files: Sequence[str], names: Sequence[str]) -> list[Section]:
     # Cinder's modules register their options when they are imported.
     from cinder.common import config  # noqa: F401
     from cinder.volume import configuration
+    from cinder.volume import driver
     from cinder.volume import manager
 
     from acme_cinder import opts
@@ -119,7 +120,9 @@ def sections(files: Sequence[str], names: Sequence[str]) -> list[Section]:
             if names:
                 raise Wrong(f"[{name}] volume_driver is not {_DRIVER}")
             continue
-        section.append_config_values([*opts.DRIVER_OPTS, *opts.UNUSED_OPTS])
+        section.append_config_values(
+            [*driver.volume_opts, *opts.DRIVER_OPTS, *opts.UNUSED_OPTS]
+        )
         found.append(Section(name, section))
     if not found:
         raise Wrong(

@@ -111,7 +111,9 @@ class BusyVolumeTest(base.DriverTestCase):
         self.driver._api.grant_access(
             volume.name_id, "backup-box", ["192.0.2.99"], "rw"
         )
-        with self.assertRaisesRegex(exception.VolumeIsBusy, "backup-box"):
+        with self.assertRaisesRegex(
+            exception.VolumeIsBusy, "backup-box: .*remove these rules"
+        ):
             self.driver.delete_volume(volume)
         self.driver._api.revoke_access(volume.name_id, "backup-box")
         self.assert_usable(volume)

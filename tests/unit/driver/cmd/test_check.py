@@ -27,7 +27,7 @@ class CommandTest(base.ApplianceCase):
     """There is no NFS server here: all is well but that."""
 
     def check(self, *options, **given):
-        more = "nfs_mount_options = port=1\n"
+        more = "volume_backend_name = acme\nnfs_mount_options = port=1\n"
         return self.run_with_cinder("check", *options, more=more, **given)
 
     def test_findings_for_scripts(self):
@@ -44,6 +44,8 @@ class CommandTest(base.ApplianceCase):
             {"nfs-port": "failed", "mount": "not checked"}, wrong, done.stdout
         )
         self.assertNotIn(self.appliance.token, done.stdout + done.stderr)
+        options = [each for each in found if each["check"] == "options"]
+        self.assertEqual(["ok"], [each["state"] for each in options], options)
 
     def test_a_database_that_is_not_there(self):
         with mock.patch.object(self, "copy_database", autospec=True):
