@@ -21,15 +21,15 @@ usage() {
 usage: tools/demo.sh [--tour] [--keep] [--sandbox] [--help]
 
 Installs its requirements (system packages with apt, the rest in .work/). Then
-starts the reference appliance (TLS, a token, a btrfs pool in a loop file, the
-kernel's NFS server) and a real Cinder 29 (API, scheduler and volume service)
+starts the reference appliance (TLS, a token, two btrfs pools in loop files,
+the kernel's NFS server) and a real Cinder 29 (API, scheduler and volume service)
 with acme_cinder's driver. Creates, attaches, writes, extends, snapshots,
 clones, images and deletes volumes through Cinder's API. Verifies every step by
 content hashes and by inspecting the appliance, and at the end verifies that
 nothing is left. Exit code 0: all checks passed.
 
-  --tour     show more features: retype, extra specs, transfer, manage,
-             revert, busy volumes, scheduling
+  --tour     show more features: moves between pools, thick, discard, retype,
+             extra specs, QoS, transfer, manage, revert, busy volumes
   --keep     leave everything running, and print how to use and stop it
   --sandbox  use a kernel in a process even if the running kernel has NFS
 

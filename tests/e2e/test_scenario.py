@@ -23,6 +23,8 @@ class ScenarioTestCase(base.E2ETestCase):
     Each step ends in time: it waits at most scenario.WAIT_SECONDS.
     """
 
+    more_pools = ("silver",)
+
     def test_every_step_holds_and_nothing_is_left(self) -> None:
         self.check_steps(self.new_scenario())
 

@@ -242,20 +242,28 @@ class View:
 
     def volume_file(self, share: dict[str, Any]) -> pathlib.Path:
         """The file in the appliance's own file system."""
-        folder = self.pool / "shares" / share["id"]
+        folder = self.pool.parent / share["pool"] / "shares" / share["id"]
         if share["file"] is None:
             return next(folder.iterdir())
         return folder / str(share["file"]["name"])
 
+    def pools(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._get("pools")["pools"]
+        return found
+
     def subvolumes(self) -> list[str]:
         """Shares and snapshots in btrfs, whatever the database has."""
-        listed = subprocess.run(
-            ["btrfs", "subvolume", "list", str(self.pool)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return sorted(_UUID.findall(listed.stdout))
+        found: list[str] = []
+        for pool in self.pools():
+            path = self.pool.parent / pool["name"]
+            listed = subprocess.run(
+                ["btrfs", "subvolume", "list", str(path)],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            found += _UUID.findall(listed.stdout)
+        return sorted(found)
 
 
 def exports() -> list[str]:

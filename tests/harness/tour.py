@@ -17,9 +17,13 @@ needs and check its result; the last one deletes everything.
 """
 
 import errno
+import os
 import random
+import subprocess
 from typing import Any
 
+from tests.harness import content
+from tests.harness import processes
 from tests.harness import scenario
 from tests.harness.scenario import check
 from tests.harness.scenario import check_equal
@@ -29,6 +33,7 @@ CHAIN_LENGTH = 6
 SHARED = "shared"
 RENAMED = "renamed"
 WRONG = "wrong"
+THICK = "thick"
 LIMITS = {"total_iops_sec": "500"}
 
 
@@ -44,10 +49,14 @@ class Tour(scenario.Scenario):
         self._types: list[Any] = []
         self._qos: list[Any] = []
         self._managed_snapshot_id = ""
+        self._given_host = ""
 
     def steps(self) -> list[Step]:
         return [
-            Step("figures of a pool for the scheduler", self.figures),
+            Step("figures of the pools for the scheduler", self.figures),
+            Step("move to the other pool and back", self.move),
+            Step("a thick volume, by its type", self.thick),
+            Step("discard gives space back to the pool", self.discard),
             Step("what types may ask for", self.capabilities),
             Step("a wrong extra spec is refused", self.wrong_type),
             Step("retype to multiattach, with a snapshot", self.retype),
@@ -67,13 +76,116 @@ class Tour(scenario.Scenario):
     # -- scheduling
 
     def figures(self) -> str:
-        (pool,) = self._cinder.pools.list(detailed=True)
-        for name in ("total_capacity_gb", "free_capacity_gb"):
-            check(getattr(pool, name) > 0, f"no {name}")
-        check_equal("its state", pool.backend_state, "up")
-        check(0 <= int(pool.goodness_function) <= 100, "no goodness")
-        check(" > " in pool.filter_function, "no filter")
-        return f"goodness {pool.goodness_function}, {pool.filter_function}"
+        shown = []
+        for pool in self._cinder.pools.list(detailed=True):
+            for name in ("total_capacity_gb", "free_capacity_gb"):
+                check(getattr(pool, name) > 0, f"no {name}")
+            check_equal("its state", pool.backend_state, "up")
+            check(0 <= int(pool.goodness_function) <= 100, "no goodness")
+            check(" > " in pool.filter_function, "no filter")
+            name = pool.name.partition("#")[2]
+            shown.append(f"{name}: goodness {pool.goodness_function}")
+        check_equal("pools", len(shown), 2)
+        return ", ".join(sorted(shown))
+
+    # -- where the data is
+
+    def _host_of(self, name: str) -> str:
+        volume = self._cinder.volumes.get(self._volumes[name])
+        return str(getattr(volume, "os-vol-host-attr:host"))
+
+    def _write_once(self, name: str, pattern: str) -> None:
+        self._attach(name)
+        self.write_to(name, pattern)
+        self._detach(name)
+
+    def move(self) -> str:
+        """The volume keeps its content, and its share where the pools can."""
+        can = all(
+            "share.move_pool" in pool["features"] for pool in self._box.pools()
+        )
+        self._create_volume("moving", 1)
+        self._write_once("moving", "M")
+        home = self._host_of("moving")
+        (other,) = {pool.name for pool in self._cinder.pools.list()} - {home}
+        for host in (other, home):
+            self._migrate("moving", host)
+            pool = host.partition("#")[2]
+            check_equal(
+                "the share's pool", self._share("moving")["pool"], pool
+            )
+            self._check_server_side("moving", "M")
+        share_id = self._share_id("moving")
+        kept = share_id == self._volumes["moving"]
+        check_equal("whether it keeps its share", kept, can)
+        self._delete_volume("moving")
+        how = "on the appliance" if can else "copied by Cinder"
+        return f"{how}, {self._short('M')}"
+
+    def _migrate(self, name: str, host: str) -> None:
+        volume_id = self._volumes[name]
+        volumes = self._cinder.volumes
+        volumes.migrate_volume(volume_id, host, False, False)
+        processes.wait_until(
+            lambda: (
+                volumes.get(volume_id).migration_status in ("success", "error")
+            ),
+            f"the migration to {host}",
+            timeout_seconds=scenario.WAIT_SECONDS,
+        )
+        status = volumes.get(volume_id).migration_status
+        check_equal("the migration", status, "success")
+        found = volumes.get(volume_id)
+        self._share_ids[name] = getattr(
+            found, "os-vol-mig-status-attr:name_id"
+        ) or str(found.id)
+        check_equal("its host", self._host_of(name), host)
+
+    def _used_bytes(self, name: str) -> int:
+        share = self._share(name)
+        if share["file"] is None:  # the appliance does not look into it
+            return 512 * os.stat(self._box.volume_file(share)).st_blocks
+        return int(share["used_bytes"])
+
+    def thick(self) -> str:
+        self._make_type(
+            THICK,
+            acme__provisioning=THICK,
+            provisioning__type=THICK,
+            thick_provisioning_support="<is> True",
+        )
+        pools = self._cinder.pools.list(detailed=True)
+        if not any(pool.thick_provisioning_support for pool in pools):
+            self._check_refused(THICK)
+            return "no pool can: error, no share"
+        self._create_volume("thick", 1, volume_type=THICK)
+        used = self._used_bytes("thick")
+        check(used >= scenario.GIB, f"it uses only {used} bytes")
+        self._delete_volume("thick")
+        return f"{used >> 20} MiB from the start"
+
+    def discard(self) -> str:
+        """As a guest's fstrim, with ``discard=unmap``."""
+        self._create_volume("trimmed", 1)
+        self._attach("trimmed")
+        attached = self._attached["trimmed"]
+        found = self._cinder.attachments.show(attached.attachment_id)
+        check_equal("discard", found.connection_info["discard"], True)
+        self.write_to("trimmed", "D")
+        before = self._used_bytes("trimmed")
+        written = content.PATTERN_BYTES
+        subprocess.run(
+            ["fallocate", "-p", "-l", str(written), str(attached.path)],
+            check=True,
+        )
+        after = self._used_bytes("trimmed")
+        check(
+            after <= before - written,
+            f"{after} bytes after it, {before} before",
+        )
+        self._detach("trimmed")
+        self._delete_volume("trimmed")
+        return f"{before >> 20} MiB before, {after >> 20} MiB after"
 
     # -- types
 
@@ -226,9 +338,8 @@ class Tour(scenario.Scenario):
     def unmanage(self) -> str:
         """Cinder forgets them; the appliance keeps them."""
         volume_id = self._create_volume("given", 1)
-        self._attach("given")
-        self.write_to("given", "G")
-        self._detach("given")
+        self._given_host = self._host_of("given")
+        self._write_once("given", "G")
         snapshots = self._cinder.volume_snapshots
         snapshot = snapshots.create(volume_id, name="given")
         self._wait(snapshots, snapshot.id, "available")
@@ -244,10 +355,9 @@ class Tour(scenario.Scenario):
 
     def manage(self) -> str:
         """Their ids are those that the appliance knows."""
-        (pool,) = self._cinder.pools.list()
         share_id = self._volumes.pop("given")
         volume = self._cinder.volumes.manage(
-            pool.name, {"source-id": share_id}, name="taken"
+            self._given_host, {"source-id": share_id}, name="taken"
         )
         self._volumes["taken"] = volume.id
         self._share_ids["taken"] = share_id
@@ -266,9 +376,7 @@ class Tour(scenario.Scenario):
         return self._check_content("taken", 1, "G")
 
     def revert_managed(self) -> str:
-        self._attach("taken")
-        self.write_to("taken", "H")
-        self._detach("taken")
+        self._write_once("taken", "H")
         snapshots = self._cinder.volume_snapshots
         volume_id = self._volumes["taken"]
         snapshot_id = self._managed_snapshot_id

@@ -93,7 +93,7 @@ def demonstrate(machine: stack.Stack, report: Report, tour: bool) -> None:
 
     def start() -> str:
         machine.start()
-        return "TLS, token, btrfs in a loop file, kernel NFS server"
+        return "TLS, token, btrfs in loop files, kernel NFS server"
 
     if not run_step(report, scenario.Step("start appliance, Cinder", start)):
         return
@@ -128,6 +128,7 @@ def main() -> int:
         pathlib.Path(os.environ["SANDBOX_SCRATCH"]) / "demo",
         arguments.logs,
         export_root=pathlib.Path(os.environ["SANDBOX_EXPORT_ROOT"]),
+        more_pools=("silver",),
     )
     report = Report()
     keep = False
