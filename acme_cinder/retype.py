@@ -52,7 +52,7 @@ def in_place(
     reason = _hindrance(volume_shares, volume, new_type, diff, host)
     if reason is not None:
         LOG.info(
-            "%(volume)s cannot become a %(type)s where it is: %(reason)s",
+            "%(volume)s cannot get the type %(type)s where it is: %(reason)s",
             {"volume": volume.name, "type": new_type.name, "reason": reason},
         )
         return False

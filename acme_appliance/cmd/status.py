@@ -109,7 +109,7 @@ def _print(conf: cfg.ConfigOpts, status: dict[str, Any]) -> None:
     total = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
     for title, table in (
         ("Pools", _pools(status["pools"])),
-        (f"Shares: {total or 'none'}. Exports", _exports(status)),
+        (f"Shares: {total or 'none'}\n\nExports", _exports(status)),
         ("Open journal entries", _jobs(status["open_jobs"])),
     ):
         print(f"\n{title}")
