@@ -197,7 +197,12 @@ class ChecksTest(CheckCase):
         )
         made.certificate_file.write_bytes(b"".join(p.bytes() for p in parts))
         certificate.private_key_pem.write_to_path(made.key_file)
-        with mock.patch.object(inprocess, "_shared_certificate", lambda: made):
+        with (
+            mock.patch.object(inprocess, "_shared_certificate", lambda: made),
+            mock.patch.object(
+                inprocess, "_shared_context", lambda: tls.server_context(made)
+            ),
+        ):
             running = self.start_appliance()
         return self.look(
             acme_api_addresses=[running.url],

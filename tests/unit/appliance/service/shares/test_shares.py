@@ -84,6 +84,7 @@ class TestPatch(case.ServiceCase):
         {"labels": {"a": "1", "zz": None}},
         {"labels": {}},
         {"size_bytes": MIB},
+        {"pool": "gold"},
         {"file": {"name": "volume"}},
         {"file": {}},
     )
@@ -96,7 +97,7 @@ class TestPatch(case.ServiceCase):
     @ddt.data(
         ({"size_bytes": MIB - 1}, "share.shrink_refused", "/size_bytes"),
         ({"size_bytes": (1 << 50) + 1}, "request.invalid", "/size_bytes"),
-        ({"pool": "gold"}, "request.unknown_field", "/pool"),
+        ({"id": ID}, "request.unknown_field", "/id"),
     )
     @ddt.unpack
     def test_bad_requests(self, patch, code, pointer):
