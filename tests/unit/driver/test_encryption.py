@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import functools
 import importlib
 import logging
 import os
@@ -67,9 +66,8 @@ class _Started:
 _started = _Started()
 
 
-@functools.cache
 def encrypted_type() -> str:
-    """Its id. It stays, since Cinder has had volumes of it."""
+    """Its id. Cinder's database is another one in each test."""
     context = cinderdb.context()
     made: str = volume_types.create(context, "encrypted")["id"]
     db.volume_type_encryption_create(
