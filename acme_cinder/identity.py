@@ -66,6 +66,14 @@ def has_ids(volume: objects.Volume) -> bool:
     return any(_column(volume, name) for name in columns)
 
 
+def named_ids(row: Any) -> set[str]:
+    """Every share that a volume's row names in any column: during a migration
+    these are two."""
+    exported = (row.provider_location or "").rpartition("/")[2]
+    named = {row.id, row.name_id, row.provider_id, exported}
+    return {str(name) for name in named if name}
+
+
 def snapshot_id(snapshot: objects.Snapshot) -> str:
     """The snapshot's id on the appliance."""
     known = _column(snapshot, "provider_id")

@@ -100,7 +100,9 @@ class Claims:
     def __init__(
         self, volumes: Iterable[Any], snapshots: Iterable[Any]
     ) -> None:
-        self.volumes = {name: row for row in volumes for name in claimed(row)}
+        self.volumes = {
+            name: row for row in volumes for name in identity.named_ids(row)
+        }
         self.snapshots = {
             name: row
             for row in snapshots
@@ -114,19 +116,11 @@ class Claims:
         return cls(db.volume_get_all(context), db.snapshot_get_all(context))
 
 
-def claimed(row: Any) -> set[str]:
-    """Every share that a volume's row names in any column: during a migration
-    these are two."""
-    exported = (row.provider_location or "").rpartition("/")[2]
-    named = {row.id, row.name_id, row.provider_id, exported}
-    return {str(name) for name in named if name}
-
-
 def is_claimed(share: acme_client.Share) -> bool:
     """As :class:`Claims`, for one share, from the database as it is now."""
     context = live()
     return any(
-        share.id in claimed(row)
+        share.id in identity.named_ids(row)
         for filters in (
             {"id": share.id},
             {"_name_id": share.id},
