@@ -106,7 +106,8 @@ stage_command() {
     packaging) stestr_run ./tests/packaging --serial ;;
     devstack) devstack_tests ;;
     functional | e2e)
-        tools/sandbox.sh run -- "${BASH_SOURCE[0]}" --in-sandbox "$1"
+        tools/sandbox.sh run --life 5000 -- "${BASH_SOURCE[0]}" \
+            --in-sandbox "$1"
         ;;
     esac
 }
