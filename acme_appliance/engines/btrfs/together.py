@@ -258,8 +258,13 @@ def run_together(
         threading.Thread(target=run, args=(call, True), daemon=True)
         for call in calls
     ]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        # The process may have no more threads: those that wait must end.
+        ready.abort()
+        raise
     ready.wait()
     if first is not None:
         ahead = threading.Thread(target=run, args=(first, False), daemon=True)

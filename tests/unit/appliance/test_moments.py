@@ -13,10 +13,12 @@
 import contextlib
 import threading
 import unittest
+from unittest import mock
 import uuid
 
 from acme_appliance import moments
 from acme_appliance.engines import base as engines
+from acme_appliance.engines.btrfs import together
 from acme_appliance.engines.memory import engine as memory
 from acme_appliance.exporters import base as exporters
 from acme_appliance.exporters.memory import exporter as memory_exporter
@@ -228,3 +230,26 @@ class TestSweep(Case):
             fixture = fixtures.ServiceFixture(self, engine_class=BrokenEngine)
         self.assertIn("pool gold has unfinished snapshots", str(logs.output))
         fixture.put_share()
+
+
+class TestTogether(unittest.TestCase):
+    def test_no_thread_is_left_where_the_process_may_have_no_more(self):
+        """Those that were started wait for the others."""
+        started = []
+        start = threading.Thread.start
+
+        def limited(thread):
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+            start(thread)
+
+        calls = []
+        with mock.patch.object(threading.Thread, "start", limited):
+            with self.assertRaisesRegex(RuntimeError, "new thread"):
+                together.run_together([lambda: calls.append(1)] * 3)
+        for thread in started:
+            thread.join(60)
+            self.assertFalse(thread.is_alive())
+        self.assertEqual(2, len(started))
+        self.assertEqual([], calls)
